@@ -1,1 +1,55 @@
-//! placeholder
+//! The words everyone in sagabus speaks, and the ports that stores and transports implement.
+//!
+//! - **Words**: [`Message`], [`Envelope`] with its [`Headers`], [`Context`], [`HandlerError`], [`Error`], [`Runtime`].
+//! - **What a handled message did** is a value: the [`UnitOfWork`]. Handlers build it, a [`Store`] commits slices of it.
+//! - **Ports**: [`Store`] (saga state, inbox, outbox, timers, dead letters), [`Queues`] (queues as tables),
+//!   [`Transport`] (a broker, or queues), [`Route`] (a programming model).
+//!
+//! This crate knows no other crate of the workspace. Applications depend on `sagabus`, which re-exports what they need.
+
+mod admin;
+mod codec;
+mod context;
+#[doc(hidden)]
+pub mod crash;
+mod envelope;
+mod error;
+mod handler_error;
+mod headers;
+mod id;
+mod lease;
+mod limits;
+mod message;
+mod name;
+mod queues;
+mod route;
+mod runtime;
+#[doc(hidden)]
+pub mod sabotage;
+mod store;
+mod transaction;
+mod transport;
+mod unit;
+
+pub use admin::*;
+pub use codec::{BodyCodec, Codec};
+pub use context::{Context, Effects, EndpointInfo, Incoming, SendOptions};
+pub use envelope::Envelope;
+pub use error::{Error, ErrorKind};
+pub use handler_error::{HandlerError, HandlerResultExt, Permanent};
+pub use headers::{Headers, Intent, SagaAddress, UserHeader};
+pub use id::{InstanceId, MessageId, NodeId, TimerId};
+pub use lease::{Fence, Lease, LeaseRequest, Leases, SHARDS, shard_of};
+pub use limits::Limits;
+pub use message::Message;
+pub use name::check_name;
+pub use queues::{QueueRow, Queues};
+pub use route::{Decision, NotFound, OnExisting, Route, Run, RunOutput, Target};
+pub use runtime::{Runtime, Task, Timestamp};
+pub use store::*;
+pub use transaction::Transaction;
+pub use transport::*;
+pub use unit::*;
+
+/// What port methods return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
