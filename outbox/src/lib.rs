@@ -1,1 +1,11 @@
-//! placeholder
+//! The stores of sagabus.
+//!
+//! - [`memory`]: the reference model, for tests and for endpoints that may forget.
+//! - `sqlite` (feature `sqlite`, on by default): everything in one file.
+//!
+//! Both implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
+//! conformance suite.
+
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
