@@ -1,0 +1,204 @@
+//! Kafka: one node in KRaft mode, from its jars (through Maven, Java 17 or newer), since Debian has no package.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::site::{Site, free_port, output, which};
+use super::{Server, apt, wire};
+use crate::paths;
+
+/// The version of jars and container.
+pub const VERSION: &str = "4.2.0";
+
+/// What Kafka logs through; it has to be named, since Kafka itself only depends on the interface.
+const LOG4J: &str = "2.24.3";
+
+/// Kafka.
+#[derive(Debug)]
+pub struct Kafka;
+
+impl Server for Kafka {
+    fn name(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn variable(&self) -> &'static str {
+        "SAGABUS_KAFKA"
+    }
+
+    fn port(&self) -> u16 {
+        19092
+    }
+
+    fn address(&self, port: u16) -> String {
+        format!("127.0.0.1:{port}")
+    }
+
+    fn probe(&self, address: &str) -> Result<String> {
+        let cluster = wire::kafka(address)?;
+        ensure!(cluster.brokers > 0, "the cluster has no broker yet");
+        Ok(format!("Kafka, cluster {}", cluster.id))
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn locate(&self) -> Result<PathBuf> {
+        java()?;
+        let jars = jars();
+        ensure!(
+            jars.join("complete").is_file(),
+            "no kafka {VERSION} jars in {}",
+            jars.display()
+        );
+        Ok(jars)
+    }
+
+    fn fetch(&self) -> Result<()> {
+        if java().is_err() {
+            apt::install(&["openjdk-17-jre-headless"])?;
+        }
+        if which("mvn").is_none() {
+            apt::install(&["maven"])?;
+        }
+        fetch_jars()
+    }
+
+    fn start(&self, jars: PathBuf, site: &mut Site) -> Result<()> {
+        let controller = free_port(site.port + 1)?;
+        let properties = site.dir.join("server.properties");
+        fs::write(&properties, settings(site, controller)).context("write kafka's settings")?;
+        fs::write(site.dir.join("log4j2.properties"), LOGGING).context("write kafka's logging")?;
+        let mut format = java_command(site, &jars, &["-Xmx128m"])?;
+        format
+            .args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(site), "-c"])
+            .arg(&properties);
+        site.run(&mut format).context("format the log directory")?;
+        let heap = ["-Xms192m", "-Xmx384m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
+        let mut broker = java_command(site, &jars, &heap)?;
+        broker.arg("kafka.Kafka").arg(&properties);
+        site.launch(&mut broker)
+    }
+
+    fn confirm(&self, site: &Site) -> Result<()> {
+        let cluster = wire::kafka(&site.address)?;
+        let ours = cluster_id(site);
+        ensure!(
+            cluster.id == ours,
+            "the broker on port {} belongs to cluster {}",
+            site.port,
+            cluster.id
+        );
+        Ok(())
+    }
+}
+
+const LOGGING: &str = "rootLogger.level = WARN
+rootLogger.appenderRef.console.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %m (%c)%n
+";
+
+fn settings(site: &Site, controller: u16) -> String {
+    let (port, logs) = (site.port, site.dir.join("data"));
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={}
+num.partitions=4
+auto.create.topics.enable=false
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+# Its default of 128 MiB would not fit into the heap.
+log.cleaner.dedupe.buffer.size=8388608
+log.segment.bytes=67108864
+log.index.size.max.bytes=1048576
+log.retention.hours=2
+",
+        logs.display()
+    )
+}
+
+/// A uuid as Kafka writes them: 16 bytes in url-safe base64 without padding, so 22 characters of which the last stands
+/// for two bits only. Made of the process and the port, so that no two instances share it.
+fn cluster_id(site: &Site) -> String {
+    format!("sagabus{:09}{:05}A", std::process::id(), site.port)
+}
+
+fn java_command(site: &Site, jars: &Path, options: &[&str]) -> Result<Command> {
+    let mut command = site.command(java()?);
+    command.args(options).arg(format!(
+        "-Dlog4j2.configurationFile={}",
+        site.dir.join("log4j2.properties").display()
+    ));
+    command.arg("-cp").arg(format!("{}/*", jars.display()));
+    Ok(command)
+}
+
+/// Java, if it is new enough for Kafka 4.
+fn java() -> Result<PathBuf> {
+    let java = which("java").context("no java on the path")?;
+    let version = output(Command::new(&java).arg("--version"))?;
+    let major = version
+        .split_whitespace()
+        .nth(1)
+        .and_then(|number| number.split('.').next()?.parse::<u32>().ok());
+    ensure!(
+        major.is_some_and(|major| major >= 17),
+        "kafka {VERSION} needs java 17, found {version:?}"
+    );
+    Ok(java)
+}
+
+fn jars() -> PathBuf {
+    paths::servers().join(format!("kafka-{VERSION}-jars"))
+}
+
+fn fetch_jars() -> Result<()> {
+    let jars = jars();
+    fs::create_dir_all(&jars).with_context(|| format!("create {}", jars.display()))?;
+    let dependency = |group: &str, artifact: &str, version: &str| {
+        format!(
+            "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
+        )
+    };
+    let pom = format!(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>sagabus</groupId><artifactId>kafka-jars</artifactId>\
+         <version>1</version><packaging>pom</packaging><dependencies>{}{}{}</dependencies></project>\n",
+        dependency("org.apache.kafka", "kafka_2.13", VERSION),
+        dependency("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J),
+        dependency("org.apache.logging.log4j", "log4j-core", LOG4J),
+    );
+    fs::write(jars.join("pom.xml"), pom).context("write the pom for kafka's jars")?;
+    eprintln!("fetching kafka {VERSION} into {}", jars.display());
+    let mut maven = Command::new("mvn");
+    maven
+        .current_dir(&jars)
+        .args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
+    maven.arg(format!("-DoutputDirectory={}", jars.display()));
+    output(&mut maven).context("fetch kafka's jars")?;
+    fs::write(jars.join("complete"), "").context("mark kafka's jars as complete")
+}

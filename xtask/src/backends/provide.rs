@@ -1,0 +1,179 @@
+//! Brings a server up by the first way that works: the environment, docker compose, a private instance.
+
+use std::env;
+use std::fs::{self, File};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::site::Site;
+use super::state::{How, Running};
+use super::{Server, apt, compose};
+use crate::{paths, proc};
+
+/// From the start of a process to an answer. RabbitMQ and Kafka take up to 15 s on two busy cores.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// A server that answers.
+#[derive(Debug)]
+pub struct Provided {
+    /// Where it listens.
+    pub address: String,
+    /// By which way.
+    pub how: How,
+    /// What it says it is.
+    pub identity: String,
+    /// Set if this call started it: the caller stops it, or leaves it on record with [`Provided::leave`].
+    started: Option<Running>,
+}
+
+impl Provided {
+    /// Whether this call started it.
+    pub fn is_new(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// Leaves it running when we end; `servers down` stops it.
+    pub fn leave(mut self) {
+        for process in self.started.take().iter().flat_map(|running| &running.processes) {
+            proc::spare_on_signal(process.pid);
+        }
+    }
+
+    /// Stops it if this call started it.
+    pub fn stop(mut self) -> Result<()> {
+        self.started.take().map_or(Ok(()), |running| running.stop())
+    }
+}
+
+impl Drop for Provided {
+    fn drop(&mut self) {
+        if let Some(running) = self.started.take()
+            && let Err(error) = running.stop()
+        {
+            eprintln!("warning: stop {}: {error:#}", running.server);
+        }
+    }
+}
+
+/// Brings it up; the error says why each way was not open.
+pub fn provide(server: &dyn Server, install: bool) -> Result<Provided> {
+    let name = server.name();
+    if let Some(address) = env::var(server.variable()).ok().filter(|address| !address.is_empty()) {
+        // Named on purpose: falling back to another server would test something else than was asked for.
+        let identity = server
+            .probe(&address)
+            .with_context(|| format!("reach {name} at {}", server.variable()))?;
+        return Ok(Provided {
+            address,
+            how: How::Environment,
+            identity,
+            started: None,
+        });
+    }
+    let _lock = lock(name)?;
+    if let Some(running) = Running::load(name)? {
+        match server.probe(&running.address) {
+            Ok(identity) if running.alive() => {
+                return Ok(Provided {
+                    address: running.address,
+                    how: running.how,
+                    identity,
+                    started: None,
+                });
+            }
+            _ => running
+                .stop()
+                .with_context(|| format!("clear away a {name} that no longer answers"))?,
+        }
+    }
+    match compose::available() {
+        Ok(()) => container(server),
+        Err(no_engine) => private(server, install)
+            .with_context(|| format!("no {}, {no_engine}, no private instance", server.variable())),
+    }
+}
+
+fn container(server: &dyn Server) -> Result<Provided> {
+    let address = server.address(server.port());
+    let running = Running {
+        server: server.name().to_owned(),
+        how: How::Compose,
+        address: address.clone(),
+        dir: None,
+        processes: Vec::new(),
+    };
+    running.save()?;
+    let up = compose::up(server.name()).and_then(|()| server.probe(&address));
+    match up {
+        Ok(identity) => Ok(Provided {
+            address,
+            how: How::Compose,
+            identity,
+            started: Some(running),
+        }),
+        Err(error) => {
+            running.stop()?;
+            Err(error)
+        }
+    }
+}
+
+fn private(server: &dyn Server, install: bool) -> Result<Provided> {
+    let installed = match server.locate() {
+        Ok(installed) => installed,
+        Err(missing) if !install => bail!("{missing:#} (--install would fetch it)"),
+        Err(_) => {
+            apt::install(server.packages())?;
+            server.fetch()?;
+            server.locate()?
+        }
+    };
+    let mut site = Site::prepare(server)?;
+    // The log of the last instance would be taken for this one's.
+    let _ = fs::remove_file(site.log());
+    let ready = server
+        .start(installed, &mut site)
+        .and_then(|()| await_answer(server, &site));
+    match ready.and_then(|identity| server.confirm(&site).map(|()| identity)) {
+        Ok(identity) => {
+            let started = Some(site.running().clone());
+            Ok(Provided {
+                address: site.address.clone(),
+                how: How::Private,
+                identity,
+                started,
+            })
+        }
+        Err(error) => {
+            let log = proc::tail(&site.log(), 15);
+            site.running().stop()?;
+            Err(error).with_context(|| format!("start {}; its log ends:\n{log}\n", server.name()))
+        }
+    }
+}
+
+fn await_answer(server: &dyn Server, site: &Site) -> Result<String> {
+    let deadline = Instant::now() + BOOT;
+    loop {
+        if !site.running().alive() {
+            bail!("the process ended before it answered");
+        }
+        match server.probe(&site.address) {
+            Ok(identity) => return Ok(identity),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("no answer within {BOOT:?}"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Two calls at once would start two servers and record one.
+fn lock(name: &str) -> Result<File> {
+    fs::create_dir_all(paths::servers()).context("create the servers' directory")?;
+    let file = File::create(paths::servers().join(format!("{name}.lock"))).context("create the lock file")?;
+    file.lock().context("lock the servers' directory")?;
+    Ok(file)
+}

@@ -1,0 +1,122 @@
+//! RabbitMQ: a private node with its own name, cookie, ports and port mapper, beside whatever the system runs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::site::{Site, free_port, which};
+use super::{Server, wire};
+
+/// Not the one on the path: that wrapper insists on the system's node and user.
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// RabbitMQ.
+#[derive(Debug)]
+pub struct RabbitMq;
+
+impl Server for RabbitMq {
+    fn name(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn variable(&self) -> &'static str {
+        "SAGABUS_RABBITMQ_URL"
+    }
+
+    fn port(&self) -> u16 {
+        15673
+    }
+
+    fn address(&self, port: u16) -> String {
+        format!("amqp://sagabus:sagabus@127.0.0.1:{port}/%2f")
+    }
+
+    fn probe(&self, address: &str) -> Result<String> {
+        let (product, version, _) = wire::amqp(address)?;
+        ensure!(product == "RabbitMQ", "the broker calls itself {product:?}");
+        Ok(format!("{product} {version}"))
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &["rabbitmq-server"]
+    }
+
+    fn locate(&self) -> Result<PathBuf> {
+        let server = PathBuf::from(SERVER);
+        ensure!(server.is_file(), "no rabbitmq server found (no {SERVER})");
+        Ok(server)
+    }
+
+    fn start(&self, server: PathBuf, site: &mut Site) -> Result<()> {
+        let mapper = start_port_mapper(site)?;
+        let config = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\ndefault_user = sagabus\ndefault_pass = sagabus\n\
+             cluster_name = {}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n\
+             disk_free_limit.absolute = 50MB\n",
+            site.port,
+            node(site)
+        );
+        write(site, "rabbitmq.conf", &config)?;
+        write(site, "enabled_plugins", "[].\n")?;
+        write(site, "env.conf", "")?;
+        write(site, ".erlang.cookie", &format!("sagabus-{}", std::process::id()))?;
+        // Erlang refuses a cookie that others could read.
+        let cookie = site.dir.join(".erlang.cookie");
+        fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).context("protect the cookie")?;
+        let mut command = site.command(server);
+        environment(&mut command, site, mapper)?;
+        site.launch(&mut command)
+    }
+
+    fn confirm(&self, site: &Site) -> Result<()> {
+        let (_, _, cluster) = wire::amqp(&site.address)?;
+        ensure!(
+            cluster == node(site),
+            "the broker on port {} calls itself {cluster:?}",
+            site.port
+        );
+        Ok(())
+    }
+}
+
+fn node(site: &Site) -> String {
+    format!("sagabus-{}-{}@localhost", std::process::id(), site.port)
+}
+
+fn environment(command: &mut Command, site: &Site, mapper: u16) -> Result<()> {
+    let dir = |name: &str| site.dir.join(name);
+    command
+        .env("HOME", &site.dir)
+        .env("RABBITMQ_CONF_ENV_FILE", dir("env.conf"))
+        .env("RABBITMQ_NODENAME", node(site))
+        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODE_PORT", site.port.to_string())
+        .env("RABBITMQ_DIST_PORT", free_port(25673)?.to_string())
+        .env("RABBITMQ_MNESIA_BASE", dir("mnesia"))
+        .env("RABBITMQ_LOG_BASE", dir("log"))
+        .env("RABBITMQ_CONFIG_FILE", dir("rabbitmq.conf"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir("enabled_plugins"))
+        .env("RABBITMQ_PID_FILE", dir("pid"))
+        .env("ERL_EPMD_PORT", mapper.to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        // Distribution on loopback only: the cookie is all that protects it.
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}");
+    Ok(())
+}
+
+/// Erlang would start one by itself, as a daemon on all interfaces that nobody stops.
+fn start_port_mapper(site: &mut Site) -> Result<u16> {
+    let program = which("epmd").context("no epmd on the path (package erlang-base)")?;
+    let port = free_port(14369)?;
+    let mut command = site.command(program);
+    command.args(["-address", "127.0.0.1", "-port", &port.to_string()]);
+    site.launch(&mut command)?;
+    Ok(port)
+}
+
+fn write(site: &Site, name: &str, text: &str) -> Result<()> {
+    fs::write(site.dir.join(name), text).with_context(|| format!("write rabbitmq's {name}"))
+}
