@@ -3,12 +3,18 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Something that one endpoint tells another: a command, an event, a reply or a timeout.
 ///
 /// The wire name is explicit and stable. It is never derived from a Rust type name, so that moving or renaming a type
-/// does not lose messages that are already under way. Derive it:
+/// does not lose messages that are already under way. Derive it (`#[derive(Message)] #[message(name = "…")]`, re-exported
+/// by `sagabus`), or write the one line:
 ///
-/// ```ignore
-/// #[derive(Message, Serialize, Deserialize)]
-/// #[message(name = "shop.order-placed")]
+/// ```
+/// use sagabus_core::Message;
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
 /// struct OrderPlaced { order: u64 }
+///
+/// impl Message for OrderPlaced {
+///     const NAME: &'static str = "shop.order-placed";
+/// }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message",

@@ -68,7 +68,7 @@ pub trait Store: Send + Sync + 'static {
     async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>>;
 
     /// Outbox rows that this node owns, oldest first, after an id: what an unknown commit or an enlisted transaction
-    /// left there.
+    /// left there. Leaves out rows that are behind an unsent row of the same order key with another owner.
     async fn outbox_own(&self, owner: &Owner, after: OutboxId, limit: usize) -> Result<Vec<OutboxRow>>;
 
     /// Removes confirmed outbox rows when there is no commit to ride on.
