@@ -136,7 +136,11 @@ fn private(server: &dyn Server, install: bool) -> Result<Provided> {
     let ready = server
         .start(installed, &mut site)
         .and_then(|()| await_answer(server, &site));
-    match ready.and_then(|identity| server.confirm(&site).map(|()| identity)) {
+    // Asked again once it is complete: before, PostgreSQL has no database to tell its version in.
+    match ready
+        .and_then(|()| server.confirm(&site))
+        .and_then(|()| server.probe(&site.address))
+    {
         Ok(identity) => {
             let started = Some(site.running().clone());
             Ok(Provided {
@@ -154,14 +158,14 @@ fn private(server: &dyn Server, install: bool) -> Result<Provided> {
     }
 }
 
-fn await_answer(server: &dyn Server, site: &Site) -> Result<String> {
+fn await_answer(server: &dyn Server, site: &Site) -> Result<()> {
     let deadline = Instant::now() + BOOT;
     loop {
         if !site.running().alive() {
             bail!("the process ended before it answered");
         }
         match server.probe(&site.address) {
-            Ok(identity) => return Ok(identity),
+            Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => {
                 return Err(error).with_context(|| format!("no answer within {BOOT:?}"));
             }
