@@ -191,7 +191,7 @@ fn embedded(backend: &Backend, summary: &Summary, seconds: f64) -> Row {
 }
 
 fn report(rows: &[Row], missing: &[&str], embedded_ok: bool, embedded_seconds: f64, summary: &Summary) {
-    let mut table = Table::new(["backend", "provided by", "suites", "result", "seconds"]);
+    let mut table = Table::new(["backend", "provided by", "suites", "seconds", "result"]);
     for row in rows {
         let (result, seconds) = match &row.result {
             Ran::Passed(passed) => (format!("ok, {passed} passed"), row.seconds.to_string()),
@@ -199,7 +199,7 @@ fn report(rows: &[Row], missing: &[&str], embedded_ok: bool, embedded_seconds: f
             Ran::Missing(why) => (format!("missing: {why}"), row.seconds.to_string()),
             Ran::NoSuite => ("no suite yet".to_owned(), String::new()),
         };
-        table.row([row.backend, &row.provided, &row.suites, &result, &seconds]);
+        table.row([row.backend, &row.provided, &row.suites, &seconds, &result]);
     }
     let embedded = if embedded_ok { "ok" } else { "FAILED" };
     println!(

@@ -88,11 +88,11 @@ pub fn provide(server: &dyn Server, install: bool) -> Result<Provided> {
                 .with_context(|| format!("clear away a {name} that no longer answers"))?,
         }
     }
-    match compose::available() {
-        Ok(()) => container(server),
-        Err(no_engine) => private(server, install)
-            .with_context(|| format!("no {}, {no_engine}, no private instance", server.variable())),
-    }
+    let container = compose::available().and_then(|()| container(server));
+    container.or_else(|no_container| {
+        private(server, install)
+            .with_context(|| format!("no {}, {no_container:#}, no private instance", server.variable()))
+    })
 }
 
 fn container(server: &dyn Server) -> Result<Provided> {

@@ -1,4 +1,9 @@
-//! The table of subcommands. A new check is one file here and one line below.
+//! The table of subcommands. A new check is one file here (a clap struct that implements [`crate::command::Check`]), its
+//! `pub mod` line and its row below; help text, parsing, the verdict line and the exit code come with that. (A macro
+//! would save the `mod` line, but rustfmt does not look into files that a macro declares.)
+//!
+//! Helpers: [`crate::proc`] for programs to kill and stop, [`crate::examples`] to build one with hidden features,
+//! [`crate::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
 
 use crate::command::Entry;
 
