@@ -1,1 +1,27 @@
-//! The memory store: the reference model.
+//! The memory store: the reference model of the ports.
+//!
+//! One [`Model`](model::Model) of ordered maps behind one mutex, with the semantics that the SQL stores have to match:
+//! the conformance suite runs against all of them. It is simple rather than fast, and forgets when the process ends.
+//! Time and ids come from the [`Runtime`], so it runs under virtual time; [`MemoryFaults`] makes its calls fail.
+
+mod admin;
+mod apply;
+mod due;
+mod faults;
+mod handle;
+mod lease;
+mod load;
+mod model;
+mod outbox;
+mod prune;
+mod queue;
+mod rows;
+mod saga;
+mod scratch;
+mod store;
+mod timer;
+mod transaction;
+
+pub use faults::{Fault, FaultRates, MemoryFaults, Operation};
+pub use handle::MemoryStore;
+pub use scratch::ScratchRows;

@@ -1,0 +1,70 @@
+use super::{
+    lease::Group,
+    rows::{AliasEntry, Handling, InboxRow, OutboxEntry, Queue, Row, SagaEntry},
+    transaction::Turn,
+};
+use sagabus_core::RowTable;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// The whole database.
+#[derive(Default)]
+pub(super) struct Model {
+    /// One sequence for the ids of all tables.
+    last_id: i64,
+    pub(super) inbox: BTreeMap<Handling, InboxRow>,
+    /// By (kind, key).
+    pub(super) sagas: BTreeMap<(String, String), SagaEntry>,
+    /// By (kind, name, value).
+    pub(super) aliases: BTreeMap<(String, String, String), AliasEntry>,
+    pub(super) outbox: BTreeMap<i64, OutboxEntry>,
+    pub(super) due: BTreeMap<RowTable, BTreeMap<i64, Row>>,
+    pub(super) queues: BTreeMap<String, Queue>,
+    /// In which queue a queue row lies.
+    pub(super) queue_of: BTreeMap<i64, String>,
+    /// How often, and when last.
+    pub(super) attempts: BTreeMap<Handling, (u32, sagabus_core::Timestamp)>,
+    pub(super) groups: BTreeMap<String, Group>,
+    /// The application's own rows.
+    pub(super) scratch: Arc<BTreeMap<String, Vec<u8>>>,
+    /// Who may change them.
+    pub(super) turn: Turn,
+    /// The bells to ring once the lock is free.
+    pub(super) wakes: BTreeSet<String>,
+}
+
+impl Model {
+    pub(super) fn next_id(&mut self) -> i64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn table(&mut self, table: RowTable) -> &mut BTreeMap<i64, Row> {
+        self.due.entry(table).or_default()
+    }
+
+    pub(super) fn insert(&mut self, table: RowTable, row: Row) -> i64 {
+        let id = self.next_id();
+        self.wake_due(&row.endpoint);
+        self.table(table).insert(id, row);
+        id
+    }
+
+    pub(super) fn wake_due(&mut self, endpoint: &str) {
+        self.wakes.insert(due_bell(endpoint));
+    }
+
+    pub(super) fn wake_queue(&mut self, queue: &str) {
+        self.wakes.insert(queue_bell(queue));
+    }
+}
+
+pub(super) fn due_bell(endpoint: &str) -> String {
+    format!("due:{endpoint}")
+}
+
+pub(super) fn queue_bell(queue: &str) -> String {
+    format!("queue:{queue}")
+}

@@ -1,0 +1,116 @@
+use super::{
+    faults::{Fault, Operation},
+    handle::{MemoryStore, failed_after, failed_before},
+    scratch::ScratchRows,
+};
+use async_trait::async_trait;
+use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Result, Timestamp, Transaction};
+use std::{any::Any, time::Duration};
+
+/// Own transactions come one after another, as where a database has one writer; a slow one loses its turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    holder: Option<(i64, Timestamp)>,
+}
+
+const BELL: &str = "turn";
+
+pub(super) struct MemoryTransaction {
+    store: MemoryStore,
+    id: i64,
+    rows: Option<ScratchRows>,
+    none: (),
+}
+
+impl MemoryStore {
+    pub(super) async fn open_transaction(&self) -> Result<Box<dyn Transaction>> {
+        loop {
+            let hold = self.shared.hold;
+            let turn = self.now_run(|model, now| {
+                if let Some((_, since)) = model.turn.holder
+                    && since.plus(hold) > now
+                {
+                    return Err(since.plus(hold).since(now));
+                }
+                let id = model.next_id();
+                model.turn.holder = Some((id, now));
+                Ok((id, ScratchRows::new(model.scratch.clone())))
+            });
+            match turn {
+                Ok((id, rows)) => {
+                    return Ok(Box::new(MemoryTransaction { store: self.clone(), id, rows: Some(rows), none: () }));
+                }
+                Err(left) => self.wait_for(BELL, left.max(Duration::from_millis(1))).await,
+            }
+            self.open()?;
+        }
+    }
+}
+
+impl MemoryTransaction {
+    fn apply(&mut self, batch: &CommitBatch) -> CommitReply {
+        let (Some(rows), [unit]) = (self.rows.take(), batch.units.as_slice()) else {
+            let error = Error::invalid("finishing a transaction takes exactly one unit");
+            return CommitReply::failed(batch.units.len(), &error);
+        };
+        let (id, hold) = (self.id, self.store.shared.hold);
+        self.store.now_run(|model, now| {
+            let held = matches!(model.turn.holder, Some((holder, since)) if holder == id && since.plus(hold) > now);
+            if !held {
+                let error = Error::new(
+                    ErrorKind::Transient,
+                    format!("the transaction was held longer than {hold:?} and was rolled back"),
+                );
+                return CommitReply::failed(1, &error);
+            }
+            let outcome = model.unit(&batch.owner, batch.joined, unit, now);
+            let cleaned = outcome.is_applied();
+            if cleaned {
+                model.forget_sent(&batch.sent);
+                let mut rows = rows;
+                for (owner, joined, sends) in std::mem::take(&mut rows.enlisted) {
+                    model.sends(&owner, joined, &sends, now);
+                }
+                rows.apply(&mut model.scratch);
+            }
+            CommitReply { outcomes: vec![outcome], cleaned }
+        })
+    }
+}
+
+#[async_trait]
+impl Transaction for MemoryTransaction {
+    fn raw(&mut self) -> &mut (dyn Any + Send) {
+        match &mut self.rows {
+            Some(rows) => rows,
+            None => &mut self.none,
+        }
+    }
+
+    async fn finish(mut self: Box<Self>, batch: CommitBatch) -> CommitReply {
+        let failed = |error: Error| CommitReply::failed(batch.units.len(), &error);
+        if let Err(error) = self.store.open() {
+            return failed(error);
+        }
+        match self.store.fault(Operation::Finish).await {
+            Some(Fault::Before) => failed(failed_before(Operation::Finish)),
+            Some(Fault::After) => {
+                self.apply(&batch);
+                failed(failed_after(Operation::Finish))
+            }
+            None => self.apply(&batch),
+        }
+    }
+}
+
+impl Drop for MemoryTransaction {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.store.now_run(|model, _| {
+            if matches!(model.turn.holder, Some((holder, _)) if holder == id) {
+                model.turn.holder = None;
+                model.wakes.insert(BELL.to_string());
+            }
+        });
+    }
+}
