@@ -18,7 +18,8 @@ pub struct EndpointInfo {
     pub limits: Limits,
     /// Time, ids, tasks.
     pub runtime: Runtime,
-    /// Who owns which command: message type to endpoint.
+    /// Who owns which command: message type to endpoint. `*` (no message is called so) owns all that are not listed: for
+    /// test kits.
     pub owners: HashMap<String, String>,
     /// Where replies to this process go, if it has a queue.
     pub reply_to: Option<String>,
@@ -168,7 +169,8 @@ impl EndpointInfo {
     }
 
     fn owner_of(&self, message_type: &str) -> Result<&str> {
-        self.owners.get(message_type).map(String::as_str).ok_or_else(|| {
+        let owner = self.owners.get(message_type).or_else(|| self.owners.get("*"));
+        owner.map(String::as_str).ok_or_else(|| {
             Error::invalid(format!(
                 "endpoint {} does not know who owns the command {message_type}: add \
                  `.route::<…>(\"endpoint\")` for it to the builder, or `.to(\"endpoint\")` to the send options",

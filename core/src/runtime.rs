@@ -103,8 +103,26 @@ impl Runtime {
     #[cfg(feature = "simulation")]
     pub fn simulated(seed: u64) -> Self {
         Self(Arc::new(Inner {
-            source: Source::Simulated(simulated::World::new(seed)),
+            source: Source::Simulated(simulated::World::new(seed, false)),
         }))
+    }
+
+    /// Time that stands still until [`advance`](Runtime::advance), and seeded ids. Needs no tokio runtime. For tests of
+    /// handlers, which never sleep.
+    #[cfg(feature = "simulation")]
+    pub fn manual(seed: u64) -> Self {
+        Self(Arc::new(Inner {
+            source: Source::Simulated(simulated::World::new(seed, true)),
+        }))
+    }
+
+    /// Moves a virtual clock on, beside what its tokio runtime's clock does. Nothing that sleeps is woken. Without effect
+    /// on the system's clock.
+    #[cfg(feature = "simulation")]
+    pub fn advance(&self, by: Duration) {
+        if let Source::Simulated(world) = &self.0.source {
+            world.advance(by);
+        }
     }
 
     /// Wall clock time. Never used for a due time or a lease: those use the database's clock.
@@ -216,7 +234,10 @@ mod simulated {
     };
 
     pub(super) struct World {
-        start: tokio::time::Instant,
+        /// `None` for a clock that only moves by hand.
+        start: Option<tokio::time::Instant>,
+        /// Microseconds by which it was moved by hand.
+        moved: AtomicU64,
         random: AtomicU64,
         ids: AtomicU64,
     }
@@ -226,16 +247,23 @@ mod simulated {
 
     impl World {
         #[allow(clippy::disallowed_methods, reason = "tokio's clock is the virtual one")]
-        pub(super) fn new(seed: u64) -> Self {
+        pub(super) fn new(seed: u64, manual: bool) -> Self {
             Self {
-                start: tokio::time::Instant::now(),
+                start: (!manual).then(tokio::time::Instant::now),
+                moved: AtomicU64::new(0),
                 random: AtomicU64::new(mix(seed)),
                 ids: AtomicU64::new(0),
             }
         }
 
         pub(super) fn elapsed(&self) -> Duration {
-            self.start.elapsed()
+            let flown = self.start.map_or(Duration::ZERO, |start| start.elapsed());
+            flown + Duration::from_micros(self.moved.load(Ordering::Relaxed))
+        }
+
+        pub(super) fn advance(&self, by: Duration) {
+            let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+            self.moved.fetch_add(micros, Ordering::Relaxed);
         }
 
         pub(super) fn now(&self) -> Timestamp {
@@ -267,6 +295,17 @@ mod tests {
         assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
         let time = std::time::UNIX_EPOCH + Duration::from_micros(1_234_567);
         assert_eq!(Timestamp::from(time).to_system_time(), time);
+    }
+
+    #[cfg(feature = "simulation")]
+    #[test]
+    fn a_manual_clock_moves_by_hand_only() {
+        let runtime = Runtime::manual(7);
+        let start = runtime.now();
+        assert_eq!(runtime.now(), start);
+        runtime.advance(Duration::from_secs(60));
+        assert_eq!(runtime.now().since(start), Duration::from_secs(60));
+        Runtime::system().advance(Duration::from_secs(60));
     }
 
     #[cfg(feature = "simulation")]
