@@ -1,0 +1,53 @@
+use sagabus_core::{Error, Outgoing, Runtime, SendOutcome, Transport};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+type Item = (Outgoing, oneshot::Sender<SendOutcome>);
+
+/// Sends straight to the transport. Callers that send at the same time share a batch.
+#[derive(Clone)]
+pub(super) struct Direct {
+    transport: Arc<dyn Transport>,
+    items: mpsc::UnboundedSender<Item>,
+}
+
+/// Most messages in one batch.
+const BATCH: usize = 500;
+
+impl Direct {
+    pub(super) fn new(transport: Arc<dyn Transport>, runtime: &Runtime) -> Self {
+        let (sender, items) = mpsc::unbounded_channel();
+        runtime.spawn(forward(transport.clone(), items));
+        Self { transport, items: sender }
+    }
+
+    /// The future may be dropped; the message may then have been sent.
+    pub(super) async fn send(&self, outgoing: Outgoing) -> SendOutcome {
+        let (sender, receiver) = oneshot::channel();
+        if self.items.send((outgoing, sender)).is_err() {
+            return SendOutcome::Retry(Error::closed("the bus is closed"));
+        }
+        let lost = || Error::new(sagabus_core::ErrorKind::Unknown, "the sending task ended before the confirm came");
+        receiver.await.unwrap_or_else(|_| SendOutcome::Unknown(lost()))
+    }
+
+    pub(super) async fn send_batch(&self, outgoing: &[Outgoing]) -> Vec<SendOutcome> {
+        let mut outcomes = Vec::with_capacity(outgoing.len());
+        for chunk in outgoing.chunks(BATCH) {
+            outcomes.extend(self.transport.send_batch(chunk).await);
+        }
+        outcomes
+    }
+}
+
+async fn forward(transport: Arc<dyn Transport>, mut items: mpsc::UnboundedReceiver<Item>) {
+    let mut waiting: Vec<Item> = Vec::new();
+    while items.recv_many(&mut waiting, BATCH).await > 0 {
+        let (messages, senders): (Vec<Outgoing>, Vec<_>) = waiting.drain(..).unzip();
+        let outcomes = transport.send_batch(&messages).await;
+        for (sender, outcome) in senders.into_iter().zip(outcomes) {
+            // a caller that no longer waits does not mind
+            let _ = sender.send(outcome);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Sending from outside handlers.
+
+mod direct;
+mod request;
+
+use direct::Direct;
+use request::Requests;
+use sagabus_core::{
+    EndpointInfo, Error, Intent, Message, MessageId, Outgoing, Owner, Result, SendOptions, SendOutcome, Transport,
+};
+use std::{any::Any, sync::Arc, time::Duration};
+
+/// Sends and publishes from outside handlers. Cheap to clone.
+///
+/// `send` and `publish` go directly to the transport and return when the message is durable there. `send_in` and
+/// `publish_in` record the message in the caller's own transaction: it leaves if and only if that commits, and the
+/// endpoint must be running to send it.
+#[derive(Clone)]
+pub struct Bus {
+    info: Arc<EndpointInfo>,
+    owner: Owner,
+    joined: bool,
+    direct: Direct,
+    requests: Requests,
+}
+
+impl Bus {
+    pub(crate) fn new(
+        info: Arc<EndpointInfo>,
+        transport: Arc<dyn Transport>,
+        owner: Owner,
+        joined: bool,
+        lease: Duration,
+    ) -> Self {
+        let direct = Direct::new(transport.clone(), &info.runtime);
+        let requests = Requests::new(transport, info.clone(), lease);
+        Self { info, owner, joined, direct, requests }
+    }
+
+    /// Sends a command to the endpoint that owns its type. Returns when it is durable at its destination.
+    ///
+    /// # Errors
+    /// [Unknown](Error::is_unknown): it may have been sent; repeat it with [`SendOptions::id`] set to the id in
+    /// [`send_with`](Bus::send_with)'s options. [Transient](Error::is_transient): it was not sent.
+    /// [Not found](Error::is_not_found): there is no such queue. [Invalid](Error::is_invalid): no route, too large, or it
+    /// cannot be encoded.
+    pub async fn send<M: Message>(&self, message: M) -> Result<MessageId> {
+        self.send_with(message, SendOptions::new()).await
+    }
+
+    /// Sends a command, with options.
+    pub async fn send_with<M: Message>(&self, message: M, options: SendOptions) -> Result<MessageId> {
+        self.one(self.info.outgoing(&message, Intent::Command, options, None, None)?).await
+    }
+
+    /// Publishes an event to everyone who subscribed to its type. Errors as for [`send`](Bus::send).
+    pub async fn publish<M: Message>(&self, message: M) -> Result<MessageId> {
+        self.publish_with(message, SendOptions::new()).await
+    }
+
+    /// Publishes an event, with options.
+    pub async fn publish_with<M: Message>(&self, message: M, options: SendOptions) -> Result<MessageId> {
+        self.one(self.info.outgoing(&message, Intent::Event, options, None, None)?).await
+    }
+
+    async fn one(&self, outgoing: Outgoing) -> Result<MessageId> {
+        let id = outgoing.message.headers.message_id;
+        sent(self.direct.send(outgoing).await, id)
+    }
+
+    /// Sends many commands of one type, in order, in as few round trips as the transport allows. One result each.
+    ///
+    /// # Errors
+    /// Fails as a whole, before anything is sent, if a message cannot be encoded or routed.
+    pub async fn send_all<M: Message>(&self, messages: impl IntoIterator<Item = M>) -> Result<Vec<Result<MessageId>>> {
+        let outgoing = messages
+            .into_iter()
+            .map(|message| self.info.outgoing(&message, Intent::Command, SendOptions::new(), None, None))
+            .collect::<Result<Vec<_>>>()?;
+        let ids: Vec<MessageId> = outgoing.iter().map(|o| o.message.headers.message_id).collect();
+        let outcomes = self.direct.send_batch(&outgoing).await;
+        Ok(ids.into_iter().zip(outcomes).map(|(id, outcome)| sent(outcome, id)).collect())
+    }
+
+    /// Records a command in the caller's own open transaction, given as the database's connection
+    /// (`&mut SqliteConnection`, so `&mut *transaction`). It leaves if and only if that transaction commits.
+    pub async fn send_in<C: Any + Send, M: Message>(&self, connection: &mut C, message: M) -> Result<MessageId> {
+        let outgoing = self.info.outgoing(&message, Intent::Command, SendOptions::new(), None, None)?;
+        self.enlist(connection, outgoing).await
+    }
+
+    /// Records an event in the caller's own open transaction. See [`send_in`](Bus::send_in).
+    pub async fn publish_in<C: Any + Send, M: Message>(&self, connection: &mut C, message: M) -> Result<MessageId> {
+        let outgoing = self.info.outgoing(&message, Intent::Event, SendOptions::new(), None, None)?;
+        self.enlist(connection, outgoing).await
+    }
+
+    async fn enlist(&self, connection: &mut (dyn Any + Send), outgoing: Outgoing) -> Result<MessageId> {
+        let Some(store) = &self.info.store else {
+            return Err(Error::unsupported(format!(
+                "endpoint {} has no store: add one to the builder to send in a transaction",
+                self.info.name
+            )));
+        };
+        let id = outgoing.message.headers.message_id;
+        store.enlist(connection, &self.owner, self.joined, vec![outgoing]).await?;
+        Ok(id)
+    }
+
+    /// Sends a command and waits for the reply of type `R`. Replies come to a queue of this process; one that comes after
+    /// the time limit, or after a restart, is dropped.
+    ///
+    /// # Errors
+    /// As for [`send`](Bus::send); also [unknown](Error::is_unknown) when no reply came in time: the command may have
+    /// been handled.
+    pub async fn request<M: Message, R: Message>(&self, message: M, within: Duration) -> Result<R> {
+        let mut outgoing = self.info.outgoing(&message, Intent::Command, SendOptions::new(), None, None)?;
+        let reply = self.requests.expect(&mut outgoing).await?;
+        self.one(outgoing).await?;
+        let reply = reply.wait(within).await?;
+        if reply.headers.message_type != R::NAME {
+            return Err(Error::invalid(format!(
+                "the reply to {} is a {}, not a {}",
+                M::NAME,
+                reply.headers.message_type,
+                R::NAME
+            )));
+        }
+        self.info.codec.decode(&reply.headers.content_type, &reply.body)
+    }
+
+    pub(crate) async fn close(&self) {
+        self.requests.close().await;
+    }
+}
+
+fn sent(outcome: SendOutcome, id: MessageId) -> Result<MessageId> {
+    match outcome {
+        SendOutcome::Done => Ok(id),
+        SendOutcome::Unroutable(reason) => Err(Error::new(sagabus_core::ErrorKind::NotFound, reason)),
+        SendOutcome::Retry(error) | SendOutcome::Unknown(error) => Err(error),
+    }
+}

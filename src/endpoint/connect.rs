@@ -1,0 +1,168 @@
+//! From URLs to stores and transports.
+
+use sagabus_core::{Error, Result, Runtime, Store, Transport};
+use sagabus_outbox::memory::MemoryStore;
+use sagabus_transports::{
+    memory::{MemoryBroker, MemoryTransport},
+    sql::SqlTransport,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+/// A transport, by URL or by value.
+pub struct TransportSource(Source<dyn Transport>);
+
+/// A store, by URL or by value.
+pub struct StoreSource(Source<dyn Store>);
+
+enum Source<T: ?Sized> {
+    Url(String),
+    Value(Arc<T>),
+}
+
+impl From<&str> for TransportSource {
+    fn from(url: &str) -> Self {
+        Self(Source::Url(url.into()))
+    }
+}
+
+impl From<String> for TransportSource {
+    fn from(url: String) -> Self {
+        Self(Source::Url(url))
+    }
+}
+
+impl From<Arc<dyn Transport>> for TransportSource {
+    fn from(transport: Arc<dyn Transport>) -> Self {
+        Self(Source::Value(transport))
+    }
+}
+
+impl<T: Transport> From<Arc<T>> for TransportSource {
+    fn from(transport: Arc<T>) -> Self {
+        Self(Source::Value(transport))
+    }
+}
+
+impl From<&str> for StoreSource {
+    fn from(url: &str) -> Self {
+        Self(Source::Url(url.into()))
+    }
+}
+
+impl From<String> for StoreSource {
+    fn from(url: String) -> Self {
+        Self(Source::Url(url))
+    }
+}
+
+impl From<Arc<dyn Store>> for StoreSource {
+    fn from(store: Arc<dyn Store>) -> Self {
+        Self(Source::Value(store))
+    }
+}
+
+impl<T: Store> From<Arc<T>> for StoreSource {
+    fn from(store: Arc<T>) -> Self {
+        Self(Source::Value(store))
+    }
+}
+
+impl StoreSource {
+    pub(crate) async fn open(self, runtime: &Runtime) -> Result<Arc<dyn Store>> {
+        match self.0 {
+            Source::Value(store) => Ok(store),
+            Source::Url(url) => open_store(&url, runtime).await,
+        }
+    }
+}
+
+impl TransportSource {
+    /// Whether it is a URL that a store could be opened from: an endpoint without a store then uses the same database.
+    pub(crate) fn database_url(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Url(url) if scheme(url) == "sqlite" => Some(url),
+            _ => None,
+        }
+    }
+
+    pub(crate) async fn open(self, runtime: &Runtime) -> Result<Arc<dyn Transport>> {
+        let url = match self.0 {
+            Source::Value(transport) => return Ok(transport),
+            Source::Url(url) => url,
+        };
+        match scheme(&url) {
+            "memory" => Ok(Arc::new(MemoryTransport::new(&memory_broker(&url, runtime)))),
+            "sqlite" => {
+                let store = open_store(&url, runtime).await?;
+                queues_of(&store)
+            }
+            "amqp" | "amqps" => Err(feature_is_off(&url, "rabbitmq")),
+            "kafka" => Err(feature_is_off(&url, "kafka")),
+            "postgres" | "postgresql" => Err(feature_is_off(&url, "postgres")),
+            other => Err(Error::invalid(format!(
+                "the transport URL begins with {other:?}; known are sqlite://file.db and memory://name"
+            ))),
+        }
+    }
+}
+
+/// The transport over a store's own queues: joined.
+pub(crate) fn queues_of(store: &Arc<dyn Store>) -> Result<Arc<dyn Transport>> {
+    match store.queues() {
+        Some(queues) => Ok(Arc::new(SqlTransport::new(queues))),
+        None => Err(Error::unsupported(
+            "this store has no queues: name a transport with `.transport(\"…\")` on the builder",
+        )),
+    }
+}
+
+#[cfg(feature = "sqlite")]
+async fn open_sqlite(url: &str, runtime: &Runtime) -> Result<Arc<dyn Store>> {
+    use sagabus_outbox::sqlite::{SqliteOptions, SqliteStore};
+    let options = SqliteOptions { runtime: runtime.clone(), ..SqliteOptions::default() };
+    Ok(SqliteStore::open(url, options).await?)
+}
+
+#[cfg(not(feature = "sqlite"))]
+async fn open_sqlite(url: &str, _: &Runtime) -> Result<Arc<dyn Store>> {
+    Err(feature_is_off(url, "sqlite"))
+}
+
+async fn open_store(url: &str, runtime: &Runtime) -> Result<Arc<dyn Store>> {
+    match scheme(url) {
+        "memory" => Ok(memory_store(url, runtime)),
+        "sqlite" => open_sqlite(url, runtime).await,
+        "postgres" | "postgresql" => Err(feature_is_off(url, "postgres")),
+        other => Err(Error::invalid(format!(
+            "the store URL begins with {other:?}; known are sqlite://file.db and memory://name"
+        ))),
+    }
+}
+
+/// What a URL begins with. The rest may hold a password and is never shown.
+fn scheme(url: &str) -> &str {
+    url.split(':').next().unwrap_or_default()
+}
+
+fn feature_is_off(url: &str, feature: &str) -> Error {
+    Error::unsupported(format!(
+        "{}:// needs the feature `{feature}`, which this build of sagabus does not have: add it in Cargo.toml",
+        scheme(url)
+    ))
+}
+
+/// Memory stores and brokers are shared by name within the process, so that endpoints can meet on them.
+fn memory_store(url: &str, runtime: &Runtime) -> Arc<dyn Store> {
+    static STORES: OnceLock<Mutex<HashMap<String, Arc<MemoryStore>>>> = OnceLock::new();
+    let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    stores.entry(url.to_string()).or_insert_with(|| Arc::new(MemoryStore::new(runtime.clone()))).clone()
+}
+
+fn memory_broker(url: &str, runtime: &Runtime) -> Arc<MemoryBroker> {
+    static BROKERS: OnceLock<Mutex<HashMap<String, Arc<MemoryBroker>>>> = OnceLock::new();
+    let mut brokers = BROKERS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    brokers.entry(url.to_string()).or_insert_with(|| Arc::new(MemoryBroker::new(runtime.clone()))).clone()
+}

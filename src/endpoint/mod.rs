@@ -1,0 +1,61 @@
+//! An endpoint: a named queue, its handlers, its store.
+
+mod builder;
+mod connect;
+mod routes;
+mod running;
+
+pub use builder::EndpointBuilder;
+pub use connect::{StoreSource, TransportSource};
+pub use running::{Health, Running};
+
+pub(crate) use routes::RouteTable;
+
+use crate::bus::Bus;
+use builder::Settings;
+use sagabus_core::{EndpointInfo, Owner, Result, Store, StoreAdmin, Transport};
+use std::{future::Future, sync::Arc};
+
+/// An endpoint that is configured and connected, and does not receive yet.
+///
+/// Any number of processes may run the same endpoint: they share its work. See [`EndpointBuilder`] for what can be set.
+pub struct Endpoint {
+    pub(crate) info: Arc<EndpointInfo>,
+    pub(crate) routes: RouteTable,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) store: Option<Arc<dyn Store>>,
+    pub(crate) joined: bool,
+    pub(crate) owner: Owner,
+    pub(crate) bus: Bus,
+    pub(crate) settings: Settings,
+}
+
+impl Endpoint {
+    /// Begins to build an endpoint. The name is its queue's name: letters, digits and `. _ - : /`.
+    pub fn builder(name: impl Into<String>) -> EndpointBuilder {
+        EndpointBuilder::new(name.into())
+    }
+
+    /// Sends and publishes from outside handlers.
+    pub fn bus(&self) -> Bus {
+        self.bus.clone()
+    }
+
+    /// Looks into the store and operates on it: dead letters, timers, sagas. `None` without a store.
+    pub fn admin(&self) -> Option<Arc<dyn StoreAdmin>> {
+        self.store.as_ref().map(|store| store.admin())
+    }
+
+    /// Starts receiving. The endpoint runs until [`Running::stop`]; dropping the handle lets it run on.
+    pub async fn start(self) -> Result<Running> {
+        running::start(self).await
+    }
+
+    /// Runs until the future ends, then stops cleanly: takes nothing new, finishes what is in flight, sends what is
+    /// committed.
+    pub async fn run_until(self, end: impl Future<Output = ()>) -> Result<()> {
+        let running = self.start().await?;
+        end.await;
+        running.stop().await
+    }
+}

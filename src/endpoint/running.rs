@@ -1,0 +1,266 @@
+//! A running endpoint: its tasks, from start to stop.
+
+use super::Endpoint;
+use crate::{
+    Stats,
+    bus::Bus,
+    engine::{self, Counters, Engine, Event, Shared, dispatcher},
+};
+use sagabus_core::{
+    EndpointInfo, Error, LeaseKeeper, LeaseKeeperOptions, ReceiveOptions, Receiver, Result, Runtime, Store, StoreAdmin,
+    Task, Transport,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// A running endpoint.
+pub struct Running {
+    bus: Bus,
+    info: Arc<EndpointInfo>,
+    transport: Arc<dyn Transport>,
+    shared: Option<Arc<Shared>>,
+    keeper: Option<Arc<LeaseKeeper>>,
+    receiver: Option<Arc<dyn Receiver>>,
+    events: mpsc::UnboundedSender<Event>,
+    paused: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    drain: Duration,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// The tasks, in the order in which a stop waits for them.
+struct Tasks {
+    readers: Vec<Task<()>>,
+    engine: Option<Task<()>>,
+    dispatcher: Option<Task<()>>,
+    settler: Option<Task<()>>,
+}
+
+/// How an endpoint is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Health {
+    /// Whether everything below is well.
+    pub ok: bool,
+    /// Why not, one line each.
+    pub problems: Vec<String>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Units in flight.
+    pub in_flight: u64,
+}
+
+pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
+    let Endpoint { info, routes, transport, store, joined, owner, bus, settings } = endpoint;
+    let runtime = info.runtime.clone();
+    let (events, inbox) = mpsc::unbounded_channel();
+    let (paused, paused_rx) = watch::channel(false);
+    let (stop, stop_rx) = watch::channel(false);
+    let mut running = Running {
+        bus,
+        info: info.clone(),
+        transport: transport.clone(),
+        shared: None,
+        keeper: None,
+        receiver: None,
+        events: events.clone(),
+        paused,
+        stop,
+        drain: settings.drain,
+        tasks: Mutex::new(None),
+    };
+    let Some(store) = store else { return Ok(running) };
+
+    let receives = !routes.is_empty();
+    let keeper = Arc::new(
+        LeaseKeeper::start(LeaseKeeperOptions {
+            leases: store.leases(),
+            group: info.name.to_string(),
+            node: info.node,
+            ttl: settings.lease,
+            shards: receives,
+            runtime: runtime.clone(),
+        })
+        .await?,
+    );
+    let shared = Arc::new(Shared {
+        info: info.clone(),
+        store: store.clone(),
+        routes,
+        policy: settings.recoverability.clone(),
+        counters: Counters::default(),
+        joined,
+        ordered: settings.ordered,
+        concurrency: settings.concurrency,
+        batch: settings.batch,
+        owner,
+    });
+    let (to_transport, outbound) = dispatcher();
+    let mut readers = Vec::new();
+    let dispatcher = runtime.spawn(outbound.run(shared.clone(), transport.clone(), events.clone()));
+    let period = (settings.lease / 3).max(Duration::from_millis(50));
+    readers.push(runtime.spawn(engine::relay(
+        shared.clone(),
+        to_transport.clone(),
+        keeper.clone(),
+        period,
+        stop_rx.clone(),
+    )));
+    readers.push(runtime.spawn(prune(store.clone(), settings.horizon, runtime.clone(), stop_rx.clone())));
+    let mut tasks = Tasks { readers, engine: None, dispatcher: Some(dispatcher), settler: None };
+
+    if receives {
+        // enough that every handler is busy while a commit is under way, and another load is ready
+        let window = (settings.concurrency * 4).max(settings.batch * 4);
+        let receiver = transport
+            .receive(ReceiveOptions {
+                queue: info.name.to_string(),
+                node: info.node,
+                window,
+                ordered: settings.ordered,
+                lease: settings.lease,
+                runtime: runtime.clone(),
+            })
+            .await?;
+        let (settle, settlements) = mpsc::unbounded_channel();
+        let (due_done, due_finished) = mpsc::unbounded_channel();
+        let engine = Engine::new(shared.clone(), (events.clone(), inbox), settle, due_done, to_transport);
+        tasks.engine = Some(runtime.spawn(engine.run()));
+        tasks.settler = Some(runtime.spawn(engine::settler(receiver.clone(), settlements, runtime.clone())));
+        tasks.readers.push(runtime.spawn(engine::pump(
+            receiver.clone(),
+            events.clone(),
+            paused_rx,
+            runtime.clone(),
+        )));
+        tasks.readers.push(runtime.spawn(engine::due_reader(
+            shared.clone(),
+            keeper.clone(),
+            events,
+            due_finished,
+            stop_rx,
+        )));
+        running.receiver = Some(receiver);
+    }
+    running.shared = Some(shared);
+    running.keeper = Some(keeper);
+    *running.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+    Ok(running)
+}
+
+impl Running {
+    /// Sends and publishes from outside handlers.
+    pub fn bus(&self) -> Bus {
+        self.bus.clone()
+    }
+
+    /// Looks into the store and operates on it. `None` without a store.
+    pub fn admin(&self) -> Option<Arc<dyn StoreAdmin>> {
+        self.info.store.as_ref().map(|store| store.admin())
+    }
+
+    /// Takes no more messages from the transport until [`resume`](Running::resume). What is in flight goes on; timers
+    /// and delayed retries too.
+    pub fn pause(&self) {
+        self.paused.send_replace(true);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.paused.send_replace(false);
+    }
+
+    /// What it has done since it started.
+    pub fn stats(&self) -> Stats {
+        self.shared.as_ref().map(|shared| shared.counters.read()).unwrap_or_default()
+    }
+
+    /// How it is: the transport, the store and the lease are asked.
+    pub async fn health(&self) -> Health {
+        let mut problems = Vec::new();
+        if let Err(error) = self.transport.health().await {
+            problems.push(format!("transport: {error}"));
+        }
+        if let Some(store) = &self.info.store
+            && let Err(error) = store.now().await
+        {
+            problems.push(format!("store: {error}"));
+        }
+        if let Some(keeper) = &self.keeper
+            && !keeper.is_good()
+        {
+            let why = keeper.error().map_or_else(|| "no heartbeat went through".to_string(), |e| e.to_string());
+            problems.push(format!("lease: {why}"));
+        }
+        let in_flight = self.shared.as_ref().map_or(0, |s| s.counters.in_flight.load(Ordering::Relaxed));
+        Health { ok: problems.is_empty(), problems, paused: *self.paused.borrow(), in_flight }
+    }
+
+    /// Stops cleanly: takes nothing new, hands back what has not started, finishes and commits what runs, sends what is
+    /// committed, leaves its leases. A second call does nothing.
+    ///
+    /// # Errors
+    /// [Closed](Error::is_closed) if work was still in flight after the drain limit. Nothing is lost then: it is handled
+    /// by another node, or after the next start.
+    pub async fn stop(&self) -> Result<()> {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let runtime = &self.info.runtime;
+        self.bus.close().await;
+        let Some(tasks) = tasks else { return Ok(()) };
+        if let Some(receiver) = &self.receiver {
+            receiver.stop().await;
+        }
+        self.stop.send_replace(true);
+        // a paused pump must see the stop too
+        self.paused.send_replace(false);
+        // an engine that has ended does not mind
+        let _ = self.events.send(Event::Stop);
+        let drained = runtime.timeout(self.drain, finish(tasks)).await;
+        if let Some(receiver) = &self.receiver {
+            receiver.close().await;
+        }
+        if let Some(keeper) = &self.keeper
+            && drained.is_some()
+        {
+            keeper.close().await?;
+        }
+        match drained {
+            Some(()) => Ok(()),
+            None => Err(Error::closed(format!(
+                "endpoint {} stopped with work in flight after {:?}; it will be handled again",
+                self.info.name, self.drain
+            ))),
+        }
+    }
+}
+
+async fn finish(tasks: Tasks) {
+    for task in tasks.readers {
+        task.join().await;
+    }
+    // the dispatcher ends when the engine and the relay have let go of it
+    for task in [tasks.engine, tasks.dispatcher, tasks.settler].into_iter().flatten() {
+        task.join().await;
+    }
+}
+
+/// Drops what retention allows, once at the start and then every hour.
+async fn prune(store: Arc<dyn Store>, horizon: Duration, runtime: Runtime, mut stop: watch::Receiver<bool>) {
+    let mut pause = Duration::from_secs(30);
+    while !*stop.borrow() {
+        tokio::select! {
+            biased;
+            _ = stop.changed() => return,
+            () = runtime.sleep(pause) => {}
+        }
+        pause = Duration::from_secs(3600);
+        match store.prune(horizon).await {
+            Ok(rows) if rows > 0 => tracing::info!(rows, "retention dropped rows"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "retention failed, trying again in an hour"),
+        }
+    }
+}

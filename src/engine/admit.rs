@@ -1,0 +1,258 @@
+//! From a delivery to units.
+
+use super::{
+    Engine, InFlight, Ready, Source,
+    unit::{Stage, Tally, Unit, UnitId},
+};
+use sagabus_core::{
+    Delivery, Disposition, DueRow, Envelope, Fence, Gate, HandlerError, Intent, Route, RowTable, SagaLookup, crash,
+    sabotage,
+};
+use std::{collections::VecDeque, sync::Arc};
+
+impl Engine {
+    pub(super) fn admit(&mut self, delivery: Delivery) {
+        if self.draining {
+            return self.settlements.push(super::settle::give_back(delivery.token));
+        }
+        super::add(&self.shared.counters.received, 1);
+        if self.shared.ordered
+            && let Some(key) = &delivery.message.headers.order_key
+        {
+            if let Some(waiting) = self.orders.get_mut(key) {
+                return waiting.push_back(delivery);
+            }
+            self.orders.insert(key.clone(), VecDeque::new());
+        }
+        self.admit_now(delivery);
+    }
+
+    /// Admits a delivery whose turn it is.
+    pub(super) fn admit_now(&mut self, delivery: Delivery) {
+        crash::reach("received");
+        let shared = self.shared.clone();
+        let message = Arc::new(delivery.message);
+        let headers = &message.headers;
+        let order_key = if shared.ordered { headers.order_key.clone() } else { None };
+        let verdict = if let Some(defect) = delivery.defect {
+            Some(dead(&message, "undecodable", vec![defect]))
+        } else if let Err(error) = message.check(&shared.info.limits) {
+            Some(dead(&message, "over the limits", vec![error.to_string()]))
+        } else if headers.expires_at.is_some_and(|at| at <= shared.info.runtime.now()) {
+            Some(Disposition::Dropped { policy: "expired" })
+        } else if headers.intent == Intent::Timeout {
+            let text = "a timeout comes from its timer, never over the transport";
+            Some(dead(&message, "not a timer's", vec![text.into()]))
+        } else {
+            None
+        };
+        let routes: &[Arc<dyn Route>] = match &verdict {
+            Some(_) => &[],
+            None => shared.routes.of(headers),
+        };
+        let verdict = verdict.or_else(|| {
+            let text = format!("endpoint {} has no handler for {}", shared.info.name, headers.message_type);
+            routes.is_empty().then(|| dead(&message, "unknown message type", vec![text]))
+        });
+
+        let count = if verdict.is_some() { 1 } else { routes.len() };
+        let gate = match delivery.gate {
+            Some(row) if shared.joined && count == 1 => Gate::Row(row),
+            _ => Gate::Inbox,
+        };
+        let id = self.id();
+        self.deliveries.insert(
+            id,
+            InFlight {
+                source: Source::Transport(delivery.token),
+                remaining: count,
+                row_is_gate: matches!(gate, Gate::Row(_)),
+                returned: false,
+                order_key: order_key.clone(),
+            },
+        );
+        if sabotage::active("settle-before-commit") {
+            self.settlements
+                .push(sagabus_core::Settlement { token: delivery.token, settle: sagabus_core::Settle::Done });
+        }
+        let origin = Origin { delivery: id, message, gate, fence: delivery.fence, attempts: 0 };
+        if let Some(verdict) = verdict {
+            let unit = origin.unit(None, "".into());
+            return self.admit_unit(Unit { verdict: Some(verdict), ..unit });
+        }
+        for (n, route) in routes.iter().enumerate() {
+            let mut unit = origin.unit(Some(route.clone()), route.handler().clone());
+            unit.suspect = delivery.suspect;
+            unit.turn.clone_from(&order_key);
+            self.target(&mut unit, route);
+            if n > 0 && sabotage::active("second-saga-duplicate") {
+                let unit_id = self.id();
+                self.units.insert(unit_id, unit);
+                self.finish_unit(unit_id, false);
+                continue;
+            }
+            self.admit_unit(unit);
+        }
+    }
+
+    /// A row that has become due: always for one handler, with the row as its gate.
+    pub(super) fn admit_due(&mut self, row: DueRow) {
+        if self.draining {
+            return;
+        }
+        if row.gate.table == RowTable::Timer {
+            crash::reach("timer-read");
+        }
+        let id = self.id();
+        self.deliveries.insert(
+            id,
+            InFlight {
+                source: Source::Due(row.gate),
+                remaining: 1,
+                row_is_gate: true,
+                returned: false,
+                order_key: None,
+            },
+        );
+        let origin = Origin {
+            delivery: id,
+            message: Arc::new(row.message),
+            gate: Gate::Row(row.gate),
+            fence: None,
+            attempts: row.attempts,
+        };
+        let route = self.shared.routes.find(&row.handler, &origin.message.headers.message_type).cloned();
+        let mut unit = origin.unit(route.clone(), row.handler);
+        match route {
+            Some(route) => self.target(&mut unit, &route),
+            None => {
+                let kind = &unit.message.headers.message_type;
+                let text = format!("endpoint {} has no handler {:?} for {kind}", self.shared.info.name, unit.handler);
+                unit.verdict = Some(dead(&unit.message, "unknown message type", vec![text]));
+            }
+        }
+        self.admit_unit(unit);
+    }
+
+    /// Decodes and correlates; a message that cannot be is buried.
+    fn target(&self, unit: &mut Unit, route: &Arc<dyn Route>) {
+        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            route.target(&self.shared.info, &unit.message)
+        }))
+        .unwrap_or_else(|panic| Err(HandlerError::permanent(super::run::panic_text(&*panic))));
+        match decoded {
+            Ok(target) => {
+                unit.input = target.input;
+                unit.lookup = target.saga;
+            }
+            Err(error) => {
+                unit.verdict = Some(Disposition::Dead {
+                    message: unit.message.clone(),
+                    attempts: unit.attempts,
+                    reason: "undecodable".into(),
+                    detail: error.chain(),
+                });
+            }
+        }
+    }
+
+    fn admit_unit(&mut self, mut unit: Unit) {
+        let id = self.id();
+        if let Some(key) = unit.gate_key() {
+            if let Some(first) = self.gates.get(&key).copied() {
+                // the same message is in flight already: whatever becomes of it holds for this one too
+                if let Some(first) = self.units.get_mut(&first) {
+                    first.followers.push(id);
+                }
+                unit.stage = Stage::Waiting;
+                self.units.insert(id, unit);
+                return;
+            }
+            self.gates.insert(key, id);
+        }
+        let (verdict, suspect) = (unit.verdict.take(), unit.suspect);
+        self.units.insert(id, unit);
+        if let Some(verdict) = verdict {
+            return self.dispose(id, verdict);
+        }
+        if suspect {
+            return self.suspects.push_back(id);
+        }
+        self.begin(id);
+    }
+
+    /// Finds out what a unit needs before it can run: a load, its lane, or nothing.
+    pub(super) fn begin(&mut self, id: UnitId) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        unit.stage = Stage::Waiting;
+        let simple = matches!(unit.gate, Gate::Row(_) | Gate::None) && unit.turn.is_none();
+        let key = match (&unit.lane, &unit.lookup) {
+            (Some(lane), _) => Some(lane.clone()),
+            (None, Some(SagaLookup::Key { kind, key })) => Some(super::LaneKey { kind: kind.clone(), key: key.clone() }),
+            (None, Some(SagaLookup::Instance(at))) => {
+                Some(super::LaneKey { kind: at.kind.as_str().into(), key: at.key.clone() })
+            }
+            _ => None,
+        };
+        match (simple, key) {
+            (true, Some(key)) => {
+                unit.lane = Some(key.clone());
+                self.enter_lane(id, key);
+            }
+            (true, None) if unit.lookup.is_none() => self.ready.push_back(Ready::Plain(id)),
+            _ => self.to_load.push(id),
+        }
+    }
+
+    /// The next delivery of an order key, when the one before it is through.
+    pub(super) fn next_in_order(&mut self, key: &str) {
+        let Some(waiting) = self.orders.get_mut(key) else { return };
+        match waiting.pop_front() {
+            Some(delivery) => self.admit_now(delivery),
+            None => {
+                self.orders.remove(key);
+            }
+        }
+    }
+}
+
+/// What the units of one delivery have in common.
+struct Origin {
+    delivery: u64,
+    message: Arc<Envelope>,
+    gate: Gate,
+    fence: Option<Fence>,
+    attempts: u32,
+}
+
+impl Origin {
+    fn unit(&self, route: Option<Arc<dyn Route>>, handler: Arc<str>) -> Unit {
+        Unit {
+            delivery: self.delivery,
+            route,
+            handler,
+            message: self.message.clone(),
+            input: None,
+            gate: self.gate,
+            fence: self.fence.clone(),
+            lookup: None,
+            lane: None,
+            turn: None,
+            attempts: self.attempts,
+            base_attempts: self.attempts,
+            counted: false,
+            suspect: false,
+            verdict: None,
+            followers: Vec::new(),
+            epoch: 0,
+            sends: Vec::new(),
+            outcome: Tally::Handled,
+            stage: Stage::Waiting,
+            stale: 0,
+        }
+    }
+}
+
+fn dead(message: &Arc<Envelope>, reason: &str, detail: Vec<String>) -> Disposition {
+    Disposition::Dead { message: message.clone(), attempts: 0, reason: reason.into(), detail }
+}

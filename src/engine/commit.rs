@@ -1,0 +1,215 @@
+//! From finished units to outcomes.
+
+use super::{
+    Engine, Event,
+    unit::{Finished, Stage, Tally, UnitId},
+};
+use sagabus_core::{
+    CommitBatch, CommitReply, Disposition, OutboxId, Outcome, SagaChange, UnitOfWork, crash, sabotage,
+};
+use std::collections::{HashSet, VecDeque};
+
+/// One stream of commits: takes what queued up while its last one was under way.
+#[derive(Default)]
+pub(super) struct Committer {
+    queue: VecDeque<(UnitId, UnitOfWork)>,
+    busy: bool,
+}
+
+impl Committer {
+    pub(super) fn is_idle(&self) -> bool {
+        !self.busy && self.queue.is_empty()
+    }
+
+    /// The next batch: whatever there is, but nothing of a saga behind the unit that completes it.
+    fn take(&mut self, most: usize) -> Vec<(UnitId, UnitOfWork)> {
+        let mut batch = Vec::with_capacity(self.queue.len().min(most));
+        let mut completed: HashSet<(std::sync::Arc<str>, String)> = HashSet::new();
+        while batch.len() < most {
+            let Some((_, work)) = self.queue.front() else { break };
+            if let Some(saga) = &work.saga {
+                let key = (saga.kind.clone(), saga.key.clone());
+                if completed.contains(&key) {
+                    break;
+                }
+                if matches!(saga.change, SagaChange::Complete { .. }) {
+                    completed.insert(key);
+                }
+            }
+            batch.extend(self.queue.pop_front());
+        }
+        batch
+    }
+}
+
+impl Engine {
+    /// Hands a message that no handler handles to the committer.
+    pub(super) fn dispose(&mut self, id: UnitId, disposition: Disposition) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let work = unit.disposed(disposition);
+        self.submit(Finished { unit: id, work, transaction: None });
+    }
+
+    /// Hands a finished unit to its committer, or finishes its own transaction.
+    pub(super) fn submit(&mut self, finished: Finished) {
+        let Some(unit) = self.units.get_mut(&finished.unit) else { return };
+        unit.stage = Stage::Committing;
+        if sabotage::active("dispatch-before-commit") {
+            let early = finished.work.sends.iter().map(|send| (OutboxId(-1), send.clone())).collect();
+            self.dispatcher.send(early);
+        }
+        let Some(transaction) = finished.transaction else {
+            let lane = unit.lane.as_ref();
+            let at = lane.map_or(0, |lane| usize::from(sagabus_core::shard_of(lane.key.as_bytes())));
+            let count = self.committers.len();
+            return self.committers[at % count].queue.push_back((finished.unit, finished.work));
+        };
+        let batch = self.batch(vec![finished.work], Vec::new());
+        let sender = self.sender.clone();
+        let id = finished.unit;
+        self.shared.info.runtime.spawn(async move {
+            let reply = transaction.finish(batch).await;
+            // the engine may have ended meanwhile
+            let _ = sender.send(Event::Finished { unit: id, reply });
+        });
+    }
+
+    fn batch(&self, units: Vec<UnitOfWork>, sent: Vec<OutboxId>) -> CommitBatch {
+        CommitBatch { owner: self.shared.owner.clone(), joined: self.shared.joined, units, sent }
+    }
+
+    pub(super) fn flush_commits(&mut self) {
+        for at in 0..self.committers.len() {
+            if self.committers[at].busy || self.committers[at].queue.is_empty() || self.store_pause {
+                continue;
+            }
+            let taken = self.committers[at].take(self.shared.batch);
+            self.committers[at].busy = true;
+            let (units, work): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+            let sent = self.dispatcher.take_sent();
+            let batch = self.batch(work, sent.clone());
+            let (store, sender) = (self.shared.store.clone(), self.sender.clone());
+            let span = tracing::debug_span!("commit", endpoint = %self.shared.info.name, units = units.len());
+            self.shared.info.runtime.spawn(tracing::Instrument::instrument(
+                async move {
+                    let reply = store.commit(batch).await;
+                    // the engine may have ended meanwhile
+                    let _ = sender.send(Event::Committed { committer: at, units, sent, reply });
+                },
+                span,
+            ));
+        }
+    }
+
+    pub(super) fn committed(&mut self, at: usize, units: &[UnitId], sent: Vec<OutboxId>, reply: CommitReply) {
+        self.committers[at].busy = false;
+        if reply.cleaned {
+            self.dispatcher.forget(&sent);
+        } else {
+            self.dispatcher.give_back_sent(sent);
+        }
+        crash::reach("committed");
+        super::add(&self.shared.counters.commits, 1);
+        for (id, outcome) in units.iter().zip(reply.outcomes) {
+            self.outcome(*id, outcome);
+        }
+    }
+
+    pub(super) fn finished(&mut self, id: UnitId, reply: CommitReply) {
+        crash::reach("committed");
+        super::add(&self.shared.counters.commits, 1);
+        let outcome = reply.outcomes.into_iter().next();
+        let missing = || sagabus_core::Error::new(sagabus_core::ErrorKind::Unknown, "the store did not answer");
+        self.outcome(id, outcome.unwrap_or_else(|| Outcome::Failed(missing())));
+    }
+
+    fn outcome(&mut self, id: UnitId, outcome: Outcome) {
+        let applied = outcome.is_applied();
+        if let Some(key) = self.units.get(&id).and_then(|unit| unit.lane.clone())
+            && let Some(lane) = self.lanes.get_mut(&key)
+        {
+            let was_pending = lane.pending.iter().position(|other| *other == id);
+            if let Some(at) = was_pending {
+                lane.pending.remove(at);
+                if applied {
+                    lane.exclusive = false;
+                } else {
+                    lane.invalidate();
+                }
+            }
+        }
+        match outcome {
+            Outcome::Applied { outbox, behind } => self.applied(id, outbox, behind),
+            Outcome::Duplicate => {
+                super::add(&self.shared.counters.duplicates, 1);
+                self.finish_unit(id, false);
+            }
+            Outcome::Stale => self.stale(id),
+            Outcome::Failed(error) => {
+                tracing::warn!(%error, "commit failed, trying again");
+                if error.is_unknown() {
+                    self.dispatcher.sweep();
+                }
+                self.run_again(id, true);
+            }
+        }
+    }
+
+    fn applied(&mut self, id: UnitId, outbox: Vec<OutboxId>, behind: bool) {
+        self.store_failures = 0;
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let counters = &self.shared.counters;
+        match unit.outcome {
+            Tally::Handled => super::add(&counters.handled, 1),
+            Tally::Deferred => {
+                crash::reach("deferred");
+                super::add(&counters.deferred, 1);
+            }
+            Tally::Dead => {
+                crash::reach("buried");
+                super::add(&counters.dead, 1);
+            }
+            Tally::Parked => super::add(&counters.parked, 1),
+            Tally::Dropped(policy) => counters.dropped(policy),
+        }
+        let sends = std::mem::take(&mut unit.sends);
+        if behind {
+            self.dispatcher.sweep();
+        } else if !outbox.is_empty() && !sabotage::active("dispatch-before-commit") {
+            self.dispatcher.send(outbox.into_iter().zip(sends).collect());
+        }
+        self.finish_unit(id, false);
+    }
+
+    /// The saga has moved on, or the fence is lost.
+    fn stale(&mut self, id: UnitId) {
+        super::add(&self.shared.counters.stale, 1);
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        unit.stale += 1;
+        if unit.fence.is_some() && unit.stale > 3 {
+            // another node owns the shard now, and the message with it
+            return self.give_back(id);
+        }
+        self.run_again(id, false);
+    }
+
+    /// Nothing was committed for it: everything from the load on happens again.
+    fn run_again(&mut self, id: UnitId, store_failed: bool) {
+        if self.draining {
+            return self.give_back(id);
+        }
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        unit.stage = Stage::Waiting;
+        unit.sends.clear();
+        let lane = unit.lane.clone();
+        if store_failed {
+            self.stalled.push(id);
+            self.store_failed();
+        } else {
+            self.begin(id);
+        }
+        if let Some(key) = lane {
+            self.wake_lane(&key);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+use super::unit::UnitId;
+use sagabus_core::{CommitReply, Delivery, DueRow, LoadReply, OutboxId, Result, RunOutput};
+
+/// What happens to an engine, one after another.
+pub(crate) enum Event {
+    /// The transport has deliveries.
+    Deliveries(Vec<Delivery>),
+    /// Rows are due.
+    Due(Vec<DueRow>),
+    /// A load has come back.
+    Loaded(Result<LoadReply>),
+    /// A handler is done; an error is the text of a panic.
+    Ran { unit: UnitId, epoch: u64, output: Result<Box<RunOutput>, String> },
+    /// A failure is counted: how many there are since the counter's row was made, if the store could tell.
+    Counted { unit: UnitId, failures: Option<u32>, error: FailureText },
+    /// A suspect is counted and may run.
+    SuspectCounted { unit: UnitId, deaths: Option<u32> },
+    /// A retry's pause is over.
+    Retry { unit: UnitId },
+    /// A committer is done.
+    Committed { committer: usize, units: Vec<UnitId>, sent: Vec<OutboxId>, reply: CommitReply },
+    /// A unit with its own transaction is done.
+    Finished { unit: UnitId, reply: CommitReply },
+    /// A pause after a failure of the store is over.
+    StoreAgain,
+    /// The slow-down's pause is over.
+    SlowAgain,
+    /// The dispatcher's backlog is full, or no longer full.
+    Backlog(bool),
+    /// Stop: hand back what has not started, finish the rest.
+    Stop,
+}
+
+/// A handler's failure, as far as it must outlive the error.
+pub(crate) struct FailureText {
+    pub(crate) error: sagabus_core::HandlerError,
+}

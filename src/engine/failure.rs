@@ -1,0 +1,187 @@
+//! What follows when a handler fails.
+
+use super::{
+    Engine, Event,
+    event::FailureText,
+    recoverability::Next,
+    unit::{Stage, UnitId},
+};
+use sagabus_core::{Disposition, Error, HandlerError};
+
+impl Engine {
+    /// A handler returned an error or panicked. The lane's state is as it was; the key waits.
+    pub(super) fn failed(&mut self, id: UnitId, error: HandlerError) {
+        if is_infrastructure(&error) {
+            return self.infrastructure(id, &error);
+        }
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        super::add(&self.shared.counters.failures, 1);
+        self.failures_in_a_row += 1;
+        let text = error.chain().join(": ");
+        tracing::warn!(handler = %unit.handler, message.id = %unit.message.headers.message_id, error = %text, "handler failed");
+        if error.is_permanent() {
+            unit.attempts += 1;
+            return self.after_failure(id, &error);
+        }
+        let (handler, message) = (unit.handler.clone(), unit.message.headers.message_id);
+        let (shared, sender) = (self.shared.clone(), self.sender.clone());
+        self.shared.info.runtime.spawn(async move {
+            let counted = shared.store.count_attempt(&shared.info.name, &handler, message).await;
+            if let Err(error) = &counted {
+                tracing::warn!(%error, "counting an attempt failed; it counts in memory only");
+            }
+            // the engine may have ended meanwhile
+            let _ = sender.send(Event::Counted { unit: id, failures: counted.ok(), error: FailureText { error } });
+        });
+    }
+
+    pub(super) fn counted(&mut self, id: UnitId, failures: Option<u32>, error: &HandlerError) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        unit.attempts = match failures {
+            Some(failures) => {
+                unit.counted = true;
+                (unit.base_attempts + failures).max(unit.attempts + 1)
+            }
+            None => unit.attempts + 1,
+        };
+        self.after_failure(id, error);
+    }
+
+    fn after_failure(&mut self, id: UnitId, error: &HandlerError) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let next = self.shared.policy.after(unit.attempts, error, &self.shared.info.runtime);
+        match next {
+            Next::Retry(_) if self.draining => {
+                self.leave_lane(id);
+                self.give_back(id);
+            }
+            Next::Retry(pause) => {
+                unit.stage = Stage::Retrying;
+                self.later(pause, Event::Retry { unit: id });
+            }
+            Next::Defer(delay) => {
+                let disposition = Disposition::Deferred {
+                    message: unit.message.clone(),
+                    key: unit.turn.clone(),
+                    attempts: unit.attempts,
+                    delay,
+                    reason: error.to_string(),
+                };
+                self.leave_lane(id);
+                self.dispose(id, disposition);
+            }
+            Next::Bury => {
+                let disposition = Disposition::Dead {
+                    message: unit.message.clone(),
+                    attempts: unit.attempts,
+                    reason: if error.is_permanent() { "permanent failure" } else { "handler failed" }.into(),
+                    detail: error.chain(),
+                };
+                self.leave_lane(id);
+                self.dispose(id, disposition);
+            }
+        }
+    }
+
+    /// The pause is over: the unit runs again, first in its lane.
+    pub(super) fn retry(&mut self, id: UnitId) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        if unit.stage != Stage::Retrying {
+            return;
+        }
+        unit.stage = Stage::Waiting;
+        match unit.lane.clone() {
+            Some(key) => {
+                if let Some(lane) = self.lanes.get_mut(&key) {
+                    lane.running = None;
+                    lane.put_back(id);
+                }
+                self.wake_lane(&key);
+            }
+            None => self.ready.push_back(super::Ready::Plain(id)),
+        }
+    }
+
+    /// A store or a transport failed under the handler: no attempt, try again soon.
+    fn infrastructure(&mut self, id: UnitId, error: &HandlerError) {
+        tracing::warn!(%error, "infrastructure failed under a handler, trying again");
+        self.leave_lane(id);
+        if self.draining {
+            return self.give_back(id);
+        }
+        self.stalled.push(id);
+        if let Some(unit) = self.units.get_mut(&id) {
+            unit.stage = Stage::Waiting;
+        }
+        self.store_failed();
+    }
+
+    /// Lets the next message of the saga have its turn.
+    fn leave_lane(&mut self, id: UnitId) {
+        let Some(key) = self.units.get(&id).and_then(|unit| unit.lane.clone()) else { return };
+        if let Some(lane) = self.lanes.get_mut(&key)
+            && lane.running == Some(id)
+        {
+            lane.running = None;
+        }
+        self.wake_lane(&key);
+    }
+
+    /// Starts the next message that may have killed a process: alone, and counted before its handler.
+    pub(super) fn start_suspect(&mut self) {
+        if self.suspect.is_some() || self.store_pause {
+            return;
+        }
+        let Some(id) = self.suspects.pop_front() else { return };
+        let Some(unit) = self.units.get(&id) else { return };
+        self.suspect = Some(id);
+        let (handler, message) = (unit.handler.clone(), unit.message.headers.message_id);
+        let (shared, sender) = (self.shared.clone(), self.sender.clone());
+        self.shared.info.runtime.spawn(async move {
+            let counted = shared.store.count_attempt(&shared.info.name, &handler, message).await;
+            // the engine may have ended meanwhile
+            let _ = sender.send(Event::SuspectCounted { unit: id, deaths: counted.ok() });
+        });
+    }
+
+    pub(super) fn suspect_counted(&mut self, id: UnitId, deaths: Option<u32>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            self.suspect = None;
+            return;
+        };
+        let Some(deaths) = deaths else {
+            // not counted, not run
+            self.suspect = None;
+            self.suspects.push_back(id);
+            return self.store_failed();
+        };
+        unit.counted = true;
+        unit.attempts = unit.base_attempts + deaths - 1;
+        let most = self.shared.policy.deaths;
+        if deaths > most {
+            let disposition = Disposition::Dead {
+                message: unit.message.clone(),
+                attempts: unit.attempts,
+                reason: "the process died while handling it".into(),
+                detail: vec![format!("it was in flight, alone, at {most} ends of the process")],
+            };
+            return self.dispose(id, disposition);
+        }
+        self.begin(id);
+    }
+}
+
+/// Whether the cause is a store's or a transport's failure, which is never an attempt.
+fn is_infrastructure(error: &HandlerError) -> bool {
+    if error.is_permanent() {
+        return false;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.cause());
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<Error>() {
+            return error.is_transient() || error.is_unknown() || error.is_conflict() || error.is_closed();
+        }
+        cause = error.source();
+    }
+    false
+}

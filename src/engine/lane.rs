@@ -1,0 +1,96 @@
+//! The messages of one saga key, one after another.
+
+use super::unit::UnitId;
+use sagabus_core::{SagaChange, SagaRow, SagaWrite};
+use std::collections::VecDeque;
+
+/// Most units of one key that run ahead of their commits.
+const MOST_PENDING: usize = 128;
+
+/// One saga key's waiting, running and uncommitted units.
+///
+/// A unit may run on the state that the one before it has produced but not yet committed; the version gate makes the
+/// whole run of them fail together if one does. Then the lane is invalidated: everything goes back to waiting, in the
+/// order of arrival, and the state is loaded again.
+#[derive(Default)]
+pub(crate) struct Lane {
+    pub(crate) waiting: VecDeque<UnitId>,
+    pub(crate) running: Option<UnitId>,
+    /// Finished, handed to the committer, in order.
+    pub(crate) pending: VecDeque<UnitId>,
+    /// `None`: not loaded. `Some(None)`: there is no such saga.
+    pub(crate) state: Option<Option<SagaRow>>,
+    /// Grows with each invalidation: what started under an older one is void.
+    pub(crate) epoch: u64,
+    /// A unit with its own SQL is being committed: nothing may run ahead of it.
+    pub(crate) exclusive: bool,
+    /// It stands in the engine's ready list.
+    pub(crate) ready: bool,
+    /// A load for it is under way.
+    pub(crate) loading: bool,
+}
+
+impl Lane {
+    pub(crate) fn can_run(&self) -> bool {
+        self.running.is_none()
+            && !self.exclusive
+            && !self.waiting.is_empty()
+            && self.state.is_some()
+            && self.pending.len() < MOST_PENDING
+    }
+
+    pub(crate) fn wants_load(&self) -> bool {
+        self.state.is_none()
+            && !self.loading
+            && self.running.is_none()
+            && self.pending.is_empty()
+            && !self.waiting.is_empty()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_none() && self.pending.is_empty()
+    }
+
+    /// Puts a unit back to waiting, by its order of arrival.
+    pub(crate) fn put_back(&mut self, unit: UnitId) {
+        let at = self.waiting.partition_point(|other| *other < unit);
+        self.waiting.insert(at, unit);
+    }
+
+    pub(crate) fn invalidate(&mut self) {
+        self.epoch += 1;
+        self.state = None;
+        self.exclusive = false;
+    }
+
+    /// The state that the next unit builds on.
+    pub(crate) fn advance(&mut self, write: &SagaWrite) {
+        let before = self.state.take().flatten();
+        let row = |instance, version, state: &bytes::Bytes, schema, origin| SagaRow {
+            kind: write.kind.clone(),
+            key: write.key.clone(),
+            instance,
+            version,
+            state: state.clone(),
+            schema,
+            origin,
+            completed: false,
+        };
+        self.state = Some(match &write.change {
+            SagaChange::Create { instance, state, schema, origin } => {
+                Some(row(*instance, 1, state, *schema, origin.clone()))
+            }
+            SagaChange::Update { instance, version, state, schema } => {
+                Some(row(*instance, version + 1, state, *schema, before.and_then(|b| b.origin)))
+            }
+            SagaChange::Complete { keep: None, .. } => None,
+            SagaChange::Complete { instance, version, keep: Some((_, state)) } if *version > 0 => {
+                let mut kept = row(*instance, version + 1, state, before.as_ref().map_or(1, |b| b.schema), None);
+                kept.completed = true;
+                Some(kept)
+            }
+            // a saga that its first message completes is never stored; whether an older one is kept is not known here
+            SagaChange::Complete { .. } => before.filter(|b| b.completed),
+        });
+    }
+}

@@ -1,0 +1,252 @@
+//! The engine: one message's way through an endpoint.
+//!
+//! One task owns all state and takes [`Event`]s one after another, so there is no lock and no race in here; handlers,
+//! loads and commits run as tasks of their own and come back as events. The way of a message:
+//!
+//! [`admit`]: a delivery becomes one unit per matching route. [`load`]: what the waiting units need is read in one round
+//! trip. [`run`]: handlers, one after another per saga key ([`lane`]), concurrently otherwise. [`failure`]: retries.
+//! [`commit`]: finished units that queued up while the last commit was under way form the next. [`settle`]: deliveries
+//! whose units are all committed.
+
+mod admit;
+mod commit;
+mod dispatch;
+mod due;
+mod event;
+mod failure;
+mod lane;
+mod load;
+mod pump;
+mod recoverability;
+mod relay;
+mod run;
+mod settle;
+mod stats;
+mod unit;
+
+pub use recoverability::Recoverability;
+pub use stats::Stats;
+
+pub(crate) use dispatch::{Dispatcher, dispatcher};
+pub(crate) use due::due_reader;
+pub(crate) use event::Event;
+pub(crate) use pump::pump;
+pub(crate) use relay::relay;
+pub(crate) use settle::settler;
+pub(crate) use stats::{Counters, add};
+
+use crate::endpoint::RouteTable;
+use commit::Committer;
+use lane::Lane;
+use load::PendingLoad;
+use sagabus_core::{Delivery, EndpointInfo, Owner, RowGate, Settlement, Store, Token, crash};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use unit::{Finished, GateKey, LaneKey, Unit, UnitId};
+
+/// What the tasks of an endpoint share.
+pub(crate) struct Shared {
+    pub(crate) info: Arc<EndpointInfo>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) routes: RouteTable,
+    pub(crate) policy: Recoverability,
+    pub(crate) counters: Counters,
+    pub(crate) joined: bool,
+    pub(crate) ordered: bool,
+    pub(crate) concurrency: usize,
+    pub(crate) batch: usize,
+    pub(crate) owner: Owner,
+}
+
+/// Where a delivery came from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Transport(Token),
+    Due(RowGate),
+}
+
+/// A delivery whose units are not all through.
+struct InFlight {
+    source: Source,
+    remaining: usize,
+    /// Its queue row is the gate of its one unit: the commit removes it.
+    row_is_gate: bool,
+    /// A unit of it was handed back.
+    returned: bool,
+    order_key: Option<String>,
+}
+
+/// What may run.
+enum Ready {
+    Plain(UnitId),
+    Lane(LaneKey),
+}
+
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedReceiver<Event>,
+    sender: mpsc::UnboundedSender<Event>,
+    next: u64,
+    units: HashMap<UnitId, Unit>,
+    deliveries: HashMap<u64, InFlight>,
+    gates: HashMap<GateKey, UnitId>,
+    lanes: HashMap<LaneKey, Lane>,
+    /// Ordered endpoints: deliveries that wait for the one before them of their key.
+    orders: HashMap<String, VecDeque<Delivery>>,
+    ready: VecDeque<Ready>,
+    to_load: Vec<UnitId>,
+    lanes_to_load: Vec<LaneKey>,
+    loading: Option<PendingLoad>,
+    committers: Vec<Committer>,
+    suspects: VecDeque<UnitId>,
+    suspect: Option<UnitId>,
+    /// Units that wait for the store to come back.
+    stalled: Vec<UnitId>,
+    store_failures: u32,
+    store_pause: bool,
+    /// Handlers that use their own SQL: they start only when the units before them of their key are committed.
+    transactional: HashSet<Arc<str>>,
+    running: usize,
+    failures_in_a_row: u32,
+    slow: bool,
+    backlog_full: bool,
+    draining: bool,
+    settlements: Vec<Settlement>,
+    settle: mpsc::UnboundedSender<Vec<Settlement>>,
+    due_done: mpsc::UnboundedSender<Vec<RowGate>>,
+    due_settled: Vec<RowGate>,
+    dispatcher: Dispatcher,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        channel: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+        settle: mpsc::UnboundedSender<Vec<Settlement>>,
+        due_done: mpsc::UnboundedSender<Vec<RowGate>>,
+        dispatcher: Dispatcher,
+    ) -> Self {
+        let committers = (0..shared.store.committers().max(1)).map(|_| Committer::default()).collect();
+        Self {
+            shared,
+            events: channel.1,
+            sender: channel.0,
+            next: 0,
+            units: HashMap::new(),
+            deliveries: HashMap::new(),
+            gates: HashMap::new(),
+            lanes: HashMap::new(),
+            orders: HashMap::new(),
+            ready: VecDeque::new(),
+            to_load: Vec::new(),
+            lanes_to_load: Vec::new(),
+            loading: None,
+            committers,
+            suspects: VecDeque::new(),
+            suspect: None,
+            stalled: Vec::new(),
+            store_failures: 0,
+            store_pause: false,
+            transactional: HashSet::new(),
+            running: 0,
+            failures_in_a_row: 0,
+            slow: false,
+            backlog_full: false,
+            draining: false,
+            settlements: Vec::new(),
+            settle,
+            due_done,
+            due_settled: Vec::new(),
+            dispatcher,
+        }
+    }
+
+    /// Runs until it was told to stop and nothing is in flight.
+    pub(crate) async fn run(mut self) {
+        let mut events = Vec::with_capacity(512);
+        loop {
+            if self.draining && self.units.is_empty() && self.committers.iter().all(Committer::is_idle) {
+                break;
+            }
+            if self.events.recv_many(&mut events, 512).await == 0 {
+                break;
+            }
+            for event in events.drain(..) {
+                self.on(event);
+            }
+            self.step();
+        }
+        self.flush_settlements();
+    }
+
+    /// Starts whatever can start now.
+    fn step(&mut self) {
+        self.start_suspect();
+        self.flush_load();
+        self.start_ready();
+        self.flush_commits();
+        self.flush_settlements();
+        self.shared.counters.in_flight.store(self.units.len() as u64, Ordering::Relaxed);
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Deliveries(deliveries) => deliveries.into_iter().for_each(|d| self.admit(d)),
+            Event::Due(rows) => rows.into_iter().for_each(|row| self.admit_due(row)),
+            Event::Loaded(reply) => self.loaded(reply),
+            Event::Ran { unit, epoch, output } => self.ran(unit, epoch, output),
+            Event::Counted { unit, failures, error } => self.counted(unit, failures, &error.error),
+            Event::SuspectCounted { unit, deaths } => self.suspect_counted(unit, deaths),
+            Event::Retry { unit } => self.retry(unit),
+            Event::Committed { committer, units, sent, reply } => self.committed(committer, &units, sent, reply),
+            Event::Finished { unit, reply } => self.finished(unit, reply),
+            Event::StoreAgain => self.store_again(),
+            Event::SlowAgain => self.slow = false,
+            Event::Backlog(full) => self.backlog_full = full,
+            Event::Stop => self.stop(),
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Sends an event to itself after a pause.
+    fn later(&self, pause: Duration, event: Event) {
+        let (sender, runtime) = (self.sender.clone(), self.shared.info.runtime.clone());
+        self.shared.info.runtime.spawn(async move {
+            runtime.sleep(pause).await;
+            // the engine may have ended meanwhile
+            let _ = sender.send(event);
+        });
+    }
+
+    /// Hands back everything that has not started; the rest runs to its end.
+    fn stop(&mut self) {
+        self.draining = true;
+        crash::reach("draining");
+        for (_, deliveries) in std::mem::take(&mut self.orders) {
+            self.settlements.extend(deliveries.iter().map(|d| settle::give_back(d.token)));
+        }
+        let started: HashSet<UnitId> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.stage == unit::Stage::Running || unit.stage == unit::Stage::Committing)
+            .map(|(id, _)| *id)
+            .collect();
+        let waiting: Vec<UnitId> = self.units.keys().filter(|id| !started.contains(id)).copied().collect();
+        self.to_load.clear();
+        self.lanes_to_load.clear();
+        self.ready.clear();
+        self.stalled.clear();
+        self.suspects.clear();
+        for unit in waiting {
+            self.give_back(unit);
+        }
+    }
+}

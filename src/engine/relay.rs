@@ -1,0 +1,83 @@
+//! Committed messages that nobody has in memory.
+
+use super::{Dispatcher, Shared, add};
+use sagabus_core::{LeaseKeeper, OutboxId, OutboxRow, Result, crash};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+const PAGE: usize = 500;
+
+/// Finds outbox rows that have no sender: those of nodes that are gone, and those of this node that an unknown commit or
+/// a caller's own transaction left behind. It never takes a row because of its age.
+pub(crate) async fn relay(
+    shared: Arc<Shared>,
+    dispatcher: Dispatcher,
+    keeper: Arc<LeaseKeeper>,
+    period: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let runtime = shared.info.runtime.clone();
+    while !*stop.borrow() {
+        if keeper.is_good() {
+            if let Err(error) = orphans(&shared, &dispatcher).await {
+                tracing::warn!(%error, "taking over outbox rows failed, trying again");
+            }
+            if let Err(error) = own(&shared, &dispatcher).await {
+                tracing::warn!(%error, "looking for own outbox rows failed, trying again");
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = stop.changed() => {}
+            () = dispatcher.sweep_wanted() => {}
+            () = runtime.sleep(period) => {}
+        }
+    }
+}
+
+async fn orphans(shared: &Shared, dispatcher: &Dispatcher) -> Result<()> {
+    loop {
+        let rows = shared.store.outbox_orphans(&shared.owner, PAGE).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        crash::reach("relay-read");
+        let full = rows.len() == PAGE;
+        hand_over(shared, dispatcher, rows);
+        if !full {
+            return Ok(());
+        }
+    }
+}
+
+/// Rows of this node that were there twice, a moment apart, and that nobody had in memory: a row whose commit has just
+/// come back is not among them.
+async fn own(shared: &Shared, dispatcher: &Dispatcher) -> Result<()> {
+    let mut after = OutboxId(0);
+    loop {
+        let unknown = |rows: Vec<OutboxRow>| rows.into_iter().filter(|row| !dispatcher.knows(row.id));
+        let page = shared.store.outbox_own(&shared.owner, after, PAGE).await?;
+        let full = page.len() == PAGE;
+        let last = page.last().map(|row| row.id);
+        let seen: HashSet<OutboxId> = unknown(page).map(|row| row.id).collect();
+        if !seen.is_empty() {
+            shared.info.runtime.sleep(Duration::from_millis(100)).await;
+            let page = shared.store.outbox_own(&shared.owner, after, PAGE).await?;
+            let rows: Vec<OutboxRow> = unknown(page).filter(|row| seen.contains(&row.id)).collect();
+            hand_over(shared, dispatcher, rows);
+        }
+        match last {
+            Some(last) if full => after = last,
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn hand_over(shared: &Shared, dispatcher: &Dispatcher, rows: Vec<OutboxRow>) {
+    if rows.is_empty() {
+        return;
+    }
+    tracing::info!(rows = rows.len(), endpoint = %shared.info.name, "relay sends committed messages without a sender");
+    add(&shared.counters.relayed, rows.len());
+    dispatcher.send(rows.into_iter().map(|row| (row.id, row.outgoing)).collect());
+}

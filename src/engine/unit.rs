@@ -1,0 +1,138 @@
+//! One message on its way through one handler.
+
+use sagabus_core::{
+    Disposition, Effects, Envelope, Fence, Gate, MessageId, Outgoing, Route, SagaLookup, Transaction, UnitOfWork,
+};
+use std::{any::Any, sync::Arc};
+
+/// Names a unit within this engine; grows in the order of arrival.
+pub(crate) type UnitId = u64;
+
+/// What runs one after another: the messages of one saga.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LaneKey {
+    pub(crate) kind: Arc<str>,
+    pub(crate) key: String,
+}
+
+/// Identifies what may be in flight only once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum GateKey {
+    Inbox(Arc<str>, MessageId),
+    Row(sagabus_core::RowGate),
+}
+
+pub(crate) struct Unit {
+    /// Its delivery.
+    pub(crate) delivery: u64,
+    /// Its handler; `None` for a message that is buried without one.
+    pub(crate) route: Option<Arc<dyn Route>>,
+    pub(crate) handler: Arc<str>,
+    pub(crate) message: Arc<Envelope>,
+    /// The decoded message, until the handler takes it.
+    pub(crate) input: Option<Box<dyn Any + Send>>,
+    pub(crate) gate: Gate,
+    pub(crate) fence: Option<Fence>,
+    pub(crate) lookup: Option<SagaLookup>,
+    pub(crate) lane: Option<LaneKey>,
+    /// Ordered endpoints: the key whose earlier messages must be through.
+    pub(crate) turn: Option<String>,
+    /// Failures before this delivery, and since.
+    pub(crate) attempts: u32,
+    /// What the durable counter started from.
+    pub(crate) base_attempts: u32,
+    /// Whether the durable counter has a row for it.
+    pub(crate) counted: bool,
+    /// It may have killed a process: it runs alone, counted before the handler.
+    pub(crate) suspect: bool,
+    /// Decided before any handler: undecodable, unknown, expired.
+    pub(crate) verdict: Option<Disposition>,
+    /// The same message, delivered again meanwhile.
+    pub(crate) followers: Vec<UnitId>,
+    /// The lane's epoch when its handler started.
+    pub(crate) epoch: u64,
+    /// The sends of the finished handler, for dispatch after the commit.
+    pub(crate) sends: Vec<Outgoing>,
+    /// How the finished unit counts.
+    pub(crate) outcome: Tally,
+    /// How far it is.
+    pub(crate) stage: Stage,
+    /// How often it came back as stale.
+    pub(crate) stale: u32,
+}
+
+/// How far a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// For a load, its lane, its turn or the store.
+    Waiting,
+    /// Its handler runs, or its failure is being counted.
+    Running,
+    /// For the pause before a retry.
+    Retrying,
+    /// With the committer.
+    Committing,
+}
+
+/// How a finished unit is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tally {
+    #[default]
+    Handled,
+    Deferred,
+    Dead,
+    Parked,
+    Dropped(&'static str),
+}
+
+impl Unit {
+    pub(crate) fn gate_key(&self) -> Option<GateKey> {
+        match self.gate {
+            Gate::Inbox => Some(GateKey::Inbox(self.handler.clone(), self.message.headers.message_id)),
+            Gate::Row(row) => Some(GateKey::Row(row)),
+            Gate::None => None,
+        }
+    }
+
+    /// The unit of work of a handler that has succeeded.
+    pub(crate) fn handled(&mut self, effects: Effects, keep_sends: bool) -> UnitOfWork {
+        let mut work = self.work();
+        work.saga = effects.saga;
+        work.timers = effects.timers;
+        if keep_sends {
+            self.sends.clone_from(&effects.sends);
+        }
+        work.sends = effects.sends;
+        self.outcome = Tally::Handled;
+        work
+    }
+
+    /// The unit of work of a message that no handler handles now.
+    pub(crate) fn disposed(&mut self, disposition: Disposition) -> UnitOfWork {
+        self.outcome = match &disposition {
+            Disposition::Handled => Tally::Handled,
+            Disposition::Deferred { .. } => Tally::Deferred,
+            Disposition::Dead { .. } => Tally::Dead,
+            Disposition::Parked { .. } => Tally::Parked,
+            Disposition::Dropped { policy } => Tally::Dropped(policy),
+        };
+        self.sends.clear();
+        let mut work = self.work();
+        work.disposition = disposition;
+        work
+    }
+
+    fn work(&self) -> UnitOfWork {
+        let mut work = UnitOfWork::new(self.handler.clone(), self.message.headers.message_id, self.gate);
+        work.fence.clone_from(&self.fence);
+        work.counted = self.counted;
+        work
+    }
+}
+
+/// A finished unit on its way to the store.
+pub(crate) struct Finished {
+    pub(crate) unit: UnitId,
+    pub(crate) work: UnitOfWork,
+    pub(crate) transaction: Option<Box<dyn Transaction>>,
+}
