@@ -13,12 +13,7 @@ pub struct Handlers {
 impl Handlers {
     /// None yet.
     pub fn new(endpoint: impl Into<String>) -> Self {
-        Self {
-            endpoint: endpoint.into(),
-            routes: Vec::new(),
-            sagas: Vec::new(),
-            problems: Vec::new(),
-        }
+        Self { endpoint: endpoint.into(), routes: Vec::new(), sagas: Vec::new(), problems: Vec::new() }
     }
 
     /// Adds a saga.
@@ -86,11 +81,7 @@ impl Handlers {
         self.problems.dedup();
         match self.problems.len() {
             0 => Ok(self.routes),
-            _ => Err(Error::invalid(format!(
-                "endpoint {}: {}",
-                self.endpoint,
-                self.problems.join("; ")
-            ))),
+            _ => Err(Error::invalid(format!("endpoint {}: {}", self.endpoint, self.problems.join("; ")))),
         }
     }
 }

@@ -5,9 +5,7 @@ pub(crate) fn short(type_name: &str) -> String {
     let mut short = String::with_capacity(type_name.len());
     let mut rest = type_name;
     while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':')))
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':'))).unwrap_or(rest.len());
         let (path, tail) = rest.split_at(end);
         short.push_str(path.rsplit("::").next().unwrap_or(path));
         let next = tail.chars().next();

@@ -31,14 +31,9 @@ impl<H: Plain<M>, M: Message> Route for PlainRoute<H, M> {
     }
 
     fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Target> {
-        let input: M = info
-            .codec
-            .decode(&message.headers.content_type, &message.body)
-            .map_err(HandlerError::permanent)?;
-        Ok(Target {
-            saga: None,
-            input: Some(Box::new(input)),
-        })
+        let input: M =
+            info.codec.decode(&message.headers.content_type, &message.body).map_err(HandlerError::permanent)?;
+        Ok(Target { saga: None, input: Some(Box::new(input)) })
     }
 
     fn decide(&self, _: &Envelope, _: Option<&SagaRow>) -> Decision {

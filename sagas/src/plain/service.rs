@@ -85,19 +85,10 @@ pub fn service_routes<T: Send + Sync + 'static>(
     service: T,
     routes: impl FnOnce(ServiceRoutes<T>) -> ServiceRoutes<T>,
 ) -> Result<Vec<Arc<dyn Route>>, Error> {
-    let routes = routes(ServiceRoutes {
-        service: Arc::new(service),
-        name: None,
-        entries: Vec::new(),
-    });
+    let routes = routes(ServiceRoutes { service: Arc::new(service), name: None, entries: Vec::new() });
     if routes.entries.is_empty() {
-        return Err(Error::invalid(format!(
-            "service {} consumes nothing: add `.on::<…>()`",
-            names::of::<T>()
-        )));
+        return Err(Error::invalid(format!("service {} consumes nothing: add `.on::<…>()`", names::of::<T>())));
     }
     let entries = routes.entries.iter();
-    Ok(entries
-        .map(|build| build(&routes.service, routes.name.as_deref()))
-        .collect())
+    Ok(entries.map(|build| build(&routes.service, routes.name.as_deref())).collect())
 }

@@ -59,15 +59,7 @@ impl SagaContext {
         is_new: bool,
     ) -> Self {
         context.set_saga(Some(address.clone()));
-        Self {
-            context,
-            kind,
-            address,
-            origin,
-            is_new,
-            completed: false,
-            aliases: Vec::new(),
-        }
+        Self { context, kind, address, origin, is_new, completed: false, aliases: Vec::new() }
     }
 
     /// The correlation value.
@@ -119,10 +111,7 @@ impl SagaContext {
                 let mut message = Box::new(outgoing.message);
                 message.headers.saga = Some(self.address.clone());
                 message.headers.reply_to = None;
-                self.context
-                    .effects()
-                    .timers
-                    .push(TimerChange::Set { id, due, message });
+                self.context.effects().timers.push(TimerChange::Set { id, due, message });
             }
             Err(error) => self.fail(HandlerError::permanent(error)),
         }
@@ -175,10 +164,7 @@ impl SagaContext {
                 Kind::list(&self.kind.aliases),
             ));
         }
-        let what = format!(
-            "the alias {name} of saga {}, key {:?},",
-            self.kind.kind, self.address.key
-        );
+        let what = format!("the alias {name} of saga {}, key {:?},", self.kind.kind, self.address.key);
         match correlate::check_value(&what, &value, &self.context.info().limits) {
             Ok(()) => self.aliases.push((name.to_string(), value)),
             Err(problem) => self.refuse(problem),
@@ -195,9 +181,7 @@ impl SagaContext {
             ));
         };
         match Origin::decode(origin) {
-            Ok(origin) => self
-                .context
-                .reply_at(message, origin.reply_to, Some(origin.correlation), origin.saga),
+            Ok(origin) => self.context.reply_at(message, origin.reply_to, Some(origin.correlation), origin.saga),
             Err(e) => self.refuse(format!(
                 "cannot decode the originator of saga {}, key {:?}: {e}",
                 self.kind.kind, self.address.key
@@ -216,9 +200,8 @@ impl SagaContext {
         if self.completed {
             timers.clear();
         }
-        let (sets, mut cancels) = mem::take(timers)
-            .into_iter()
-            .partition::<Vec<_>, _>(|change| matches!(change, TimerChange::Set { .. }));
+        let (sets, mut cancels) =
+            mem::take(timers).into_iter().partition::<Vec<_>, _>(|change| matches!(change, TimerChange::Set { .. }));
         cancels.extend(sets);
         *timers = cancels;
         Finished {

@@ -25,11 +25,7 @@ pub(crate) fn check_value(what: &str, value: &str, limits: &Limits) -> Result<()
         return Err(format!("{what} is empty"));
     }
     if value.len() > limits.key {
-        return Err(format!(
-            "{what} is {} bytes long, {} are allowed",
-            value.len(),
-            limits.key
-        ));
+        return Err(format!("{what} is {} bytes long, {} are allowed", value.len(), limits.key));
     }
     if value.contains('\0') {
         return Err(format!("{what} contains a NUL character, which databases do not store"));
@@ -68,11 +64,7 @@ pub(crate) fn lookup(
     check_value(&what, &value, limits).map_err(HandlerError::permanent)?;
     let kind = Arc::clone(&kind.kind);
     Ok(match role {
-        Role::Alias(alias, _) => SagaLookup::Alias {
-            kind,
-            alias: alias.to_string(),
-            value,
-        },
+        Role::Alias(alias, _) => SagaLookup::Alias { kind, alias: alias.to_string(), value },
         _ => SagaLookup::Key { kind, key: value },
     })
 }

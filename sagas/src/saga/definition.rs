@@ -88,11 +88,7 @@ pub trait Saga: Default + Serialize + DeserializeOwned + Send + 'static {
         Err(HandlerError::new(format!(
             "the stored state has schema {from}, this program knows {}: {}",
             Self::SCHEMA,
-            if from < Self::SCHEMA {
-                "write `Saga::upgrade` for it"
-            } else {
-                "a newer program stored it"
-            }
+            if from < Self::SCHEMA { "write `Saga::upgrade` for it" } else { "a newer program stored it" }
         )))
     }
 }

@@ -25,10 +25,6 @@ pub(crate) enum Role {
 impl Kind {
     /// The names in a list, for an error text.
     pub(crate) fn list(names: &[&'static str]) -> String {
-        if names.is_empty() {
-            "none".into()
-        } else {
-            names.join(", ")
-        }
+        if names.is_empty() { "none".into() } else { names.join(", ") }
     }
 }

@@ -18,10 +18,7 @@ impl Origin {
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         Some(Self {
             reply_to: headers.reply_to.clone()?,
-            correlation: headers
-                .correlation_id
-                .clone()
-                .unwrap_or_else(|| headers.message_id.to_string()),
+            correlation: headers.correlation_id.clone().unwrap_or_else(|| headers.message_id.to_string()),
             saga: headers.originator.clone(),
         })
     }

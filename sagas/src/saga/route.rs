@@ -9,8 +9,8 @@ use crate::{Handle, Saga};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use sagabus_core::{
-    Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, InstanceId, Message, Route, Run, RunOutput,
-    SagaAddress, SagaChange, SagaRow, SagaWrite, Target,
+    Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, Headers, InstanceId, Message, Route, Run,
+    RunOutput, SagaAddress, SagaChange, SagaRow, SagaWrite, Target,
 };
 use std::{
     any::{Any, type_name},
@@ -46,17 +46,15 @@ impl<S: Saga + Handle<M>, M: Message> Route for SagaRoute<S, M> {
         matches!(self.role, Role::Timeout)
     }
 
+    fn accepts(&self, headers: &Headers) -> bool {
+        correlate::stranger(&self.kind, headers).is_none()
+    }
+
     fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Target, HandlerError> {
         let headers = &message.headers;
-        let input: M = info
-            .codec
-            .decode(&headers.content_type, &message.body)
-            .map_err(HandlerError::permanent)?;
+        let input: M = info.codec.decode(&headers.content_type, &message.body).map_err(HandlerError::permanent)?;
         let saga = correlate::lookup(&self.kind, self.role, headers, &info.limits, || (self.value)(&input))?;
-        Ok(Target {
-            saga: Some(saga),
-            input: Some(Box::new(input)),
-        })
+        Ok(Target { saga: Some(saga), input: Some(Box::new(input)) })
     }
 
     fn decide(&self, message: &Envelope, saga: Option<&SagaRow>) -> Decision {
@@ -120,11 +118,7 @@ impl<S: Saga + Handle<M>, M: Message> SagaRoute<S, M> {
 
     fn begin(&self, context: &Context, message: &M) -> Result<Life<S>, HandlerError> {
         if !matches!(self.role, Role::Start(_)) {
-            return Err(HandlerError::permanent(format!(
-                "{} does not start saga {}",
-                M::NAME,
-                self.kind.kind
-            )));
+            return Err(HandlerError::permanent(format!("{} does not start saga {}", M::NAME, self.kind.kind)));
         }
         let key = (self.value)(message);
         let what = format!("the key of {} for saga {}", M::NAME, self.kind.kind);
@@ -132,11 +126,7 @@ impl<S: Saga + Handle<M>, M: Message> SagaRoute<S, M> {
         let origin = Origin::of(context.headers()).map(|origin| origin.encode());
         Ok(Life {
             state: S::default(),
-            address: SagaAddress {
-                kind: self.kind.kind.to_string(),
-                key,
-                instance: InstanceId(context.new_id()),
-            },
+            address: SagaAddress { kind: self.kind.kind.to_string(), key, instance: InstanceId(context.new_id()) },
             version: None,
             origin: origin.transpose().map_err(HandlerError::permanent)?,
         })
@@ -180,17 +170,7 @@ fn change<S: Saga>(
                 None => None,
             },
         },
-        (false, Some(version)) => SagaChange::Update {
-            instance,
-            version,
-            state: encode()?,
-            schema: S::SCHEMA,
-        },
-        (false, None) => SagaChange::Create {
-            instance,
-            state: encode()?,
-            schema: S::SCHEMA,
-            origin,
-        },
+        (false, Some(version)) => SagaChange::Update { instance, version, state: encode()?, schema: S::SCHEMA },
+        (false, None) => SagaChange::Create { instance, state: encode()?, schema: S::SCHEMA, origin },
     })
 }

@@ -34,10 +34,7 @@ pub struct ContinuedBy<'a, S>(&'a mut Routes<S>);
 
 impl<S: Saga> Routes<S> {
     fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            saga: PhantomData,
-        }
+        Self { entries: Vec::new(), saga: PhantomData }
     }
 
     fn add<M: Message>(&mut self, role: Role, value: Value<M>)
@@ -48,14 +45,7 @@ impl<S: Saga> Routes<S> {
             message_type: M::NAME,
             rust_type: type_name::<M>(),
             role,
-            build: Box::new(move |kind, role| {
-                Arc::new(SagaRoute::<S, M> {
-                    kind,
-                    role,
-                    value,
-                    saga: PhantomData,
-                })
-            }),
+            build: Box::new(move |kind, role| Arc::new(SagaRoute::<S, M> { kind, role, value, saga: PhantomData })),
         });
     }
 
@@ -65,10 +55,7 @@ impl<S: Saga> Routes<S> {
     where
         S: Handle<M>,
     {
-        self.add::<M>(
-            Role::Start(OnExisting::default()),
-            Box::new(move |message| key(message).to_string()),
-        );
+        self.add::<M>(Role::Start(OnExisting::default()), Box::new(move |message| key(message).to_string()));
         StartedBy(self)
     }
 
@@ -79,10 +66,7 @@ impl<S: Saga> Routes<S> {
     where
         S: Handle<M>,
     {
-        self.add::<M>(
-            Role::Continue(NotFound::default()),
-            Box::new(move |message| key(message).to_string()),
-        );
+        self.add::<M>(Role::Continue(NotFound::default()), Box::new(move |message| key(message).to_string()));
         ContinuedBy(self)
     }
 
@@ -176,9 +160,7 @@ pub fn saga_routes<S: Saga>(endpoint: &str) -> Result<Vec<Arc<dyn Route>>, Error
         aliases,
     });
     let built = routes.entries.into_iter();
-    Ok(built
-        .map(|entry| (entry.build)(Arc::clone(&kind), entry.role))
-        .collect())
+    Ok(built.map(|entry| (entry.build)(Arc::clone(&kind), entry.role)).collect())
 }
 
 fn check<S: Saga>(endpoint: &str, entries: &[Entry]) -> Result<(), Error> {

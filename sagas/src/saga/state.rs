@@ -42,8 +42,6 @@ fn not_upgraded<S: Saga>(row: &SagaRow, error: &HandlerError) -> HandlerError {
 pub(crate) fn encode<S: Saga>(kind: &str, key: &str, state: &S) -> Result<Bytes, HandlerError> {
     match serde_json::to_vec(state) {
         Ok(bytes) => Ok(bytes.into()),
-        Err(e) => Err(HandlerError::permanent(format!(
-            "cannot encode the state of saga {kind}, key {key:?}: {e}"
-        ))),
+        Err(e) => Err(HandlerError::permanent(format!("cannot encode the state of saga {kind}, key {key:?}: {e}"))),
     }
 }
