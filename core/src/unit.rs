@@ -66,6 +66,7 @@ pub struct RowGate {
     /// Its id.
     pub id: i64,
     /// Its token: it changes when the row is moved, so that an earlier reading cannot open the gate any more.
+    /// Queue rows are never moved: theirs is 0.
     pub token: i64,
 }
 
