@@ -1,1 +1,15 @@
-//! placeholder
+//! What the parts of sagabus are tested with, for those who write a store or a transport.
+//!
+//! - [`store_conformance!`](crate::store_conformance): every case of the [`Store`](sagabus_core::Store),
+//!   [`Queues`](sagabus_core::Queues), [`Leases`](sagabus_core::Leases) and [`StoreAdmin`](sagabus_core::StoreAdmin)
+//!   contracts as a test, for a backend that implements [`StoreHarness`](store::StoreHarness). The cases are one list:
+//!   a new one reaches every backend without touching it.
+//! - [`checkers`]: pure functions that judge a run by the generator's log and by the effects that were found. They share
+//!   no code with what they judge.
+//!
+//! The cases name the invariant that they guard as `a1` to `k7`; `docs/guarantees.md` spells them out.
+
+#![allow(clippy::unwrap_used, reason = "test code: a failing step is a failing test, with the step's text")]
+
+pub mod checkers;
+pub mod store;

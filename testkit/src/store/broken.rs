@@ -1,0 +1,1 @@
+//! Stores with a defect, which the suite must find.
