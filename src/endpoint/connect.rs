@@ -4,7 +4,7 @@ use sagabus_core::{Error, Result, Runtime, Store, Transport};
 use sagabus_outbox::memory::MemoryStore;
 use sagabus_transports::{
     memory::{MemoryBroker, MemoryTransport},
-    sql::SqlTransport,
+    sql::{SqlOptions, SqlTransport},
 };
 use std::{
     collections::HashMap,
@@ -112,7 +112,7 @@ impl TransportSource {
 /// The transport over a store's own queues: joined.
 pub(crate) fn queues_of(store: &Arc<dyn Store>) -> Result<Arc<dyn Transport>> {
     match store.queues() {
-        Some(queues) => Ok(Arc::new(SqlTransport::new(queues))),
+        Some(queues) => Ok(Arc::new(SqlTransport::new(queues, SqlOptions::default()))),
         None => Err(Error::unsupported(
             "this store has no queues: name a transport with `.transport(\"…\")` on the builder",
         )),

@@ -46,7 +46,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc;
-use unit::{Finished, GateKey, LaneKey, Unit, UnitId};
+use unit::{GateKey, LaneKey, Unit, UnitId};
 
 /// What the tasks of an endpoint share.
 pub(crate) struct Shared {
