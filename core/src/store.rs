@@ -236,3 +236,8 @@ pub struct OutboxRow {
     /// Who had it before.
     pub previous: NodeId,
 }
+
+/// Under which key a message is parked that looks for its saga by an alias: stores make it due when the alias is added.
+pub fn alias_key(alias: &str, value: &str) -> String {
+    format!("{alias}={value}")
+}
