@@ -129,6 +129,11 @@ impl Bus {
         self.info.codec.decode(&reply.headers.content_type, &reply.body)
     }
 
+    #[cfg(test)]
+    pub(crate) fn runtime(&self) -> &sagabus_core::Runtime {
+        &self.info.runtime
+    }
+
     pub(crate) async fn close(&self) {
         self.requests.close().await;
     }

@@ -4,6 +4,8 @@ mod builder;
 mod connect;
 mod routes;
 mod running;
+#[cfg(test)]
+mod tests;
 
 pub use builder::EndpointBuilder;
 pub use connect::{StoreSource, TransportSource};

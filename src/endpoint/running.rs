@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 /// A running endpoint.
 pub struct Running {
-    bus: Bus,
+    pub(super) bus: Bus,
     info: Arc<EndpointInfo>,
     transport: Arc<dyn Transport>,
     shared: Option<Arc<Shared>>,
