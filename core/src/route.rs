@@ -1,6 +1,6 @@
 //! The port between the endpoint and the programming models.
 
-use crate::{Context, EndpointInfo, Envelope, HandlerError, Headers, SagaLookup, SagaRow};
+use crate::{Context, EndpointInfo, Envelope, HandlerError, SagaLookup, SagaRow};
 use futures::future::BoxFuture;
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -20,13 +20,6 @@ pub trait Route: Send + Sync + 'static {
     /// Whether this is a saga's timeout: fed by timers only, never by the transport.
     fn is_timeout(&self) -> bool {
         false
-    }
-
-    /// Whether a message of this type is for this handler at all, asked first. A reply that is addressed to a saga is for
-    /// that saga, and for no other one that handles the same type. What no route accepts is a dead letter.
-    fn accepts(&self, headers: &Headers) -> bool {
-        let _ = headers;
-        true
     }
 
     /// Decodes the message and finds out which saga it is for. An error is permanent: the message is undecodable.

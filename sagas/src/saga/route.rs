@@ -9,8 +9,8 @@ use crate::{Handle, Saga};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use sagabus_core::{
-    Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, Headers, InstanceId, Message, Route, Run,
-    RunOutput, SagaAddress, SagaChange, SagaRow, SagaWrite, Target,
+    Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, InstanceId, Message, Route, Run, RunOutput,
+    SagaAddress, SagaChange, SagaRow, SagaWrite, Target,
 };
 use std::{
     any::{Any, type_name},
@@ -44,10 +44,6 @@ impl<S: Saga + Handle<M>, M: Message> Route for SagaRoute<S, M> {
 
     fn is_timeout(&self) -> bool {
         matches!(self.role, Role::Timeout)
-    }
-
-    fn accepts(&self, headers: &Headers) -> bool {
-        correlate::stranger(&self.kind, headers).is_none()
     }
 
     fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Target, HandlerError> {
