@@ -1,1 +1,20 @@
-//! placeholder
+//! What carries messages between endpoints.
+//!
+//! Each transport is a module that implements [`Transport`](sagabus_core::Transport) and nothing else of the bus:
+//!
+//! - [`memory`]: a broker inside this process, with faults on demand. For tests and simulations.
+//! - [`sql`]: the queue tables of a database, through the port [`Queues`](sagabus_core::Queues).
+//!
+//! A broker's client lives in its own module behind a feature of the same name.
+
+mod common;
+pub mod memory;
+pub mod sql;
+
+use common::{refuse, send_within};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex whose data stays whole wherever a panic may strike: every critical section here is free of them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,227 @@
+//! One queue: lanes, consumers, who gets what.
+
+use sagabus_core::{Envelope, NodeId, SHARDS, Settle, Token, shard_of};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// A lane for each shard of the order keys, and one for messages without a key, which know no order.
+const FREE: usize = SHARDS as usize;
+
+pub(super) struct Queue {
+    pub(super) notify: Arc<Notify>,
+    /// A reply queue of this handle: it goes with it.
+    pub(super) temporary: Option<u64>,
+    lanes: Vec<Lane>,
+    /// Not available before that moment.
+    delayed: BTreeMap<(Duration, u64), (usize, Entry)>,
+    out: HashMap<u64, Out>,
+    consumers: HashMap<u64, Consumer>,
+}
+
+#[derive(Default)]
+struct Lane {
+    ready: BTreeMap<u64, Entry>,
+    /// The consumer that has messages of this lane in flight, and how many. Others wait until it has settled them.
+    holder: (u64, usize),
+    blocked: Duration,
+}
+
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) message: Envelope,
+    pub(super) defect: Option<String>,
+    pub(super) suspect: bool,
+}
+
+struct Out {
+    consumer: u64,
+    epoch: u64,
+    lane: usize,
+    place: u64,
+    entry: Entry,
+}
+
+struct Consumer {
+    node: NodeId,
+    epoch: u64,
+    window: usize,
+    ordered: bool,
+    out: usize,
+    stopped: bool,
+}
+
+/// What a consumer gets.
+pub(super) enum Pick {
+    Taken {
+        entry: Box<Entry>,
+        token: Token,
+        place: u64,
+        lane: usize,
+    },
+    /// Nothing before that moment, as far as is known.
+    Nothing(Option<Duration>),
+    Stopped,
+}
+
+impl Queue {
+    pub(super) fn new(temporary: Option<u64>) -> Self {
+        Self {
+            notify: Arc::new(Notify::new()),
+            temporary,
+            lanes: (0..=FREE).map(|_| Lane::default()).collect(),
+            delayed: BTreeMap::new(),
+            out: HashMap::new(),
+            consumers: HashMap::new(),
+        }
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.ready.len()).sum::<usize>() + self.delayed.len() + self.out.len()
+    }
+
+    pub(super) fn push(&mut self, place: u64, entry: Entry, until: Option<Duration>) {
+        let lane = entry.message.headers.order_key.as_ref().map_or(FREE, |key| usize::from(shard_of(key.as_bytes())));
+        self.put(lane, place, entry, until);
+    }
+
+    fn put(&mut self, lane: usize, place: u64, entry: Entry, until: Option<Duration>) {
+        if let Some(until) = until {
+            self.delayed.insert((until, place), (lane, entry));
+        } else if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.ready.insert(place, entry);
+        }
+        self.notify.notify_waiters();
+    }
+
+    pub(super) fn join(&mut self, id: u64, node: NodeId, window: usize, ordered: bool) {
+        let consumer = Consumer { node, epoch: 0, window: window.max(1), ordered, out: 0, stopped: false };
+        self.consumers.insert(id, consumer);
+    }
+
+    pub(super) fn stop(&mut self, id: u64) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.stopped = true;
+        }
+        self.notify.notify_waiters();
+    }
+
+    /// The consumer is gone; what it had in flight is available again.
+    pub(super) fn leave(&mut self, id: u64, suspect: bool) {
+        self.consumers.remove(&id);
+        self.give_back(id, suspect);
+    }
+
+    /// The connections of a node break: what it had in flight is available again, and its tokens are void.
+    pub(super) fn cut(&mut self, node: NodeId) -> usize {
+        let ids: Vec<u64> = self.consumers.iter().filter(|(_, c)| c.node == node).map(|(id, _)| *id).collect();
+        for id in &ids {
+            if let Some(consumer) = self.consumers.get_mut(id) {
+                consumer.epoch += 1;
+                consumer.out = 0;
+            }
+            self.give_back(*id, true);
+        }
+        ids.len()
+    }
+
+    fn give_back(&mut self, id: u64, suspect: bool) {
+        let mut tags: Vec<u64> = self.out.iter().filter(|(_, out)| out.consumer == id).map(|(tag, _)| *tag).collect();
+        tags.sort_unstable();
+        for tag in tags {
+            if let Some(Out { lane, place, mut entry, .. }) = self.out.remove(&tag) {
+                self.unhold(lane);
+                entry.suspect |= suspect;
+                self.put(lane, place, entry, None);
+            }
+        }
+        self.notify.notify_waiters();
+    }
+
+    fn unhold(&mut self, lane: usize) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.holder.1 = lane.holder.1.saturating_sub(1);
+        }
+    }
+
+    /// The next message for a consumer, under the tag.
+    pub(super) fn pick(&mut self, id: u64, tag: u64, now: Duration) -> Pick {
+        self.resume(now);
+        let Some(consumer) = self.consumers.get_mut(&id).filter(|c| !c.stopped) else {
+            return Pick::Stopped;
+        };
+        if consumer.out >= consumer.window {
+            return Pick::Nothing(None);
+        }
+        let mut until = self.delayed.first_key_value().map(|((until, _), _)| *until);
+        let mut best: Option<(u64, usize)> = None;
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let Some(place) = lane.ready.keys().next() else { continue };
+            let kept = consumer.ordered && index != FREE;
+            if kept && lane.holder.1 > 0 && lane.holder.0 != id {
+                continue;
+            }
+            if kept && lane.blocked > now {
+                until = Some(until.map_or(lane.blocked, |u| u.min(lane.blocked)));
+                continue;
+            }
+            if best.is_none_or(|(p, _)| *place < p) {
+                best = Some((*place, index));
+            }
+        }
+        let Some((place, index)) = best else { return Pick::Nothing(until) };
+        let Some(lane) = self.lanes.get_mut(index) else { return Pick::Nothing(until) };
+        let Some(entry) = lane.ready.remove(&place) else { return Pick::Nothing(until) };
+        lane.holder = if lane.holder.0 == id { (id, lane.holder.1 + 1) } else { (id, 1) };
+        consumer.out += 1;
+        let token = Token { epoch: consumer.epoch, position: tag };
+        let out = Out { consumer: id, epoch: consumer.epoch, lane: index, place, entry: entry.clone() };
+        self.out.insert(tag, out);
+        Pick::Taken { entry, token, place, lane: index }
+    }
+
+    fn resume(&mut self, now: Duration) {
+        while let Some(delayed) = self.delayed.first_entry()
+            && delayed.key().0 <= now
+        {
+            let ((_, place), (lane, entry)) = delayed.remove_entry();
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.ready.insert(place, entry);
+            }
+        }
+    }
+
+    /// A second copy of what was just handed out, next in its lane.
+    pub(super) fn repeat(&mut self, place: u64, lane: usize, entry: Entry) {
+        self.put(lane, place, entry, None);
+    }
+
+    /// Settles; an unknown token is ignored. `due` is for what is requeued.
+    pub(super) fn settle(&mut self, id: u64, token: Token, settle: Settle, due: Duration) {
+        let known = |out: &Out| out.consumer == id && out.epoch == token.epoch;
+        if !self.out.get(&token.position).is_some_and(known) {
+            return;
+        }
+        let Some(Out { lane, place, entry, .. }) = self.out.remove(&token.position) else { return };
+        self.unhold(lane);
+        let ordered = self.consumers.get_mut(&id).is_some_and(|consumer| {
+            consumer.out = consumer.out.saturating_sub(1);
+            consumer.ordered
+        });
+        match settle {
+            Settle::Done | Settle::Committed => {}
+            Settle::Return => self.put(lane, place, entry, None),
+            Settle::Requeue if ordered && lane != FREE => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.blocked = lane.blocked.max(due);
+                }
+                self.put(lane, place, entry, None);
+            }
+            Settle::Requeue => self.put(lane, place, entry, Some(due)),
+        }
+        self.notify.notify_waiters();
+    }
+}

@@ -1,0 +1,113 @@
+//! One consumer.
+
+use super::MemoryBroker;
+use async_trait::async_trait;
+use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// A requeued message waits for so long, and up to as much again.
+const REQUEUE_PAUSE: Duration = Duration::from_millis(40);
+
+/// Dropping it without a [`close`](Receiver::close) is a crash: what it had in flight comes again as suspect.
+pub(super) struct MemoryReceiver {
+    broker: MemoryBroker,
+    queue: String,
+    consumer: u64,
+    notify: Arc<Notify>,
+    closed: AtomicBool,
+}
+
+impl MemoryReceiver {
+    pub(super) fn join(broker: MemoryBroker, options: ReceiveOptions) -> Result<Self> {
+        let consumer = broker.number();
+        let notify = broker.with(|state| {
+            let Some(queue) = state.queues.get_mut(&options.queue) else {
+                let text = format!("queue {} does not exist", options.queue);
+                return Err(Error::new(ErrorKind::NotFound, text));
+            };
+            queue.join(consumer, options.node, options.window, options.ordered);
+            Ok(Arc::clone(&queue.notify))
+        })?;
+        Ok(Self { broker, queue: options.queue, consumer, notify, closed: AtomicBool::new(false) })
+    }
+
+    fn leave(&self, suspect: bool) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.broker.with(|state| {
+            if let Some(queue) = state.queues.get_mut(&self.queue) {
+                queue.leave(self.consumer, suspect);
+            }
+        });
+    }
+}
+
+impl Drop for MemoryReceiver {
+    fn drop(&mut self) {
+        self.leave(true);
+    }
+}
+
+#[async_trait]
+impl Receiver for MemoryReceiver {
+    async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
+        loop {
+            let notified = self.notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            let (deliveries, until) = self.broker.take(&self.queue, self.consumer, max.max(1))?;
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            let runtime = self.broker.runtime();
+            match until {
+                Some(until) => {
+                    let pause = until.saturating_sub(runtime.elapsed());
+                    tokio::select! {
+                        () = notified => {}
+                        // a timer's granularity is a millisecond: without it this would spin through the last one
+                        () = runtime.sleep(pause.max(Duration::from_millis(1))) => {}
+                    }
+                }
+                None => notified.await,
+            }
+        }
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<()> {
+        self.broker.check()?;
+        let runtime = self.broker.runtime();
+        let now = runtime.elapsed();
+        let requeued = settlements.iter().any(|s| s.settle == Settle::Requeue);
+        let due = now + REQUEUE_PAUSE + if requeued { runtime.jitter(REQUEUE_PAUSE) } else { Duration::ZERO };
+        self.broker.with(|state| {
+            if let Some(queue) = state.queues.get_mut(&self.queue) {
+                for Settlement { token, settle } in settlements {
+                    queue.settle(self.consumer, token, settle, due);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        self.broker.with(|state| {
+            if let Some(queue) = state.queues.get_mut(&self.queue) {
+                queue.stop(self.consumer);
+            }
+        });
+    }
+
+    async fn close(&self) {
+        self.stop().await;
+        self.leave(false);
+    }
+}

@@ -1,0 +1,181 @@
+//! The other half of the desk: handing rows out and settling them.
+
+use super::desk::{Desk, Out};
+use sagabus_core::{QueueRow, Settle, Settlement, Token};
+use std::time::Duration;
+
+/// A row on its way out.
+pub(super) struct Taken {
+    pub(super) row: QueueRow,
+    pub(super) token: Token,
+    pub(super) epoch: i64,
+    pub(super) suspect: bool,
+}
+
+/// What settling leaves to do.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// To be deleted, then [finished](Desk::finish).
+    pub(super) done: Vec<Token>,
+    /// Shards to be released, with their epochs.
+    pub(super) release: Vec<(u16, i64)>,
+}
+
+/// The epoch is the tenure's number and the shard, the position is the row's id.
+pub(super) fn token(tenure: u64, shard: u16, id: i64) -> Token {
+    Token { epoch: (tenure << 16) | u64::from(shard), position: id.cast_unsigned() }
+}
+
+pub(super) fn row_id(token: Token) -> i64 {
+    token.position.cast_signed()
+}
+
+fn shard(token: Token) -> u16 {
+    u16::try_from(token.epoch & 0xffff).unwrap_or(u16::MAX)
+}
+
+impl Desk {
+    /// How many more rows the window allows.
+    fn room(&self) -> usize {
+        self.window.saturating_sub(self.out.len() + self.void.len())
+    }
+
+    /// Hands out rows.
+    pub(super) fn take(&mut self, max: usize) -> Vec<Taken> {
+        let count = max.min(self.room()).min(self.ready.len());
+        let mut taken = Vec::with_capacity(count);
+        while taken.len() < count
+            && let Some((id, row)) = self.ready.pop_first()
+        {
+            let Some(tenure) = self.tenure_mut(row.shard) else {
+                self.known.remove(&id);
+                continue;
+            };
+            tenure.out += 1;
+            taken.push(Taken {
+                token: token(tenure.number, row.shard, id),
+                epoch: tenure.epoch,
+                suspect: tenure.suspects(id),
+                row: row.clone(),
+            });
+            self.out.insert(id, Out { row, done: false });
+        }
+        taken
+    }
+
+    /// Whether the token names a row that is handed out under the tenure that still runs.
+    fn holds(&self, token: Token) -> bool {
+        self.out.contains_key(&row_id(token))
+            && self.tenure(shard(token)).is_some_and(|t| t.number == token.epoch >> 16)
+    }
+
+    /// Settles. Rows that are requeued wait until `due`.
+    pub(super) fn settle(&mut self, settlements: &[Settlement], now: Duration, due: Duration) -> Settled {
+        let mut settled = Settled::default();
+        let mut put_back = false;
+        for Settlement { token, settle } in settlements {
+            if !self.holds(*token) {
+                self.void.remove(token);
+                continue;
+            }
+            let waits = self.out.get(&row_id(*token)).is_some_and(|out| out.done);
+            match settle {
+                Settle::Done => {
+                    if let Some(out) = self.out.get_mut(&row_id(*token)) {
+                        out.done = true;
+                        settled.done.push(*token);
+                    }
+                }
+                Settle::Committed => self.finish(&[*token]),
+                // said to be done before: nothing can bring it back
+                Settle::Requeue | Settle::Return if waits => {}
+                Settle::Requeue => {
+                    self.put_back(*token, Some(due));
+                    put_back = true;
+                }
+                Settle::Return => {
+                    self.put_back(*token, None);
+                    put_back = true;
+                }
+            }
+        }
+        if put_back && self.ordered {
+            self.hold_back(now);
+        }
+        settled.release = self.drained();
+        settled
+    }
+
+    /// These rows are gone.
+    pub(super) fn finish(&mut self, tokens: &[Token]) {
+        for token in tokens {
+            if !self.holds(*token) {
+                self.void.remove(token);
+                continue;
+            }
+            let id = row_id(*token);
+            self.out.remove(&id);
+            self.known.remove(&id);
+            if let Some(gone) = &mut self.gone {
+                gone.insert(id);
+            }
+            if let Some(tenure) = self.tenure_mut(shard(*token)) {
+                tenure.out -= 1;
+            }
+        }
+    }
+
+    /// Makes a handed out row available again, now or when it is `due`.
+    fn put_back(&mut self, token: Token, due: Option<Duration>) {
+        let (stopped, ordered) = (self.stopped, self.ordered);
+        let Some(Out { row, .. }) = self.out.remove(&row_id(token)) else {
+            return;
+        };
+        let Some(tenure) = self.tenure_mut(row.shard) else {
+            return;
+        };
+        tenure.out -= 1;
+        if stopped || !tenure.active() {
+            // the next owner reads it
+            self.known.remove(&row.id);
+            return;
+        }
+        match due {
+            Some(due) => {
+                if ordered {
+                    tenure.blocked = tenure.blocked.max(due);
+                }
+                self.paused.insert((due, row.id), row);
+            }
+            None => {
+                self.ready.insert(row.id, row);
+            }
+        }
+    }
+
+    /// Ordered: nothing of a blocked shard overtakes the row that blocks it.
+    fn hold_back(&mut self, now: Duration) {
+        let Self { tenures, ready, paused, .. } = self;
+        let until = |row: &QueueRow| {
+            let tenure = tenures.get(usize::from(row.shard)).and_then(Option::as_ref);
+            tenure.map_or(Duration::ZERO, |t| t.blocked)
+        };
+        let mut rows: Vec<QueueRow> = Vec::new();
+        rows.extend(ready.extract_if(.., |_, row| until(row) > now).map(|(_, row)| row));
+        rows.extend(paused.extract_if(.., |(due, _), row| *due < until(row)).map(|(_, row)| row));
+        for row in rows {
+            paused.insert((until(&row), row.id), row);
+        }
+    }
+
+    /// Hands out nothing more, and forgets what was not handed out.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        for (_, row) in std::mem::take(&mut self.ready) {
+            self.known.remove(&row.id);
+        }
+        for (_, row) in std::mem::take(&mut self.paused) {
+            self.known.remove(&row.id);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+use super::receiver::{Shared, SqlReceiver};
+use crate::lock;
+use async_trait::async_trait;
+use sagabus_core::{
+    Capabilities, DatabaseId, Error, Outgoing, Queues, ReceiveOptions, Receiver, Result, SendOutcome, Topology,
+    Transport, check_name,
+};
+use std::{
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// The queues of a database as a transport.
+///
+/// Whether it is *joined* with an endpoint's store is for the endpoint to find out, by comparing
+/// [`database`](Transport::database) with the store's.
+///
+/// The database's handle is not closed with it: its store owns it.
+pub struct SqlTransport {
+    queues: Arc<dyn Queues>,
+    options: SqlOptions,
+    receivers: Mutex<Vec<Weak<Shared>>>,
+    closed: AtomicBool,
+}
+
+/// How a [`SqlTransport`] works.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SqlOptions {
+    /// How often an empty queue is looked into although nothing hinted at a new message.
+    pub poll: Duration,
+    /// What it says it can do; for tests of what happens where something is missing.
+    pub capabilities: Capabilities,
+}
+
+impl Default for SqlOptions {
+    fn default() -> Self {
+        Self { poll: Duration::from_millis(100), capabilities: Capabilities::all() }
+    }
+}
+
+impl SqlTransport {
+    /// A transport over the queues. They must have been migrated.
+    pub fn new(queues: Arc<dyn Queues>, options: SqlOptions) -> Self {
+        Self { queues, options, receivers: Mutex::default(), closed: AtomicBool::new(false) }
+    }
+
+    fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed("the transport is closed"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Transport for SqlTransport {
+    fn capabilities(&self) -> Capabilities {
+        self.options.capabilities
+    }
+
+    fn database(&self) -> Option<&DatabaseId> {
+        Some(self.queues.database())
+    }
+
+    async fn provision(&self, topology: &Topology) -> Result<()> {
+        self.open()?;
+        crate::refuse(topology, &self.options.capabilities)?;
+        let Some(queue) = &topology.queue else {
+            return Ok(());
+        };
+        self.queues.declare(queue).await?;
+        self.queues.subscribe(queue, &topology.subscriptions).await
+    }
+
+    async fn receive(&self, options: ReceiveOptions) -> Result<Arc<dyn Receiver>> {
+        self.open()?;
+        check_name("queue", &options.queue)?;
+        if options.ordered && !self.options.capabilities.ordered {
+            return Err(Error::unsupported("this transport keeps no order"));
+        }
+        let receiver = SqlReceiver::start(Arc::clone(&self.queues), options, self.options.poll).await?;
+        let mut receivers = lock(&self.receivers);
+        receivers.retain(|known| known.strong_count() > 0);
+        receivers.push(Arc::downgrade(receiver.shared()));
+        Ok(Arc::new(receiver))
+    }
+
+    async fn send_batch(&self, batch: &[Outgoing]) -> Vec<SendOutcome> {
+        match self.open() {
+            Ok(()) => {
+                crate::send_within(batch, self.options.capabilities.max_message, async |batch| {
+                    self.queues.enqueue(batch).await
+                })
+                .await
+            }
+            Err(error) => vec![SendOutcome::Retry(error); batch.len()],
+        }
+    }
+
+    async fn health(&self) -> Result<()> {
+        self.open()?;
+        let receivers: Vec<Arc<Shared>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
+        for receiver in &receivers {
+            if let Some(error) = receiver.trouble() {
+                return Err(error);
+            }
+        }
+        match receivers.first() {
+            Some(receiver) => self.queues.depth(&receiver.options.queue).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
