@@ -180,7 +180,7 @@ impl Queue {
         let token = Token { epoch: consumer.epoch, position: tag };
         let out = Out { consumer: id, epoch: consumer.epoch, lane: index, place, entry: entry.clone() };
         self.out.insert(tag, out);
-        Pick::Taken { entry, token, place, lane: index }
+        Pick::Taken { entry: Box::new(entry), token, place, lane: index }
     }
 
     fn resume(&mut self, now: Duration) {
