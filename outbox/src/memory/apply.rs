@@ -97,7 +97,7 @@ impl Model {
             }
             Disposition::Parked { message, attempts, until } => match until {
                 ParkedUntil::Saga { kind, key, at_most } => {
-                    let due = if self.lives(kind, key) { now } else { now.plus(*at_most) };
+                    let due = if self.has_arrived(kind, key) { now } else { now.plus(*at_most) };
                     (RowTable::Parked, row(message, *attempts, None, due, More::Saga(kind.clone(), key.clone())))
                 }
                 ParkedUntil::Turn { key } => {

@@ -3,10 +3,7 @@ use super::{
     rows::{More, Row},
 };
 use sagabus_core::{DuePage, DueQuery, DueRow, RowGate, RowTable, Timestamp, sabotage};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// (handler, order key) of an endpoint.
 type Line = (String, String);
@@ -32,10 +29,7 @@ impl Model {
         let ready = waiting.iter().take_while(|(due, _, _)| *due <= now).count();
         let taken = ready.min(query.limit);
         let rows: Vec<DueRow> = waiting[..taken].iter().map(|(_, id, row)| due_row(query.table, *id, row)).collect();
-        let next = match waiting.get(taken) {
-            Some((due, _, _)) => Some(due.since(now)),
-            None => None::<Duration>,
-        };
+        let next = waiting.get(taken).map(|(due, _, _)| due.since(now));
         if query.table == RowTable::Timer && sabotage::active("timer-delete-early") {
             for row in &rows {
                 self.table(RowTable::Timer).remove(&row.gate.id);

@@ -2,7 +2,7 @@ use super::{
     model::Model,
     rows::{AliasEntry, More, SagaEntry},
 };
-use sagabus_core::{InstanceId, RowTable, SagaChange, SagaRow, SagaWrite, Timestamp, sabotage};
+use sagabus_core::{InstanceId, RowTable, SagaChange, SagaRow, SagaWrite, Timestamp, alias_key, sabotage};
 use std::sync::Arc;
 
 impl Model {
@@ -13,6 +13,12 @@ impl Model {
     /// Whether a life of it exists that has not completed.
     pub(super) fn lives(&self, kind: &str, key: &str) -> bool {
         self.saga_entry(kind, key).is_some_and(|entry| !entry.row.completed)
+    }
+
+    /// Whether a message that was parked for this key, or for this alias of a saga, has its saga now.
+    pub(super) fn has_arrived(&self, kind: &str, key: &str) -> bool {
+        let named = |(k, alias, value): &(String, String, String)| k == kind && alias_key(alias, value) == key;
+        self.lives(kind, key) || self.aliases.keys().any(named)
     }
 
     /// Whether the row is what the write was built on.
@@ -67,6 +73,7 @@ impl Model {
         let Some(entry) = entry else { return };
         if !entry.row.completed {
             for (name, value) in &write.aliases {
+                self.adopt(endpoint, &write.kind, &alias_key(name, value), now);
                 let alias = AliasEntry { key: write.key.clone(), instance: entry.row.instance };
                 self.aliases.insert((place.0.clone(), name.clone(), value.clone()), alias);
             }
