@@ -3,7 +3,7 @@
 use sagabus_core::{Error, Result, Runtime, Store, Transport};
 use sagabus_outbox::memory::MemoryStore;
 use sagabus_transports::{
-    memory::{MemoryBroker, MemoryTransport},
+    memory::MemoryBroker,
     sql::{SqlOptions, SqlTransport},
 };
 use std::{
@@ -94,7 +94,7 @@ impl TransportSource {
             Source::Url(url) => url,
         };
         match scheme(&url) {
-            "memory" => Ok(Arc::new(MemoryTransport::new(&memory_broker(&url, runtime)))),
+            "memory" => Ok(Arc::new(memory_broker(&url, runtime).transport())),
             "sqlite" => {
                 let store = open_store(&url, runtime).await?;
                 queues_of(&store)
@@ -161,8 +161,8 @@ fn memory_store(url: &str, runtime: &Runtime) -> Arc<dyn Store> {
     stores.entry(url.to_string()).or_insert_with(|| Arc::new(MemoryStore::new(runtime.clone()))).clone()
 }
 
-fn memory_broker(url: &str, runtime: &Runtime) -> Arc<MemoryBroker> {
-    static BROKERS: OnceLock<Mutex<HashMap<String, Arc<MemoryBroker>>>> = OnceLock::new();
+fn memory_broker(url: &str, runtime: &Runtime) -> MemoryBroker {
+    static BROKERS: OnceLock<Mutex<HashMap<String, MemoryBroker>>> = OnceLock::new();
     let mut brokers = BROKERS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    brokers.entry(url.to_string()).or_insert_with(|| Arc::new(MemoryBroker::new(runtime.clone()))).clone()
+    brokers.entry(url.to_string()).or_insert_with(|| MemoryBroker::new(runtime.clone())).clone()
 }
