@@ -64,7 +64,7 @@ enum Source {
         random: AtomicU64,
     },
     #[cfg(feature = "simulation")]
-    Simulated(simulated::World),
+    Simulated(Arc<simulated::World>, simulated::Node),
 }
 
 /// A spawned task. Dropping it lets the task run on; [`Task::abort`] ends it.
@@ -103,7 +103,7 @@ impl Runtime {
     #[cfg(feature = "simulation")]
     pub fn simulated(seed: u64) -> Self {
         Self(Arc::new(Inner {
-            source: Source::Simulated(simulated::World::new(seed, false)),
+            source: Source::Simulated(Arc::new(simulated::World::new(seed, false)), simulated::Node::default()),
         }))
     }
 
@@ -112,7 +112,7 @@ impl Runtime {
     #[cfg(feature = "simulation")]
     pub fn manual(seed: u64) -> Self {
         Self(Arc::new(Inner {
-            source: Source::Simulated(simulated::World::new(seed, true)),
+            source: Source::Simulated(Arc::new(simulated::World::new(seed, true)), simulated::Node::default()),
         }))
     }
 
@@ -120,8 +120,30 @@ impl Runtime {
     /// on the system's clock.
     #[cfg(feature = "simulation")]
     pub fn advance(&self, by: Duration) {
-        if let Source::Simulated(world) = &self.0.source {
+        if let Source::Simulated(world, _) = &self.0.source {
             world.advance(by);
+        }
+    }
+
+    /// Another process of the same simulated world: its tasks can be [killed](Runtime::kill) on their own.
+    ///
+    /// # Panics
+    /// On the system runtime.
+    #[cfg(feature = "simulation")]
+    pub fn node(&self) -> Self {
+        match &self.0.source {
+            Source::Simulated(world, _) => {
+                Self(Arc::new(Inner { source: Source::Simulated(world.clone(), simulated::Node::default()) }))
+            }
+            Source::System { .. } => panic!("only a simulated runtime has nodes"),
+        }
+    }
+
+    /// Ends every task that was spawned through this node, each at the await where it is, as a crash of a process would.
+    #[cfg(feature = "simulation")]
+    pub fn kill(&self) {
+        if let Source::Simulated(_, node) = &self.0.source {
+            node.kill();
         }
     }
 
@@ -131,7 +153,7 @@ impl Runtime {
         match &self.0.source {
             Source::System { .. } => std::time::SystemTime::now().into(),
             #[cfg(feature = "simulation")]
-            Source::Simulated(world) => world.now(),
+            Source::Simulated(world, _) => world.now(),
         }
     }
 
@@ -142,7 +164,7 @@ impl Runtime {
         match &self.0.source {
             Source::System { .. } => START.get_or_init(tokio::time::Instant::now).elapsed(),
             #[cfg(feature = "simulation")]
-            Source::Simulated(world) => world.elapsed(),
+            Source::Simulated(world, _) => world.elapsed(),
         }
     }
 
@@ -163,7 +185,7 @@ impl Runtime {
         match &self.0.source {
             Source::System { .. } => Uuid::now_v7(),
             #[cfg(feature = "simulation")]
-            Source::Simulated(world) => world.uuid(),
+            Source::Simulated(world, _) => world.uuid(),
         }
     }
 
@@ -172,7 +194,7 @@ impl Runtime {
         match &self.0.source {
             Source::System { random } => mix(random.fetch_add(GOLDEN, Ordering::Relaxed)),
             #[cfg(feature = "simulation")]
-            Source::Simulated(world) => world.random(),
+            Source::Simulated(world, _) => world.random(),
         }
     }
 
@@ -185,7 +207,12 @@ impl Runtime {
     /// Runs a future as a task of its own.
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Task<T> {
-        Task(tokio::spawn(future))
+        let task = tokio::spawn(future);
+        #[cfg(feature = "simulation")]
+        if let Source::Simulated(_, node) = &self.0.source {
+            node.add(task.abort_handle());
+        }
+        Task(task)
     }
 
     /// Runs an already boxed future as a task.
@@ -199,7 +226,7 @@ impl fmt::Debug for Runtime {
         f.write_str(match self.0.source {
             Source::System { .. } => "Runtime(system)",
             #[cfg(feature = "simulation")]
-            Source::Simulated(_) => "Runtime(simulated)",
+            Source::Simulated(..) => "Runtime(simulated)",
         })
     }
 }
@@ -229,7 +256,10 @@ impl Seed for Uuid {
 mod simulated {
     use super::{GOLDEN, Timestamp, Uuid, mix};
     use std::{
-        sync::atomic::{AtomicU64, Ordering},
+        sync::{
+            Mutex, PoisonError,
+            atomic::{AtomicU64, Ordering},
+        },
         time::Duration,
     };
 
@@ -240,6 +270,30 @@ mod simulated {
         moved: AtomicU64,
         random: AtomicU64,
         ids: AtomicU64,
+    }
+
+    /// The tasks of one simulated process.
+    #[derive(Default)]
+    pub(super) struct Node(Mutex<(bool, Vec<tokio::task::AbortHandle>)>);
+
+    impl Node {
+        pub(super) fn add(&self, task: tokio::task::AbortHandle) {
+            let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if tasks.0 {
+                // a dead process starts nothing
+                task.abort();
+            }
+            tasks.1.retain(|task| !task.is_finished());
+            tasks.1.push(task);
+        }
+
+        pub(super) fn kill(&self) {
+            let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.0 = true;
+            for task in tasks.1.drain(..) {
+                task.abort();
+            }
+        }
     }
 
     /// 2026-01-01, so that ids and days look like real ones.
