@@ -239,7 +239,9 @@ impl Engine {
             .filter(|(_, unit)| unit.stage == unit::Stage::Running || unit.stage == unit::Stage::Committing)
             .map(|(id, _)| *id)
             .collect();
-        let waiting: Vec<UnitId> = self.units.keys().filter(|id| !started.contains(id)).copied().collect();
+        let mut waiting: Vec<UnitId> = self.units.keys().filter(|id| !started.contains(id)).copied().collect();
+        // in the order of arrival, so that a seed repeats itself
+        waiting.sort_unstable();
         self.to_load.clear();
         self.lanes_to_load.clear();
         self.ready.clear();
