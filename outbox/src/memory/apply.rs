@@ -8,16 +8,35 @@ use sagabus_core::{
     CommitBatch, CommitReply, Disposition, Envelope, Gate, MessageId, Outcome, Owner, ParkedUntil, RowGate, RowTable,
     Timestamp, UnitOfWork, sabotage, shard_of,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Ids within this time of now are ordinary; others say nothing about when they arrive again.
 const USUAL: Duration = Duration::from_secs(7 * 86_400);
 
 impl Model {
     pub(super) fn commit(&mut self, batch: &CommitBatch, now: Timestamp) -> CommitReply {
-        let outcomes = batch.units.iter().map(|unit| self.unit(&batch.owner, batch.joined, unit, now)).collect();
+        // the sagas whose chain is broken: what comes later was built on a state that was never written
+        let mut broken = BTreeSet::new();
+        let mut outcomes = Vec::with_capacity(batch.units.len());
+        for unit in &batch.units {
+            let chain = unit.saga.as_ref().map(|write| (&write.kind, &write.key));
+            let outcome = match chain {
+                Some(chain) if broken.contains(&chain) && self.gate_is_closed(&batch.owner.endpoint, unit) => {
+                    Outcome::Stale
+                }
+                _ => self.unit(&batch.owner, batch.joined, unit, now),
+            };
+            if !outcome.is_applied() {
+                broken.extend(chain);
+            }
+            outcomes.push(outcome);
+        }
         self.forget_sent(&batch.sent);
         CommitReply { outcomes, cleaned: true }
+    }
+
+    fn after_break(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork) -> Outcome {
+        if self.gate_is_closed(endpoint, unit) { Outcome::Stale } else { Outcome::Duplicate }
     }
 
     /// One unit: the gate, the fence, the saga; then everything, which cannot fail any more.

@@ -1,0 +1,155 @@
+//! What became of a message is recorded with its gate: a redelivery never runs beside its own copy.
+
+use crate::store::{
+    Bed,
+    bed::{buried, deferred, letters, parked_saga, parked_turn},
+};
+use sagabus_core::{Disposition, Envelope, RowTable, Timestamp, UserHeader};
+use std::{sync::Arc, time::Duration};
+
+/// Applies, and is recognised when the message comes again.
+async fn once(bed: &Bed, message: &Arc<Envelope>, disposition: Disposition) {
+    let unit = bed.disposed(message, disposition);
+    bed.apply(unit.clone()).await;
+    assert!(bed.probe(message.headers.message_id).await);
+    assert_eq!(letters(&bed.commit(vec![unit]).await), "D");
+}
+
+/// a1: a deferred message is a row of its own, with its attempts.
+pub async fn deferred_is_a_retry_row(bed: Bed) {
+    let message = Arc::new(bed.message());
+    once(&bed, &message, deferred(&message, None, Duration::ZERO)).await;
+    let rows = bed.wait_due(RowTable::Retry).await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&*rows[0].handler, rows[0].attempts, &rows[0].key), ("order", 3, &None));
+    assert_eq!(rows[0].message, *message);
+}
+
+/// a1, k4: a retry that is deferred again is replaced by its next row.
+pub async fn deferred_again_replaces_the_row(bed: Bed) {
+    let mut row = bed.row(RowTable::Retry).await;
+    for _ in 0..3 {
+        let message = Arc::new(row.message.clone());
+        let mut unit = bed.handled(&row);
+        unit.disposition = deferred(&message, Some("key"), Duration::ZERO);
+        bed.apply(unit.clone()).await;
+        assert_eq!(bed.count("retry").await, 1);
+        assert_eq!(letters(&bed.commit(vec![unit]).await), "D");
+        let next = bed.wait_due(RowTable::Retry).await.remove(0);
+        assert_ne!(next.gate, row.gate);
+        assert_eq!(next.key.as_deref(), Some("key"));
+        row = next;
+    }
+    bed.apply(bed.handled(&row)).await;
+    assert_eq!(bed.count("retry").await, 0);
+}
+
+/// f1: a retry is not due before its delay has passed.
+pub async fn deferred_waits_its_delay(bed: Bed) {
+    let delay = Duration::from_millis(150);
+    let message = Arc::new(bed.message());
+    let before = bed.store.now().await.expect("now");
+    bed.apply(bed.disposed(&message, deferred(&message, None, delay))).await;
+    let rows = bed.wait_due(RowTable::Retry).await;
+    let after = bed.store.now().await.expect("now");
+    assert!(after.since(before) >= delay, "due after {:?}", after.since(before));
+    assert!(rows[0].due >= before.plus(delay) && rows[0].due <= after);
+}
+
+/// a1, a4: a dead letter keeps the message, the reason, the chain of errors and the attempts.
+pub async fn dead_is_a_dead_letter(bed: Bed) {
+    let message = Arc::new(bed.message());
+    let before = bed.store.now().await.expect("now");
+    once(&bed, &message, buried(&message, "handler failed")).await;
+    let dead = bed.dead().await;
+    assert_eq!(dead.len(), 1);
+    let letter = &dead[0];
+    assert_eq!((letter.handler.as_str(), letter.attempts, letter.retrying), ("order", 4, false));
+    assert_eq!((letter.reason.as_str(), &letter.detail), ("handler failed", &vec!["outer".into(), "inner".into()]));
+    assert_eq!(letter.message, *message);
+    assert!(letter.at >= before && letter.at <= bed.store.now().await.expect("now"));
+    assert_eq!(bed.due(RowTable::DeadLetter).await.len(), 0, "it waits for an operator");
+}
+
+/// a1: a parked message is kept.
+pub async fn parked_is_a_parked_row(bed: Bed) {
+    let message = Arc::new(bed.message());
+    once(&bed, &message, parked_saga(&message, "k", Duration::from_secs(300))).await;
+    assert_eq!((bed.count("parked").await, bed.due(RowTable::Parked).await.len()), (1, 0));
+    let message = Arc::new(bed.message());
+    once(&bed, &message, parked_turn(&message, "k")).await;
+    assert_eq!((bed.count("parked").await, bed.due(RowTable::Parked).await.len()), (2, 1));
+}
+
+/// h3: a dropped message is recognised, and leaves nothing else.
+pub async fn dropped_leaves_its_gate_only(bed: Bed) {
+    let message = Arc::new(bed.message());
+    once(&bed, &message, Disposition::Dropped { policy: "expired" }).await;
+    for table in RowTable::DUE {
+        assert_eq!(bed.count(table.name()).await, 0, "{table:?}");
+    }
+    assert_eq!((bed.inbox().await, bed.count("outbox").await), (1, 0));
+}
+
+/// g2: what another unit of the batch became does not matter; and a stale unit's disposition is not recorded.
+pub async fn a_stale_disposition_is_not_recorded(bed: Bed) {
+    let message = Arc::new(bed.message());
+    let mut unit = bed.disposed(&message, buried(&message, "never"));
+    unit.saga = Some(crate::store::update("none", bed.instance(), 1, &b"x"[..]));
+    let other = Arc::new(bed.message());
+    let units = vec![unit, bed.disposed(&other, buried(&other, "yes"))];
+    assert_eq!(letters(&bed.commit(units).await), "SA");
+    assert_eq!(bed.dead().await.iter().map(|dead| dead.reason.clone()).collect::<Vec<_>>(), ["yes"]);
+}
+
+/// c4: headers and body come back as they went in, through every table.
+pub async fn messages_survive_every_table(bed: Bed) {
+    let mut message = bed.message();
+    let headers = &mut message.headers;
+    headers.user.insert("tenant".into(), UserHeader { value: "ü 'q' \"d\" \\ \n \u{1f980}".into(), propagate: true });
+    headers.user.insert("empty".into(), UserHeader { value: String::new(), propagate: false });
+    headers.traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
+    headers.correlation_id = Some("cörr".into());
+    headers.reply_to = Some("reply:1".into());
+    headers.expires_at = Some(Timestamp(i64::MAX));
+    headers.causation_id = Some(bed.id());
+    headers.attempts = 7;
+    headers.content_type = "application/x-other".into();
+    for body in [Vec::new(), vec![0, 255, 39, 34, 92, 0], vec![7; 300_000], "{\"ü\":\"\\u0000\"}".into()] {
+        message.body = body.into();
+        for table in [RowTable::Retry, RowTable::Parked, RowTable::DeadLetter] {
+            message.headers.message_id = bed.id();
+            let message = Arc::new(message.clone());
+            let disposition = match table {
+                RowTable::Retry => deferred(&message, None, Duration::ZERO),
+                RowTable::Parked => parked_turn(&message, &message.headers.message_id.to_string()),
+                _ => buried(&message, "x"),
+            };
+            bed.apply(bed.disposed(&message, disposition)).await;
+            if table == RowTable::DeadLetter {
+                let dead = bed.dead().await.pop().expect("a dead letter");
+                assert_eq!(dead.message, *message);
+                bed.store.admin().retry_dead_letters("shop", &[dead.id]).await.expect("retry");
+            }
+            let row = bed.wait_due(table).await.remove(0);
+            assert_eq!(row.message, *message, "{table:?}");
+            bed.apply(bed.handled(&row)).await;
+        }
+    }
+}
+
+/// a4: a message is handled or a dead letter, never both: a dead letter that is handled is gone.
+pub async fn a_handled_dead_letter_is_gone(bed: Bed) {
+    let row = bed.row(RowTable::DeadLetter).await;
+    assert!(bed.dead().await[0].retrying);
+    let message = Arc::new(row.message.clone());
+    let mut unit = bed.handled(&row);
+    unit.disposition = buried(&message, "again");
+    bed.apply(unit).await;
+    let dead = bed.dead().await;
+    assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].retrying), (1, "again", false));
+    bed.store.admin().retry_dead_letters("shop", &[dead[0].id]).await.expect("retry");
+    let row = bed.wait_due(RowTable::DeadLetter).await.remove(0);
+    bed.apply(bed.handled(&row)).await;
+    assert_eq!(bed.dead().await.len(), 0);
+}

@@ -1,0 +1,120 @@
+//! Joined sends: into queues of the same database, in the same commit.
+
+use crate::store::{
+    Bed,
+    bed::{letters, queue_gate},
+    to_queue, to_topic,
+};
+use sagabus_core::{Headers, MessageId, QueueRow};
+
+fn ids(rows: &[QueueRow]) -> Vec<MessageId> {
+    rows.iter().map(|row| row.message_id).collect()
+}
+
+/// c2, c4: a message to a queue arrives there, as it was.
+pub async fn a_message_reaches_its_queue(bed: Bed) {
+    if bed.queues(&["q", "other"]).await.is_none() {
+        return;
+    }
+    let mut message = bed.keyed("ü'");
+    message.body = vec![0, 255, 39].into();
+    let mut unit = bed.unit();
+    unit.sends.push(to_queue("q", message.clone()));
+    bed.apply(unit).await;
+    let rows = bed.queue("q").await;
+    assert_eq!(ids(&rows), [message.headers.message_id]);
+    assert_eq!(Headers::from_json(&rows[0].headers).expect("headers"), message.headers);
+    assert_eq!(rows[0].body, message.body);
+    assert_eq!((bed.queue("other").await.len(), bed.count("outbox").await), (0, 0));
+}
+
+/// g1: messages of a unit, of a batch and of one commit after another lie in the queue in their order.
+pub async fn messages_keep_their_order(bed: Bed) {
+    if bed.queues(&["q"]).await.is_none() {
+        return;
+    }
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        let units = (0..4).map(|_| {
+            let mut unit = bed.unit();
+            unit.sends = (0..3).map(|_| to_queue("q", bed.keyed("k"))).collect();
+            sent.extend(unit.sends.iter().map(|send| send.message.headers.message_id));
+            unit
+        });
+        assert_eq!(letters(&bed.commit(units.collect()).await), "AAAA");
+    }
+    let rows = bed.queue("q").await;
+    assert_eq!(ids(&rows), sent);
+    assert!(rows.iter().all(|row| row.shard == rows[0].shard), "one order key is one shard");
+}
+
+/// a1: a topic is copied to each queue that subscribed: none, one, three.
+pub async fn a_topic_reaches_its_subscribers(bed: Bed) {
+    let Some(queues) = bed.queues(&["a", "b", "c", "d"]).await else { return };
+    for (queue, topics) in
+        [("a", &["one", "three"][..]), ("b", &["three"]), ("c", &["three"]), ("d", &["thre", "Three"])]
+    {
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).into()).collect();
+        queues.subscribe(queue, &topics).await.expect("subscribe");
+    }
+    let mut unit = bed.unit();
+    unit.sends = ["none", "one", "three"].map(|topic| to_topic(topic, bed.message())).into();
+    let sent: Vec<MessageId> = unit.sends.iter().map(|send| send.message.headers.message_id).collect();
+    bed.apply(unit).await;
+    assert_eq!(ids(&bed.queue("a").await), [sent[1], sent[2]]);
+    assert_eq!(ids(&bed.queue("b").await), [sent[2]]);
+    assert_eq!(ids(&bed.queue("c").await), [sent[2]]);
+    assert_eq!(bed.queue("d").await.len(), 0);
+    assert_eq!(bed.dead().await.len(), 0, "an event that nobody wants is fine");
+}
+
+/// a1: a message to a queue that does not exist is a dead letter of its sender; the rest of the unit commits.
+pub async fn an_unknown_queue_is_a_dead_letter(bed: Bed) {
+    if bed.queues(&["q"]).await.is_none() {
+        return;
+    }
+    let lost = bed.message();
+    let mut unit = bed.writes(crate::store::create("k", bed.instance(), &b"x"[..]));
+    unit.sends = vec![to_queue("nowhere", lost.clone()), to_queue("q", bed.message())];
+    bed.apply(unit).await;
+    let dead = bed.dead().await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].message, lost);
+    let text = format!("{} {:?}", dead[0].reason, dead[0].detail);
+    assert!(text.contains("nowhere"), "the reason names the queue: {text}");
+    assert_eq!((bed.queue("q").await.len(), bed.count("saga").await), (1, 1));
+}
+
+/// b1: an id that a queue has seen is not added again, from wherever it comes; another queue takes it.
+pub async fn a_queue_takes_an_id_once(bed: Bed) {
+    let Some(queues) = bed.queues(&["q", "r"]).await else { return };
+    let message = bed.message();
+    for _ in 0..2 {
+        let mut unit = bed.unit();
+        unit.sends = ["q", "q", "r"].map(|queue| to_queue(queue, message.clone())).into();
+        bed.apply(unit).await;
+    }
+    bed.enqueue("q", message.clone()).await;
+    assert_eq!((bed.queue("q").await.len(), bed.queue("r").await.len()), (1, 1));
+    let row = bed.queue("q").await.remove(0);
+    queues.delete("q", &[row.id]).await.expect("delete");
+    bed.enqueue("q", message).await;
+    assert_eq!(bed.queue("q").await.len(), 0, "also when the first one is handled already");
+}
+
+/// b2: a message is taken from a queue and its follow-up put into the same one, in one step.
+pub async fn a_queue_feeds_itself(bed: Bed) {
+    if bed.queues(&["q"]).await.is_none() {
+        return;
+    }
+    bed.enqueue("q", bed.message()).await;
+    for _ in 0..5 {
+        let row = bed.queue("q").await.remove(0);
+        let mut unit = bed.unit_of("order", row.message_id, queue_gate(&row));
+        unit.sends.push(to_queue("q", bed.message()));
+        bed.apply(unit.clone()).await;
+        assert_eq!(letters(&bed.commit(vec![unit]).await), "D");
+        let rows = bed.queue("q").await;
+        assert!(rows.len() == 1 && rows[0].message_id != row.message_id && rows[0].id > row.id);
+    }
+}
