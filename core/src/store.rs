@@ -23,7 +23,8 @@ use std::{any::Any, sync::Arc, time::Duration};
 /// - (f) One batch carries several saga kinds, and units without a saga.
 /// - (g) After an unknown outcome nothing may be dispatched from memory; the gate tells what happened.
 /// - (h) A gate that is taken, a stale saga or a lost fence affect that unit, and the later ones of its chain, and no
-///   other.
+///   other. The later ones are Stale even if the version that they expect happens to be there: somebody else wrote it,
+///   and what they build on never was.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Which database this is. A transport with the same one is *joined*: its queue rows are gates.

@@ -2,7 +2,7 @@
 
 use super::{
     Engine, Event,
-    unit::{Finished, Stage, Tally, UnitId},
+    unit::{Finished, LaneKey, Stage, Tally, UnitId},
 };
 use sagabus_core::{
     CommitBatch, CommitReply, Disposition, OutboxId, Outcome, SagaChange, UnitOfWork, crash, sabotage,
@@ -127,15 +127,13 @@ impl Engine {
         let applied = outcome.is_applied();
         if let Some(key) = self.units.get(&id).and_then(|unit| unit.lane.clone())
             && let Some(lane) = self.lanes.get_mut(&key)
+            && let Some(at) = lane.pending.iter().position(|other| *other == id)
         {
-            let was_pending = lane.pending.iter().position(|other| *other == id);
-            if let Some(at) = was_pending {
-                lane.pending.remove(at);
-                if applied {
-                    lane.exclusive = false;
-                } else {
-                    lane.invalidate();
-                }
+            lane.pending.remove(at);
+            if applied {
+                lane.exclusive = false;
+            } else {
+                self.break_lane(&key);
             }
         }
         match outcome {
@@ -151,6 +149,32 @@ impl Engine {
                     self.dispatcher.sweep();
                 }
                 self.run_again(id, true);
+            }
+        }
+    }
+
+    /// What the lane's later units were built on never was. Those that wait for the next commit are called back: by then
+    /// somebody else may have written the very version that they expect.
+    fn break_lane(&mut self, key: &LaneKey) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        lane.invalidate();
+        let at = usize::from(sagabus_core::shard_of(key.key.as_bytes())) % self.committers.len();
+        let queue = &mut self.committers[at].queue;
+        let mut called_back = Vec::new();
+        queue.retain(|(unit, _)| {
+            let later = lane.pending.contains(unit);
+            called_back.extend(later.then_some(*unit));
+            !later
+        });
+        for id in called_back {
+            let Some(lane) = self.lanes.get_mut(key) else { return };
+            lane.pending.retain(|other| *other != id);
+            if self.draining {
+                self.give_back(id);
+            } else if let Some(unit) = self.units.get_mut(&id) {
+                unit.stage = Stage::Waiting;
+                unit.sends.clear();
+                lane.put_back(id);
             }
         }
     }

@@ -35,10 +35,6 @@ impl Model {
         CommitReply { outcomes, cleaned: true }
     }
 
-    fn after_break(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork) -> Outcome {
-        if self.gate_is_closed(endpoint, unit) { Outcome::Stale } else { Outcome::Duplicate }
-    }
-
     /// One unit: the gate, the fence, the saga; then everything, which cannot fail any more.
     pub(super) fn unit(&mut self, owner: &Owner, joined: bool, unit: &UnitOfWork, now: Timestamp) -> Outcome {
         let endpoint = &owner.endpoint;
