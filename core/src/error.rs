@@ -1,3 +1,4 @@
+use crate::MessageId;
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 /// The error of every port and of the endpoint itself.
@@ -11,6 +12,7 @@ struct Inner {
     kind: ErrorKind,
     text: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    message_id: Option<MessageId>,
 }
 
 /// What sort of failure an [`Error`] is.
@@ -71,6 +73,17 @@ impl Error {
     /// Shorthand for [`ErrorKind::Closed`].
     pub fn closed(text: impl Into<String>) -> Self {
         Self::new(ErrorKind::Closed, text)
+    }
+
+    /// The same error about a certain message.
+    pub fn about(self, message: MessageId) -> Self {
+        let (kind, text) = (self.0.kind, format!("send message {message}"));
+        Self(Arc::new(Inner { kind, text, source: Some(self.into()), message_id: Some(message) }))
+    }
+
+    /// The message that a send was about. After an [unknown](Error::is_unknown) outcome, send it again under this id.
+    pub fn message_id(&self) -> Option<MessageId> {
+        self.0.message_id
     }
 
     /// The kind, for a `match`.

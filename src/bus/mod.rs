@@ -40,8 +40,8 @@ impl Bus {
     /// Sends a command to the endpoint that owns its type. Returns when it is durable at its destination.
     ///
     /// # Errors
-    /// [Unknown](Error::is_unknown): it may have been sent; repeat it with [`SendOptions::id`] set to the id in
-    /// [`send_with`](Bus::send_with)'s options. [Transient](Error::is_transient): it was not sent.
+    /// [Unknown](Error::is_unknown): it may have been sent; repeat it through [`send_with`](Bus::send_with) with
+    /// [`SendOptions::id`] set to the error's [`message_id`](Error::message_id). [Transient](Error::is_transient): it was not sent.
     /// [Not found](Error::is_not_found): there is no such queue. [Invalid](Error::is_invalid): no route, too large, or it
     /// cannot be encoded.
     pub async fn send<M: Message>(&self, message: M) -> Result<MessageId> {
@@ -143,6 +143,6 @@ fn sent(outcome: SendOutcome, id: MessageId) -> Result<MessageId> {
     match outcome {
         SendOutcome::Done => Ok(id),
         SendOutcome::Unroutable(reason) => Err(Error::new(sagabus_core::ErrorKind::NotFound, reason)),
-        SendOutcome::Retry(error) | SendOutcome::Unknown(error) => Err(error),
+        SendOutcome::Retry(error) | SendOutcome::Unknown(error) => Err(error.about(id)),
     }
 }
