@@ -4,6 +4,8 @@
 //!   [`Queues`](sagabus_core::Queues), [`Leases`](sagabus_core::Leases) and [`StoreAdmin`](sagabus_core::StoreAdmin)
 //!   contracts as a test, for a backend that implements [`StoreHarness`](store::StoreHarness). The cases are one list:
 //!   a new one reaches every backend without touching it.
+//! - [`transport_conformance!`](crate::transport_conformance): the same for the [`Transport`](sagabus_core::Transport), for
+//!   what implements [`TransportHarness`](transport::TransportHarness).
 //! - [`checkers`]: pure functions that judge a run by the generator's log and by the effects that were found. They share
 //!   no code with what they judge.
 //!
@@ -13,3 +15,4 @@
 
 pub mod checkers;
 pub mod store;
+pub mod transport;

@@ -1,0 +1,1 @@
+//! Transports with a defect, which the suite must find.

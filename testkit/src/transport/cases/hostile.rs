@@ -1,0 +1,80 @@
+//! Messages that nobody can make sense of.
+
+use crate::transport::{Bed, bed::ids};
+use bytes::Bytes;
+use sagabus_core::{Limits, MessageId, Settle};
+
+fn raw() -> Vec<Bytes> {
+    vec![
+        Bytes::new(),
+        Bytes::from_static(b"{"),
+        Bytes::from_static(b"null"),
+        Bytes::from_static(b"[]"),
+        Bytes::from_static(b"{\"id\":\"x\"}"),
+        Bytes::from_static(b"\xff\xfe\x00\x01"),
+        Bytes::from_static(b"\xef\xbb\xbf{}"),
+        Bytes::from_static(b"<script>alert(1)</script>"),
+        Bytes::from("[".repeat(200_000)),
+        Bytes::from("{\"a\":".repeat(50_000)),
+        Bytes::from(format!("{{\"x\":\"{}\"}}", "\u{1f680}".repeat(20_000))),
+        Bytes::from_static(&[0xff; 30_000]),
+    ]
+}
+
+/// Undecodable headers: delivered with the reason, an id of their own, the body untouched, and within the limits.
+pub async fn undecodable_headers_are_delivered_as_such(bed: Bed) {
+    bed.queue("q", &[]).await;
+    let mut injected = 0;
+    for headers in raw() {
+        let id = MessageId(bed.runtime.uuid());
+        if !bed.harness.inject("q", id, headers, Bytes::from_static(b"body")).await {
+            return;
+        }
+        injected += 1;
+    }
+    let receiver = bed.receiver("q", 100).await;
+    let got = bed.take(&receiver, injected).await;
+    for delivery in &got {
+        assert!(delivery.defect.as_ref().is_some_and(|d| !d.is_empty() && d.len() < 1000), "{:?}", delivery.defect);
+        assert_eq!(delivery.message.body, "body");
+        delivery.message.check(&Limits::default()).unwrap();
+    }
+    let mut distinct = ids(&got);
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), injected);
+    bed.settle(&receiver, &got, Settle::Done).await;
+    bed.depth("q", 0).await;
+}
+
+/// Bad ones between good ones hold nobody up.
+pub async fn neighbours_go_on(bed: Bed) {
+    bed.queue("q", &[]).await;
+    let mut good = Vec::new();
+    for headers in raw() {
+        good.extend(bed.fill("q", 5).await);
+        let id = MessageId(bed.runtime.uuid());
+        if !bed.harness.inject("q", id, headers, Bytes::new()).await {
+            return;
+        }
+    }
+    let receiver = bed.receiver("q", 10).await;
+    let seen = bed.drain(&receiver, &good).await;
+    assert!(good.iter().all(|id| seen[id] == 1));
+}
+
+/// An undecodable message is settled and comes again like any other.
+pub async fn they_are_settled_like_any_other(bed: Bed) {
+    bed.queue("q", &[]).await;
+    let id = MessageId(bed.runtime.uuid());
+    if !bed.harness.inject("q", id, Bytes::from_static(b"{"), Bytes::new()).await {
+        return;
+    }
+    let receiver = bed.receiver("q", 10).await;
+    let first = bed.take(&receiver, 1).await;
+    bed.settle(&receiver, &first, Settle::Requeue).await;
+    let second = bed.take(&receiver, 1).await;
+    assert_eq!(ids(&first), ids(&second), "the made-up id is stable");
+    bed.settle(&receiver, &second, Settle::Done).await;
+    bed.depth("q", 0).await;
+}

@@ -1,0 +1,244 @@
+//! Order per key, where it is kept.
+
+use crate::transport::{
+    Bed,
+    bed::{PATIENCE, text},
+    cases::missing::no_order,
+};
+use sagabus_core::{Delivery, Envelope, Receiver, Settle};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+const KEYS: u32 = 8;
+
+/// Interleaved messages of several keys.
+fn interleaved(bed: &Bed, numbers: std::ops::Range<u32>) -> Vec<Envelope> {
+    let key = |k: u32| format!("key-{k}");
+    numbers.flat_map(|n| (0..KEYS).flat_map(move |k| bed.keyed(&key(k), n..n + 1))).collect()
+}
+
+/// What came of each key, in order.
+#[derive(Default)]
+struct Seen(BTreeMap<String, Vec<u32>>);
+
+impl Seen {
+    fn add(&mut self, delivery: &Delivery) {
+        let key = delivery.message.headers.order_key.clone().unwrap();
+        self.0.entry(key).or_default().push(text(delivery).parse().unwrap());
+    }
+
+    /// Repeats are allowed (after a crash), gaps and steps back to something that was never seen are not: the first
+    /// sights of each key are in order.
+    fn check(&self, count: u32) {
+        assert_eq!(self.0.len(), KEYS as usize);
+        for (key, numbers) in &self.0 {
+            let mut known = BTreeSet::new();
+            let first: Vec<u32> = numbers.iter().copied().filter(|n| known.insert(*n)).collect();
+            assert_eq!(first, (0..count).collect::<Vec<u32>>(), "{key}: {numbers:?}");
+        }
+    }
+
+    fn complete(&self, count: usize) -> bool {
+        let distinct = |numbers: &Vec<u32>| numbers.iter().collect::<BTreeSet<_>>().len();
+        self.0.values().map(distinct).sum::<usize>() >= KEYS as usize * count
+    }
+}
+
+/// One consumer sees each key in order.
+pub async fn one_consumer(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    bed.send("q", interleaved(&bed, 0..50)).await;
+    let (receiver, _) = bed.ordered("q", 20).await;
+    let mut seen = Seen::default();
+    while !seen.complete(50) {
+        let got = bed.take(&receiver, 1).await;
+        got.iter().for_each(|d| seen.add(d));
+        bed.settle(&receiver, &got, Settle::Done).await;
+    }
+    seen.check(50);
+}
+
+/// Takes in turn from several consumers, who hold what they have for a while, and settle it in order.
+async fn take_turns(bed: &Bed, receivers: &[Arc<dyn Receiver>], seen: &mut Seen, until: impl Fn(&Seen) -> bool) {
+    let start = bed.runtime.elapsed();
+    let mut held: BTreeMap<usize, Vec<Delivery>> = BTreeMap::new();
+    while !until(seen) {
+        assert!(bed.runtime.elapsed() - start < PATIENCE, "waited in vain for the rest");
+        for (number, receiver) in receivers.iter().enumerate() {
+            if let Some(done) = held.remove(&number) {
+                bed.settle(receiver, &done, Settle::Done).await;
+            }
+            if let Some(got) = bed.runtime.timeout(Duration::from_millis(20), receiver.next(5)).await {
+                let got = got.unwrap();
+                got.iter().for_each(|d| seen.add(d));
+                held.insert(number, got);
+            }
+        }
+    }
+    for (number, done) in held {
+        bed.settle(&receivers[number], &done, Settle::Done).await;
+    }
+}
+
+/// Two consumers: each key is with one of them at a time, in order.
+pub async fn two_consumers(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    let other = bed.again().await;
+    let receivers = [bed.ordered("q", 20).await.0, other.ordered("q", 20).await.0];
+    bed.send("q", interleaved(&bed, 0..30)).await;
+    let mut seen = Seen::default();
+    take_turns(&bed, &receivers, &mut seen, |seen| seen.complete(30)).await;
+    seen.check(30);
+}
+
+/// What one consumer has in flight of a key keeps the others away from that key.
+pub async fn a_key_is_with_one_consumer(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    bed.send("q", bed.keyed("k", 0..10)).await;
+    let (one, _) = bed.ordered("q", 2).await;
+    let first = bed.take(&one, 2).await;
+    let other = bed.again().await;
+    let (two, _) = other.ordered("q", 10).await;
+    bed.nothing(&two).await;
+    bed.nothing(&one).await;
+    bed.settle(&one, &first, Settle::Done).await;
+    let mut seen = Seen::default();
+    first.iter().for_each(|d| seen.add(d));
+    take_turns(&bed, &[one, two], &mut seen, |seen| seen.0["k"].len() == 10).await;
+    assert_eq!(seen.0["k"], (0..10).collect::<Vec<u32>>());
+}
+
+/// A consumer leaves cleanly: the next one goes on where it was.
+pub async fn across_a_clean_take_over(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    bed.send("q", interleaved(&bed, 0..20)).await;
+    let mut seen = Seen::default();
+    for _ in 0..3 {
+        let process = bed.again().await;
+        let (receiver, _) = process.ordered("q", 20).await;
+        let got = process.take(&receiver, 20).await;
+        got.iter().take(15).for_each(|d| seen.add(d));
+        receiver.stop().await;
+        process.settle(&receiver, &got[..15], Settle::Done).await;
+        process.settle(&receiver, &got[15..], Settle::Return).await;
+        receiver.close().await;
+    }
+    let (receiver, _) = bed.ordered("q", 20).await;
+    take_turns(&bed, &[receiver], &mut seen, |seen| seen.complete(20)).await;
+    seen.check(20);
+}
+
+/// A consumer dies: the next one repeats what was not settled, and goes on in order.
+pub async fn across_a_crash(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    bed.send("q", interleaved(&bed, 0..20)).await;
+    let mut seen = Seen::default();
+    let process = bed.again().await;
+    let (receiver, _) = process.ordered("q", 40).await;
+    let got = process.take(&receiver, 40).await;
+    got.iter().for_each(|d| seen.add(d));
+    process.settle(&receiver, &got[..13], Settle::Done).await;
+    drop((receiver, process));
+    let (receiver, _) = bed.ordered("q", 20).await;
+    take_turns(&bed, &[receiver], &mut seen, |seen| seen.complete(20)).await;
+    seen.check(20);
+    let repeated = seen.0.values().map(Vec::len).sum::<usize>() - KEYS as usize * 20;
+    assert_eq!(repeated, 40 - 13, "what was not settled came again, once");
+}
+
+/// A requeued message comes again before those that follow it.
+pub async fn requeue_keeps_it(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    bed.send("q", bed.keyed("k", 0..20)).await;
+    let (receiver, _) = bed.ordered("q", 1).await;
+    let mut order = Vec::new();
+    let mut tries = 0;
+    while order.len() < 20 {
+        let got = bed.take(&receiver, 1).await;
+        tries += 1;
+        if tries % 3 == 0 {
+            let settle = if tries % 2 == 0 { Settle::Requeue } else { Settle::Return };
+            bed.settle(&receiver, &got, settle).await;
+        } else {
+            order.push(text(&got[0]).parse::<u32>().unwrap());
+            bed.settle(&receiver, &got, Settle::Done).await;
+        }
+    }
+    assert_eq!(order, (0..20).collect::<Vec<u32>>());
+    assert!(tries > 20);
+}
+
+/// A requeue of several in flight brings them all back, in order, before the rest.
+pub async fn requeueing_several_keeps_it(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    bed.send("q", bed.keyed("k", 0..30)).await;
+    let (receiver, _) = bed.ordered("q", 10).await;
+    let mut got = bed.take(&receiver, 10).await;
+    got.reverse();
+    bed.settle(&receiver, &got, Settle::Requeue).await;
+    let again = bed.take(&receiver, 10).await;
+    assert_eq!(again.iter().map(text).collect::<Vec<_>>(), (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+/// A key that is requeued over and over holds no key of another shard back.
+pub async fn a_stuck_key_is_alone(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    let stuck = sagabus_core::shard_of(b"stuck");
+    let other = (0..).map(|n| format!("key-{n}")).find(|k| sagabus_core::shard_of(k.as_bytes()) != stuck).unwrap();
+    bed.send("q", bed.keyed("stuck", 0..1)).await;
+    let (receiver, _) = bed.ordered("q", 10).await;
+    let got = bed.take(&receiver, 1).await;
+    bed.settle(&receiver, &got, Settle::Requeue).await;
+    bed.send("q", bed.keyed(&other, 0..50)).await;
+    let mut order = Vec::new();
+    while order.len() < 50 {
+        let got = bed.take(&receiver, 1).await;
+        if got[0].message.headers.order_key.as_deref() == Some("stuck") {
+            bed.settle(&receiver, &got, Settle::Requeue).await;
+        } else {
+            order.push(text(&got[0]).parse::<u32>().unwrap());
+            bed.settle(&receiver, &got, Settle::Done).await;
+        }
+    }
+    assert_eq!(order, (0..50).collect::<Vec<u32>>());
+    bed.depth("q", 1).await;
+}
+
+/// Messages without a key have no order, and pass a key that is stuck.
+pub async fn no_key_no_order(bed: Bed) {
+    if !bed.transport.capabilities().ordered {
+        return no_order(&bed).await;
+    }
+    bed.queue("q", &[]).await;
+    let sent = bed.fill("q", 40).await;
+    let (receiver, _) = bed.ordered("q", 10).await;
+    assert_eq!(bed.drain(&receiver, &sent).await.len(), 40);
+    bed.depth("q", 0).await;
+}
