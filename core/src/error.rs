@@ -44,6 +44,7 @@ impl Error {
             kind,
             text: text.into(),
             source: None,
+            message_id: None,
         }))
     }
 
@@ -57,6 +58,7 @@ impl Error {
             kind,
             text: text.into(),
             source: Some(source.into()),
+            message_id: None,
         }))
     }
 
