@@ -1,0 +1,66 @@
+//! The endpoints: the shop with its saga, payment, shipping, and one that only places orders.
+
+use crate::{
+    mail,
+    messages::*,
+    options::{Options, Role},
+    payment::Payment,
+    saga::OrderSaga,
+    shipping::Shipping,
+};
+use sagabus::{EndpointBuilder, prelude::*};
+use std::time::Duration;
+
+/// The names under which dead letters are looked for.
+pub(crate) const NAMES: [&str; 3] = ["shop", "payment", "shipping"];
+
+/// Builds all of them, and starts those of this process's role.
+///
+/// Building declares an endpoint's queue and subscriptions. Every process declares all of them, so that it does not
+/// matter which one comes first: an event that is published before anyone has subscribed to it reaches nobody.
+pub(crate) async fn start(options: &Options) -> Result<Vec<Running>, Error> {
+    let mut running = Vec::new();
+    let endpoints = [
+        (Role::Saga, shop(options)),
+        (Role::Payment, payment(options)),
+        (Role::Shipping, shipping(options)),
+        (Role::Place, builder("placer", options)),
+    ];
+    for (role, builder) in endpoints {
+        let endpoint = builder.build().await?;
+        if options.role.includes(role) {
+            running.push(endpoint.start().await?);
+        }
+    }
+    Ok(running)
+}
+
+fn builder(name: &str, options: &Options) -> EndpointBuilder {
+    // a short lease, so that others soon take over from a process that hangs
+    let builder = Endpoint::builder(name).store(options.store.as_str()).lease(Duration::from_secs(2));
+    match &options.transport {
+        Some(url) => builder.transport(url.as_str()),
+        None => builder,
+    }
+}
+
+fn shop(options: &Options) -> EndpointBuilder {
+    let shop = builder("shop", options)
+        .saga::<OrderSaga>()
+        .route::<ReservePayment>("payment")
+        .route::<CapturePayment>("payment")
+        .route::<ReleasePayment>("payment")
+        .route::<ShipOrder>("shipping");
+    if options.mail { shop.on_named(mail::HANDLER, mail::confirm_by_mail) } else { shop }
+}
+
+fn payment(options: &Options) -> EndpointBuilder {
+    let late = options.timeout + Duration::from_secs(1);
+    builder("payment", options).service(Payment { seed: options.seed, late }, |s| {
+        s.on::<ReservePayment>().on::<CapturePayment>().on::<ReleasePayment>()
+    })
+}
+
+fn shipping(options: &Options) -> EndpointBuilder {
+    builder("shipping", options).service(Shipping { seed: options.seed }, |s| s.on::<ShipOrder>())
+}
