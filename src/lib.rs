@@ -103,7 +103,9 @@ pub use sagabus_core::{
     SagaAddress, SendOptions, StoreAdmin, TimerId, Timestamp, UserHeader,
 };
 pub use sagabus_macros::Message;
-pub use sagabus_sagas::{Consume, Handle, Result, Routes, Saga, SagaContext, ServiceRoutes};
+pub use sagabus_sagas::{
+    Consume, ContinuedBy, Handle, HandlerFn, Result, Routes, Saga, SagaContext, ServiceRoutes, StartedBy,
+};
 pub use shutdown::shutdown_signal;
 
 /// The ports, for those who write a store, a transport or a programming model.

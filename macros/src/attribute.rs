@@ -11,7 +11,7 @@ pub(crate) struct Options {
     krate: Option<Path>,
 }
 
-const EXAMPLE: &str = "add `#[message(name = \"shop.order-placed\")]`: the name under which it travels";
+const EXAMPLE: &str = "add `#[message(name = \"shop.order-placed\")]`, the stable name under which it travels";
 
 impl Options {
     /// Reads all `#[message(…)]` of a type.
@@ -43,12 +43,10 @@ impl Options {
                 return Err(meta.error("`crate` is given twice"));
             }
             let parsed = path.parse_with(Path::parse_mod_style);
-            self.krate = Some(parsed.map_err(|_| {
-                Error::new(
-                    path.span(),
-                    "`crate` is no path: write `crate = \"path::to::sagabus\"`",
-                )
-            })?);
+            self.krate =
+                Some(parsed.map_err(|_| {
+                    Error::new(path.span(), "`crate` is no path: write `crate = \"path::to::sagabus\"`")
+                })?);
         } else {
             return Err(meta.error("unknown option; there are `name` and `crate`"));
         }
@@ -63,8 +61,7 @@ impl Options {
 
     /// Where the trait is found.
     pub(crate) fn krate(self) -> Path {
-        self.krate
-            .unwrap_or_else(|| syn::parse_quote_spanned!(Span::call_site()=> ::sagabus))
+        self.krate.unwrap_or_else(|| syn::parse_quote_spanned!(Span::call_site()=> ::sagabus))
     }
 }
 

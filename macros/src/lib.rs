@@ -25,7 +25,5 @@ use proc_macro::TokenStream;
 /// A generic type is refused: all of its instances would share one wire name.
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
-    message::derive(input.into())
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    message::derive(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -42,9 +42,7 @@ mod tests {
         let text = derive(quote! { #[message(name = "a.b")] struct A; }).unwrap().to_string();
         assert!(text.contains("impl :: sagabus :: Message for A"), "{text}");
         assert!(text.contains("\"a.b\""), "{text}");
-        let text = derive(quote! { #[message(name = "a", crate = "bus::inner")] enum A {} })
-            .unwrap()
-            .to_string();
+        let text = derive(quote! { #[message(name = "a", crate = "bus::inner")] enum A {} }).unwrap().to_string();
         assert!(text.contains("impl bus :: inner :: Message for A"), "{text}");
     }
 

@@ -6,10 +6,7 @@ pub(crate) fn problem(name: &str) -> Option<String> {
         return Some("the message name is empty".into());
     }
     if name.len() > 128 {
-        return Some(format!(
-            "the message name is {} bytes long, 128 are allowed",
-            name.len()
-        ));
+        return Some(format!("the message name is {} bytes long, 128 are allowed", name.len()));
     }
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
     name.chars()
@@ -23,23 +20,10 @@ mod tests {
 
     #[test]
     fn the_grammar_is_the_one_of_core() {
-        for name in [
-            "shop.order-placed",
-            "a",
-            "A:b/c_9",
-            "",
-            "a b",
-            "ä",
-            "a\0",
-            "x'y",
-            &"a".repeat(128),
-            &"a".repeat(129),
-        ] {
-            assert_eq!(
-                problem(name).is_none(),
-                sagabus_core::check_name("message", name).is_ok(),
-                "{name:?}"
-            );
+        for name in
+            ["shop.order-placed", "a", "A:b/c_9", "", "a b", "ä", "a\0", "x'y", &"a".repeat(128), &"a".repeat(129)]
+        {
+            assert_eq!(problem(name).is_none(), sagabus_core::check_name("message", name).is_ok(), "{name:?}");
         }
     }
 }

@@ -20,7 +20,8 @@ pub trait HandlerFn<'a, M>: Send + Sync + 'static {
     fn call(&self, message: M, context: &'a mut Context) -> Self::Future;
 }
 
-#[diagnostic::do_not_recommend]
+// Without `#[diagnostic::do_not_recommend]`, on purpose: it would hide what is wrong (not async, not Send, another error
+// type, a capture) behind "is not a handler function". tests/ui/function_*.stderr show the difference.
 impl<'a, M, F, R> HandlerFn<'a, M> for F
 where
     M: 'a,
