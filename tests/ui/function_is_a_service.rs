@@ -1,0 +1,23 @@
+// A service is added like a function.
+use sagabus::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(name = "shop.payment-captured")]
+struct PaymentCaptured {
+    order: u64,
+}
+
+struct Shipping;
+
+impl Consume<PaymentCaptured> for Shipping {
+    async fn consume(&self, _: PaymentCaptured, _: &mut Context) -> Result {
+        Ok(())
+    }
+}
+
+fn endpoint() -> sagabus::EndpointBuilder {
+    Endpoint::builder("shop").on(Shipping)
+}
+
+fn main() {}

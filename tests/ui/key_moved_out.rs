@@ -1,0 +1,30 @@
+// The key closure moves the key out of the message.
+use sagabus::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(name = "shop.order-placed")]
+struct OrderPlaced {
+    order: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct OrderSaga {
+    order: u64,
+}
+
+impl Saga for OrderSaga {
+    const NAME: &'static str = "order";
+    type Key = String;
+    fn routes(r: &mut Routes<Self>) {
+        r.started_by::<OrderPlaced>(|m| m.order);
+    }
+}
+
+impl Handle<OrderPlaced> for OrderSaga {
+    async fn handle(&mut self, _: OrderPlaced, _: &mut SagaContext) -> Result {
+        Ok(())
+    }
+}
+
+fn main() {}

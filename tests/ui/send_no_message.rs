@@ -1,0 +1,34 @@
+// Something is sent that is no message.
+use sagabus::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(name = "shop.order-placed")]
+struct OrderPlaced {
+    order: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Plain;
+
+#[derive(Default, Serialize, Deserialize)]
+struct OrderSaga {
+    order: u64,
+}
+
+impl Saga for OrderSaga {
+    const NAME: &'static str = "order";
+    type Key = u64;
+    fn routes(r: &mut Routes<Self>) {
+        r.started_by::<OrderPlaced>(|m| m.order);
+    }
+}
+
+impl Handle<OrderPlaced> for OrderSaga {
+    async fn handle(&mut self, _: OrderPlaced, ctx: &mut SagaContext) -> Result {
+        ctx.send(Plain);
+        Ok(())
+    }
+}
+
+fn main() {}
