@@ -1,5 +1,7 @@
 //! The whole way of a message, on the memory store's queues. More, on every backend, is in `tests/`.
 
+mod speculation;
+
 use crate::{prelude::*, store::memory::MemoryStore};
 use serde::{Deserialize, Serialize};
 use std::{

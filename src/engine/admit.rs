@@ -244,6 +244,7 @@ impl Origin {
             suspect: false,
             verdict: None,
             followers: Vec::new(),
+            settled: false,
             epoch: 0,
             sends: Vec::new(),
             outcome: Tally::Handled,

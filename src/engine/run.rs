@@ -40,7 +40,7 @@ impl Engine {
         }
         let Some(id) = lane.waiting.pop_front() else { return };
         let Some(unit) = self.units.get_mut(&id) else { return self.wake_lane(key) };
-        if !lane.pending.is_empty() && self.transactional.contains(&unit.handler) {
+        if !lane.pending.is_empty() && (unit.settled || self.transactional.contains(&unit.handler)) {
             // its own SQL must see what the units before it commit; the commit wakes the lane
             lane.waiting.push_front(id);
             return;
@@ -52,6 +52,10 @@ impl Engine {
                 lane.running = Some(id);
                 unit.epoch = lane.epoch;
                 self.start(id, row);
+            }
+            _ if !lane.pending.is_empty() => {
+                // no verdict on a state that may turn out not to be; the commit wakes the lane
+                lane.waiting.push_front(id);
             }
             decision => {
                 self.decided(id, decision, key.kind.clone(), key.key.clone());
@@ -128,6 +132,16 @@ impl Engine {
         {
             // what it was built on has turned out not to be so
             let key = key.clone();
+            return self.back_to_lane(id, &key);
+        }
+        let failed = output.as_ref().is_ok_and(|output| !output.context.wanted_begin() && output.result.is_err());
+        if (failed || output.is_err())
+            && let Some(key) = &unit.lane
+            && self.lanes.get(key).is_some_and(|lane| !lane.pending.is_empty())
+        {
+            // no verdict on a state that may turn out not to be: once more, on what is committed
+            let key = key.clone();
+            unit.settled = true;
             return self.back_to_lane(id, &key);
         }
         let output = match output {

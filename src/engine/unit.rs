@@ -49,6 +49,8 @@ pub(crate) struct Unit {
     pub(crate) verdict: Option<Disposition>,
     /// The same message, delivered again meanwhile.
     pub(crate) followers: Vec<UnitId>,
+    /// It failed on a state that was not committed: it runs again when nothing of its saga is uncommitted.
+    pub(crate) settled: bool,
     /// The lane's epoch when its handler started.
     pub(crate) epoch: u64,
     /// The sends of the finished handler, for dispatch after the commit.
