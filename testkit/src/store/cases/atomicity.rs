@@ -92,8 +92,7 @@ pub async fn lost_fence_leaves_nothing(bed: Bed) {
         return;
     }
     let mut unit = full(&bed, "k").await;
-    let fence = |epoch| Some(Fence { group: "queue:nobody".into(), shard: 3, epoch });
-    unit.fence = fence(7);
+    unit.fence = Some(Fence { group: "queue:nobody".into(), shard: 3, epoch: 7 });
     let before = totals(&bed).await;
     assert_eq!(letters(&bed.commit(vec![unit.clone()]).await), "S");
     assert_eq!(totals(&bed).await, before);

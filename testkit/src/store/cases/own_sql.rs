@@ -125,8 +125,10 @@ pub async fn own_rows_are_isolated(bed: Bed) {
     assert_eq!(letters(&finish(&bed, transaction, bed.unit()).await.outcomes), "A");
     let beds = [bed.other().await, bed.other().await];
     let work = beds.iter().map(|bed| async move {
-        let mut done = 0;
+        let (mut done, mut tries) = (0, 0);
         while done < 10 {
+            tries += 1;
+            assert!(tries < 5_000, "never applied");
             // through a saga, so that the version decides where the database itself does not serialise
             let before = bed.version("sum").await;
             let mut transaction = begin(bed).await.expect("own SQL");

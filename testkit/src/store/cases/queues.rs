@@ -100,6 +100,7 @@ pub async fn reading_is_by_shard_and_page(bed: Bed) {
             let Some(last) = page.last() else { break };
             after = last.id;
             seen.extend(page.into_iter().map(|row| row.message_id));
+            assert!(seen.len() <= 100, "a page begins after the one before it");
         }
     }
     let mut sent: Vec<_> = batch.iter().map(|send| send.message.headers.message_id).collect();

@@ -97,7 +97,7 @@ pub async fn no_update_is_lost(bed: Bed) {
                 unit.saga = Some(update("k", instance, version, (count + 1).to_string()));
                 match letters(&bed.commit(vec![unit.clone()]).await).as_str() {
                     "A" => break,
-                    "S" => conflicts += 1,
+                    "S" if conflicts < 5_000 => conflicts += 1,
                     other => panic!("neither applied nor stale: {other}"),
                 }
             }

@@ -1,1 +1,0 @@
-//! Stores with a defect, which the suite must find.
