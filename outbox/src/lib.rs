@@ -4,8 +4,11 @@
 //! - `sqlite` (feature `sqlite`, on by default): everything in one file.
 //!
 //! Both implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
-//! conformance suite.
+//! conformance suite. [`OwnSql`] gives handlers the connection of their unit's transaction.
 
 pub mod memory;
+mod own_sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+pub use own_sql::{Database, OwnSql};

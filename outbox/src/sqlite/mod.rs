@@ -1,1 +1,37 @@
-//! The SQLite store.
+//! The SQLite store: everything in one file.
+//!
+//! - One **writer task** per file and process (`writer`) takes whatever jobs are waiting, runs them in one transaction
+//!   and commits once. Handlers' own SQL borrows its connection (`own`).
+//! - A **batch** of units is applied by a few statements over many rows (`apply`), each of which must hit exactly as
+//!   many rows as it was given; else everything is rolled back, the culprits are told apart, and the rest runs again.
+//! - **Reads** go over connections of their own and see everything that was committed before they began.
+//! - Several **processes** may share a file: a writer that knows of others pauses after each commit, so that they get
+//!   their turn; leases live by the database's clock, and a process that has died is known by its free lock (`process`).
+
+mod admin;
+mod apply;
+mod attempts;
+mod bells;
+mod database;
+mod due;
+mod error;
+mod lease;
+mod load;
+mod op;
+mod open;
+mod options;
+mod outbox;
+mod own;
+mod process;
+mod prune;
+mod queue;
+mod rows;
+mod schema;
+mod sql;
+mod store;
+mod tx;
+mod writer;
+
+pub use database::Sqlite;
+pub use options::SqliteOptions;
+pub use store::SqliteStore;

@@ -1,0 +1,40 @@
+//! Handlers' own SQL, typed.
+
+use async_trait::async_trait;
+use sagabus_core::{Context, HandlerError};
+use std::any::Any;
+
+/// A kind of database, by the connection that a handler's own SQL runs on.
+pub trait Database: 'static {
+    /// What the driver calls its connection.
+    type Connection: Any + Send;
+    /// What an error calls it.
+    const NAME: &'static str;
+}
+
+/// `ctx.transaction::<Sqlite>().await?`: own SQL in a handler.
+#[async_trait]
+pub trait OwnSql {
+    /// The database's connection, inside the transaction of this handler's unit of work: what is written over it commits
+    /// together with the saga's state, the messages sent and the message's being handled, or not at all.
+    ///
+    /// Opened at the first call. Never commit or roll back on it by hand; a `begin` of the driver becomes a savepoint.
+    /// It is held for a short time only (2 s by default), and no other handler's transaction runs meanwhile.
+    async fn transaction<D: Database>(&mut self) -> Result<&mut D::Connection, HandlerError>;
+}
+
+#[async_trait]
+impl OwnSql for Context {
+    async fn transaction<D: Database>(&mut self) -> Result<&mut D::Connection, HandlerError> {
+        let store = self.info().store.as_ref().map(|store| store.database().0.clone());
+        let transaction = self.begin().await?;
+        match transaction.raw().downcast_mut::<D::Connection>() {
+            Some(connection) => Ok(connection),
+            None => Err(HandlerError::permanent(format!(
+                "the handler asked for a transaction of {}, but the endpoint's store is {}",
+                D::NAME,
+                store.unwrap_or_else(|| "none".to_string())
+            ))),
+        }
+    }
+}

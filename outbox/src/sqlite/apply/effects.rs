@@ -1,0 +1,234 @@
+//! Timers, retries, parked messages, dead letters, attempts, and outbox rows that are done.
+
+use super::{
+    super::{
+        sql::{Args, Rows, Step},
+        tx::Desk,
+    },
+    plan::{Plan, Story, shard_of_row},
+    saving::Saving,
+};
+use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable, SHARDS};
+use std::{collections::BTreeSet, sync::Arc};
+
+static CANCEL: Rows = Rows::new(
+    "delete from timer where id in (select t.id from (values ",
+    "(?,?,?)",
+    ") w cross join timer t on t.timer_id=w.column3 where t.kind=w.column1 and t.key=w.column2)",
+);
+
+static CANCEL_TYPE: Rows = Rows::new(
+    "delete from timer where id in (select t.id from (values ",
+    "(?,?,?,?)",
+    ") w cross join timer t on t.kind=w.column1 and t.key=w.column2 where t.kind is not null and \
+     t.instance=w.column3 and t.message_type=w.column4)",
+);
+
+static END_TIMERS: Rows = Rows::new(
+    "delete from timer where id in (select t.id from (values ",
+    "(?,?,?)",
+    ") w cross join timer t on t.kind=w.column1 and t.key=w.column2 where t.kind is not null and t.instance=w.column3)",
+);
+
+static SET: Rows = Rows::new(
+    "insert or fail into timer(endpoint,handler,shard,due,timer_id,kind,key,instance,message_type,headers,body) select \
+     column1,column2,column3,column4,column5,column6,column7,column8,column9,column10,column11 from (values ",
+    "(?,?,?,?,?,?,?,?,?,?,?)",
+    ") w where column1 is not null on conflict(timer_id,endpoint) do update set token=token+1,handler=excluded.handler,\
+     shard=excluded.shard,due=excluded.due,kind=excluded.kind,key=excluded.key,instance=excluded.instance,\
+     message_type=excluded.message_type,headers=excluded.headers,body=excluded.body",
+);
+
+static ADOPT: Rows = Rows::new(
+    "update parked set due=min(due,?),token=token+1 from (values ",
+    "(?,?)",
+    ") w where parked.kind=w.column1 and parked.key=w.column2 and parked.kind is not null",
+);
+
+static DEFER: Rows = Rows::new(
+    "insert or fail into retry(endpoint,handler,shard,due,order_key,attempts,reason,headers,body) select \
+     column1,column2,column3,column4,column5,column6,column7,column8,column9 from (values ",
+    "(?,?,?,?,?,?,?,?,?)",
+    ") w where column1 is not null",
+);
+
+static BURY: Rows = Rows::new(
+    "insert or fail into dead_letter(at,endpoint,handler,shard,attempts,reason,detail,headers,body) select \
+     ?,column1,column2,column3,column4,column5,column6,column7,column8 from (values ",
+    "(?,?,?,?,?,?,?,?)",
+    ") w where column1 is not null",
+);
+
+// one that waits for a saga which exists by now is due at once
+static PARK: Rows = Rows::new(
+    "insert or fail into parked(due,endpoint,handler,shard,order_key,kind,key,attempts,headers,body) select \
+     case when exists(select 1 from saga s where s.kind=column5 and s.key=column6 and s.completed_at is null) then ? \
+     else column10 end,column1,column2,column3,column4,column5,column6,column7,column8,column9 from (values ",
+    "(?,?,?,?,?,?,?,?,?,?)",
+    ") w where column1 is not null",
+);
+
+// in each line the first one is due as soon as nothing of the line is being retried
+static ADVANCE: Rows = Rows::new(
+    "update parked set due=? where due is null and id in (select (select min(q.id) from parked q where \
+     q.endpoint=column1 and q.handler=column2 and q.order_key=column3) from (values ",
+    "(?,?,?)",
+    ") w where not exists(select 1 from retry r where r.endpoint=column1 and r.handler=column2 and \
+     r.order_key=column3))",
+);
+
+static FORGET_ATTEMPT: Rows = Rows::new(
+    "delete from attempt where (endpoint,handler,message_id) in (values ",
+    "(?,?,?)",
+    ")",
+);
+
+pub(crate) static DELETE_SENT: Rows = Rows::new("delete from outbox where id in (values ", "(?)", ")");
+
+/// A message that becomes a dead letter.
+pub(super) struct Dead<'a> {
+    pub(super) handler: &'a Arc<str>,
+    pub(super) message: &'a Envelope,
+    pub(super) attempts: u32,
+    pub(super) reason: &'a str,
+    pub(super) detail: &'a [String],
+}
+
+/// Writes all of it.
+pub(super) fn write(
+    desk: &mut Desk<'_>,
+    batch: &CommitBatch,
+    plan: &Plan<'_>,
+    lines: &BTreeSet<(Arc<str>, String)>,
+    saving: &mut Saving,
+) -> Result<()> {
+    timers(plan, saving)?;
+    stories(desk, plan, saving)?;
+    saving.add_any(Step::rows(&ADVANCE, &lines.iter().collect::<Vec<_>>(), |args| args.time(desk.now), |args, line| {
+        args.shared(plan.endpoint);
+        args.shared(&line.0);
+        args.text(&line.1);
+        Ok(())
+    })?);
+    saving.add_any(Step::rows(&FORGET_ATTEMPT, &plan.counted, |_| {}, |args, (handler, id)| {
+        args.shared(plan.endpoint);
+        args.shared(handler);
+        args.id(id.0);
+        Ok(())
+    })?);
+    saving.add_any(Step::rows(&DELETE_SENT, &batch.sent, |_| {}, |args, id| {
+        args.int(id.0);
+        Ok(())
+    })?);
+    desk.notes.sent |= !batch.sent.is_empty();
+    let moves = plan.rows.keys().any(|table| *table != RowTable::Queue);
+    if moves || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.created.is_empty()) {
+        desk.notes.due(plan.endpoint);
+    }
+    Ok(())
+}
+
+fn timers(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+    saving.add_any(Step::rows(&CANCEL, &plan.cancels, |_| {}, |args, (kind, key, id)| {
+        args.shared(kind);
+        args.text(key);
+        args.id(id.0);
+        Ok(())
+    })?);
+    saving.add_any(Step::rows(&CANCEL_TYPE, &plan.cancel_types, |_| {}, |args, (kind, key, instance, name)| {
+        args.shared(kind);
+        args.text(key);
+        args.id(instance.0);
+        args.text(name);
+        Ok(())
+    })?);
+    saving.add_any(Step::rows(&END_TIMERS, &plan.ended, |_| {}, |args, (kind, key, instance)| {
+        args.shared(kind);
+        args.text(key);
+        args.id(instance.0);
+        Ok(())
+    })?);
+    saving.add_any(Step::rows(&SET, &plan.timers, |_| {}, |args, timer| {
+        let headers = &timer.message.headers;
+        args.shared(plan.endpoint);
+        args.shared(timer.handler);
+        args.int(i64::from(shard_of_row(None, timer.message)));
+        args.time(timer.due);
+        args.id(timer.id.0);
+        args.maybe_text(headers.saga.as_ref().map(|saga| saga.kind.as_str()));
+        args.maybe_text(headers.saga.as_ref().map(|saga| saga.key.as_str()));
+        args.maybe_blob(headers.saga.as_ref().map(|saga| saga.instance.0.as_bytes().as_slice()));
+        args.text(&headers.message_type);
+        envelope(args, timer.message)
+    })?);
+    Ok(())
+}
+
+fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+    saving.add_any(Step::rows(&ADOPT, &plan.created, |args| args.time(desk.now), |args, (kind, key)| {
+        args.shared(kind);
+        args.text(key);
+        Ok(())
+    })?);
+    let (mut deferred, mut dead, mut parked) = (Vec::new(), Vec::new(), Vec::new());
+    for Story { handler, disposition } in &plan.stories {
+        match disposition {
+            Disposition::Deferred { message, key, attempts, delay, reason } => {
+                deferred.push((*handler, message, key.as_deref(), *attempts, desk.now.plus(*delay), reason));
+            }
+            Disposition::Dead { message, attempts, reason, detail } => {
+                dead.push(Dead { handler, message, attempts: *attempts, reason, detail });
+            }
+            Disposition::Parked { message, attempts, until } => parked.push((*handler, message, *attempts, until)),
+            Disposition::Handled | Disposition::Dropped { .. } => {}
+        }
+    }
+    saving.add_any(Step::rows(&DEFER, &deferred, |_| {}, |args, (handler, message, key, attempts, due, reason)| {
+        whose(args, plan.endpoint, handler, *key, message);
+        args.time(*due);
+        args.maybe_text(*key);
+        args.int(i64::from(*attempts));
+        args.text(reason);
+        envelope(args, message)
+    })?);
+    saving.add_any(bury(desk, plan.endpoint, &dead)?);
+    saving.add_any(Step::rows(&PARK, &parked, |args| args.time(desk.now), |args, (handler, message, attempts, until)| {
+        let (turn, saga) = match until {
+            ParkedUntil::Turn { key } => (Some(key.as_str()), None),
+            ParkedUntil::Saga { kind, key, at_most } => (None, Some((kind, key.as_str(), desk.now.plus(*at_most)))),
+        };
+        whose(args, plan.endpoint, handler, turn, message);
+        args.maybe_text(turn);
+        args.maybe_text(saga.map(|(kind, _, _)| &**kind));
+        args.maybe_text(saga.map(|(_, key, _)| key));
+        args.int(i64::from(*attempts));
+        envelope(args, message)?;
+        args.maybe_int(saga.map(|(_, _, due)| due.0));
+        Ok(())
+    })?);
+    Ok(())
+}
+
+/// Rows of `dead_letter`.
+pub(super) fn bury(desk: &Desk<'_>, endpoint: &Arc<str>, dead: &[Dead<'_>]) -> Result<Vec<Step>> {
+    Step::rows(&BURY, dead, |args| args.time(desk.now), |args, letter| {
+        whose(args, endpoint, letter.handler, None, letter.message);
+        args.int(i64::from(letter.attempts));
+        args.text(letter.reason);
+        args.text(&serde_json::Value::from(letter.detail).to_string());
+        envelope(args, letter.message)
+    })
+}
+
+fn whose(args: &mut Args, endpoint: &Arc<str>, handler: &Arc<str>, key: Option<&str>, message: &Envelope) {
+    args.shared(endpoint);
+    args.shared(handler);
+    debug_assert!(shard_of_row(key, message) < SHARDS);
+    args.int(i64::from(shard_of_row(key, message)));
+}
+
+pub(super) fn envelope(args: &mut Args, message: &Envelope) -> Result<()> {
+    args.headers(&message.headers)?;
+    args.blob(&message.body);
+    Ok(())
+}

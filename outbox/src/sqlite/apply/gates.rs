@@ -1,0 +1,229 @@
+//! Gates: what opens once.
+
+use super::{
+    super::{
+        op::{Op, Stop},
+        sql::{self, Rows, Step},
+        tx::{Desk, Tx},
+    },
+    plan::Plan,
+    saving::{Expected, Saving},
+};
+use futures::future::BoxFuture;
+use sagabus_core::{MessageId, Result, RowTable, Timestamp, sabotage};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+const DAY: i64 = 86_400_000_000;
+
+/// What an id says about its age, and so where its gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Younger than the horizon: the partition of this day.
+    Usual(i64),
+    /// Older, future-dated or without a date: remembered by arrival, but the partition of its day, if it has one, may
+    /// know it from a time when it was young.
+    Unusual(Option<i64>),
+}
+
+impl Age {
+    /// The day whose partition may know it.
+    pub(crate) fn day(self) -> Option<i64> {
+        match self {
+            Age::Usual(day) => Some(day),
+            Age::Unusual(day) => day,
+        }
+    }
+}
+
+/// The age of an id. A clock that is a little ahead makes an id of tomorrow, which is usual.
+pub(crate) fn age_of(id: MessageId, now: Timestamp, horizon: Duration) -> Age {
+    let reach = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
+    let (today, oldest) = (now.0.div_euclid(DAY), now.0.saturating_sub(reach).div_euclid(DAY));
+    match id.day() {
+        Some(day) if (oldest..=today + 1).contains(&day) => Age::Usual(day),
+        day => Age::Unusual(day),
+    }
+}
+
+static INBOX: Rows = Rows::new(
+    "insert or ignore into inbox(day,endpoint,handler,message_id) select column1,column2,column3,column4 from (values ",
+    "(?,?,?,?)",
+    ") w where column1 is not null and not exists(select 1 from inbox_misc m where m.endpoint=column2 and \
+     m.handler=column3 and m.message_id=column4)",
+);
+
+static INBOX_MISC: Rows = Rows::new(
+    "insert or ignore into inbox_misc(at,endpoint,handler,message_id) select ?,column2,column3,column4 from (values ",
+    "(?,?,?,?)",
+    ") w where column2 is not null and not exists(select 1 from inbox i where i.day=column1 and i.endpoint=column2 and \
+     i.handler=column3 and i.message_id=column4)",
+);
+
+// a queue row is never moved: its id says it all
+static QUEUE: Rows = Rows::new("delete from queue where id in (values ", "(?)", ")");
+
+macro_rules! delete_with_token {
+    ($table:literal) => {
+        Rows::new(
+            concat!("delete from ", $table, " where id in (select t.id from (values "),
+            "(?,?)",
+            concat!(") w cross join ", $table, " t on t.id=w.column1 and t.token=w.column2)"),
+        )
+    };
+}
+
+static TIMER: Rows = delete_with_token!("timer");
+static RETRY: Rows = delete_with_token!("retry");
+static PARKED: Rows = delete_with_token!("parked");
+static DEAD_LETTER: Rows = delete_with_token!("dead_letter");
+
+macro_rules! lines_of {
+    ($table:literal) => {
+        Rows::new(
+            "select distinct t.handler,t.order_key from (values ",
+            "(?)",
+            concat!(") w cross join ", $table, " t on t.id=w.column1 where t.order_key is not null"),
+        )
+    };
+}
+
+static RETRY_LINES: Rows = lines_of!("retry");
+static PARKED_LINES: Rows = lines_of!("parked");
+
+static FENCES: Rows = Rows::new(
+    "select count(*) from (values ",
+    "(?,?,?)",
+    ") w cross join shard s on s.grp=w.column1 and s.shard=w.column2 and s.epoch=w.column3",
+);
+
+/// Opens the gates: inserts the inbox rows and deletes the rows that are gates.
+pub(super) fn open(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+    let unchecked = sabotage::active("skip-inbox-check");
+    let inbox = if unchecked { |_| Expected::Any } else { Expected::Exactly };
+    let steps = Step::rows(
+        &INBOX,
+        &plan.inbox,
+        |_| {},
+        |args, (day, handler, id)| {
+            args.int(*day);
+            args.shared(plan.endpoint);
+            args.shared(handler);
+            args.id(id.0);
+            Ok(())
+        },
+    )?;
+    saving.add(steps, plan.inbox.len(), inbox);
+    let steps = Step::rows(
+        &INBOX_MISC,
+        &plan.inbox_misc,
+        |args| args.time(desk.now),
+        |args, (day, handler, id)| {
+            args.maybe_int(*day);
+            args.shared(plan.endpoint);
+            args.shared(handler);
+            args.id(id.0);
+            Ok(())
+        },
+    )?;
+    saving.add(steps, plan.inbox_misc.len(), inbox);
+    for (table, rows) in &plan.rows {
+        let steps = delete(*table, rows)?;
+        // with this bug, `due` has deleted the row already
+        let early = *table == RowTable::Timer && sabotage::active("timer-delete-early");
+        saving.add(steps, rows.len(), if early { |_| Expected::Any } else { Expected::Exactly });
+    }
+    Ok(())
+}
+
+fn delete(table: RowTable, rows: &[(i64, i64)]) -> Result<Vec<Step>> {
+    let statement = match table {
+        RowTable::Timer => &TIMER,
+        RowTable::Retry => &RETRY,
+        RowTable::Parked => &PARKED,
+        RowTable::DeadLetter => &DEAD_LETTER,
+        _ => {
+            return Step::rows(&QUEUE, rows, |_| {}, |args, (id, _)| {
+                args.int(*id);
+                Ok(())
+            });
+        }
+    };
+    Step::rows(statement, rows, |_| {}, |args, (id, token)| {
+        args.int(*id);
+        args.int(*token);
+        Ok(())
+    })
+}
+
+/// The planted bug `timer-delete-early`: rows that are deleted before their gates open.
+pub(crate) struct DeleteRow(pub(crate) RowTable, pub(crate) Vec<(i64, i64)>);
+
+impl Op for DeleteRow {
+    type Answer = ();
+
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(async move {
+            sql::run_all(&mut tx.connection, delete(self.0, &self.1)?, "delete rows early", |_, _| true).await?;
+            Ok(())
+        })
+    }
+}
+
+/// Whether all fences still hold.
+pub(super) async fn fences_hold(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<bool> {
+    let steps = Step::rows(&FENCES, &plan.fences, |_| {}, |args, fence| {
+        args.shared(&fence.group);
+        args.int(i64::from(fence.shard));
+        args.int(fence.epoch);
+        Ok(())
+    })?;
+    let mut held = 0i64;
+    for step in steps {
+        for row in step.fetch(desk.connection, "compare fences in sqlite").await? {
+            held += sql::column::<i64>(&row, 0)?;
+        }
+    }
+    Ok(usize::try_from(held).is_ok_and(|held| held == plan.fences.len()))
+}
+
+/// (handler, order key) of the lines that may move on: those of the rows whose gates open, and those in which a message
+/// is parked by this batch.
+pub(super) async fn lines(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<BTreeSet<(Arc<str>, String)>> {
+    let mut lines = plan.waiting_lines();
+    for (table, statement) in [(RowTable::Retry, &RETRY_LINES), (RowTable::Parked, &PARKED_LINES)] {
+        let Some(rows) = plan.rows.get(&table) else { continue };
+        let steps = Step::rows(statement, rows, |_| {}, |args, (id, _)| {
+            args.int(*id);
+            Ok(())
+        })?;
+        for step in steps {
+            for row in step.fetch(desk.connection, "read order keys from sqlite").await? {
+                lines.insert((sql::column::<&str>(&row, 0)?.into(), sql::column(&row, 1)?));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn born(day: i64) -> MessageId {
+        let millis = u128::try_from(day * 86_400_000).unwrap();
+        MessageId(Uuid::from_u128((millis << 80) | (7 << 76) | (2 << 62)))
+    }
+
+    #[test]
+    fn ids_of_an_ordinary_age_go_by_their_day() {
+        let (now, week) = (Timestamp(20_000 * DAY + 5), Duration::from_secs(7 * 86_400));
+        for day in [19_993, 20_000, 20_001] {
+            assert_eq!(age_of(born(day), now, week), Age::Usual(day));
+        }
+        for day in [19_992, 20_002] {
+            assert_eq!(age_of(born(day), now, week), Age::Unusual(Some(day)));
+        }
+        assert_eq!(age_of(MessageId::from_foreign("x"), now, week), Age::Unusual(None));
+    }
+}

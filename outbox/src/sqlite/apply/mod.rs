@@ -1,0 +1,130 @@
+//! Applying a batch of units.
+//!
+//! Optimistically: all of them in a few statements over many rows, each of which says how many rows it must hit. If one
+//! hits fewer, everything is rolled back, the gates, fences and sagas are looked at, the units that cannot apply are told
+//! apart, and the rest is tried again: the write lock is held all the while, so that what was seen holds.
+
+mod chain;
+mod diagnose;
+mod effects;
+mod enqueue;
+mod gates;
+mod plan;
+mod route;
+mod sagas;
+mod saving;
+
+pub(crate) use gates::{DeleteRow, age_of};
+pub(crate) use effects::DELETE_SENT;
+pub(crate) use enqueue::Enqueue;
+pub(crate) use route::{bury_rows, enlist};
+
+use super::{
+    error::doing,
+    op::{Op, Stop},
+    sql,
+    tx::{Desk, Tx},
+};
+use futures::future::BoxFuture;
+use plan::Plan;
+use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Outcome, Result};
+
+/// A batch to commit.
+pub(crate) struct Commit(pub(crate) CommitBatch);
+
+impl Op for Commit {
+    type Answer = CommitReply;
+
+    fn weight(&self) -> usize {
+        self.0.units.len() + self.0.sent.len() / 4
+    }
+
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<CommitReply, Stop>> {
+        Box::pin(async move {
+            let all: Vec<usize> = (0..self.0.units.len()).collect();
+            if tx.careful {
+                return Ok(carefully(tx, &self.0, all).await?);
+            }
+            match attempt(&mut tx.desk(), &self.0, &all).await? {
+                Some(outcomes) => Ok(CommitReply { outcomes, cleaned: true }),
+                None => Err(Stop::Again),
+            }
+        })
+    }
+}
+
+/// One unit after a handler's own SQL, behind the savepoint `s`. Unless it applies, all of it is rolled back.
+pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitReply> {
+    if batch.units.len() != 1 {
+        return Err(Error::invalid(format!(
+            "a transaction with own sql finishes one unit, not {}",
+            batch.units.len()
+        )));
+    }
+    if let Some(outcomes) = attempt(&mut tx.desk(), batch, &[0]).await? {
+        return Ok(CommitReply { outcomes, cleaned: true });
+    }
+    back(tx).await?;
+    let found = diagnose::diagnose(&mut tx.desk(), batch, &[0]).await?;
+    let outcome = found.into_iter().next().map_or(Outcome::Stale, |(_, outcome)| outcome);
+    Ok(CommitReply { outcomes: vec![outcome], cleaned: false })
+}
+
+/// Behind the savepoint `s`.
+async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Result<CommitReply> {
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.units.len()];
+    loop {
+        if let Some(applied) = attempt(&mut tx.desk(), batch, &live).await? {
+            for (unit, outcome) in live.into_iter().zip(applied) {
+                if let Some(slot) = outcomes.get_mut(unit) {
+                    *slot = Some(outcome);
+                }
+            }
+            break;
+        }
+        back(tx).await?;
+        let mut found = diagnose::diagnose(&mut tx.desk(), batch, &live).await?;
+        if found.is_empty() {
+            // nothing is wrong and yet it does not apply: two units that exclude each other. The later one loses.
+            tracing::warn!(units = live.len(), "a batch does not apply, and no unit of it is at fault");
+            found.extend(live.last().map(|unit| (*unit, Outcome::Stale)));
+        }
+        for (unit, outcome) in found {
+            live.retain(|other| *other != unit);
+            if let Some(slot) = outcomes.get_mut(unit) {
+                *slot = Some(outcome);
+            }
+        }
+    }
+    let missing = || Outcome::Failed(Error::new(ErrorKind::Backend, "a unit has no outcome"));
+    Ok(CommitReply { outcomes: outcomes.into_iter().map(|o| o.unwrap_or_else(missing)).collect(), cleaned: true })
+}
+
+async fn back(tx: &mut Tx) -> Result<()> {
+    sql::script(&mut tx.connection, "rollback to s").await.map_err(doing("roll a batch back in sqlite"))?;
+    Ok(())
+}
+
+/// All of these units, or `None` if not all of them apply: then the caller rolls back.
+async fn attempt(desk: &mut Desk<'_>, batch: &CommitBatch, live: &[usize]) -> Result<Option<Vec<Outcome>>> {
+    let plan = match Plan::new(desk, batch, live) {
+        Ok(plan) => plan,
+        Err(plan::Refused::Broken) => return Ok(None),
+        Err(plan::Refused::Failed(error)) => return Err(error),
+    };
+    if !live.is_empty() {
+        desk.notes.units = true;
+    }
+    if !(gates::fences_hold(desk, &plan).await? && sagas::absent(desk, &plan).await?) {
+        return Ok(None);
+    }
+    let routed = route::resolve(desk, batch, &plan).await?;
+    let lines = gates::lines(desk, &plan).await?;
+    let mut saving = saving::Saving::default();
+    gates::open(desk, &plan, &mut saving)?;
+    sagas::write(desk, &plan, &mut saving)?;
+    effects::write(desk, batch, &plan, &lines, &mut saving)?;
+    route::write(desk, batch, &plan, &routed, &mut saving)?;
+    let Some(outbox) = saving.run(desk).await? else { return Ok(None) };
+    route::outcomes(desk, batch, live, &plan, &outbox).await.map(Some)
+}

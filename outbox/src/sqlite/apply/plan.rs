@@ -1,0 +1,217 @@
+//! What a batch's units come to, folded: a pure function of them and of the time.
+
+use super::{
+    super::tx::Desk,
+    chain::{Chain, End},
+    gates::{Age, age_of},
+};
+use sagabus_core::{
+    CommitBatch, Disposition, Due, Envelope, Error, Fence, Gate, InstanceId, MessageId, Outgoing, ParkedUntil,
+    RowTable, SagaWrite, TimerChange, TimerId, Timestamp, UnitOfWork, shard_of,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+/// The folded batch.
+pub(super) struct Plan<'b> {
+    pub(super) endpoint: &'b Arc<str>,
+    pub(super) fences: Vec<&'b Fence>,
+    /// (day, handler, id)
+    pub(super) inbox: Vec<(i64, &'b Arc<str>, MessageId)>,
+    /// The same for ids of an unusual age.
+    pub(super) inbox_misc: Vec<(Option<i64>, &'b Arc<str>, MessageId)>,
+    /// (id, token) by table.
+    pub(super) rows: BTreeMap<RowTable, Vec<(i64, i64)>>,
+    pub(super) chains: Vec<Chain<'b>>,
+    pub(super) aliases: Vec<Alias<'b>>,
+    /// Sagas that were created.
+    pub(super) created: Vec<(&'b Arc<str>, &'b str)>,
+    /// Lives that have ended.
+    pub(super) ended: Vec<(&'b Arc<str>, &'b str, InstanceId)>,
+    pub(super) timers: Vec<NewTimer<'b>>,
+    pub(super) cancels: Vec<(&'b Arc<str>, &'b str, TimerId)>,
+    pub(super) cancel_types: Vec<(&'b Arc<str>, &'b str, InstanceId, &'b str)>,
+    pub(super) stories: Vec<Story<'b>>,
+    /// (handler, id) whose attempt row goes.
+    pub(super) counted: Vec<(&'b Arc<str>, MessageId)>,
+    /// With the index of its unit in the batch.
+    pub(super) sends: Vec<(usize, &'b Outgoing)>,
+}
+
+/// A further correlation value.
+pub(super) struct Alias<'b> {
+    pub(super) kind: &'b Arc<str>,
+    pub(super) key: &'b str,
+    pub(super) instance: InstanceId,
+    pub(super) name: &'b str,
+    pub(super) value: &'b str,
+}
+
+/// A timer to insert.
+pub(super) struct NewTimer<'b> {
+    pub(super) handler: &'b Arc<str>,
+    pub(super) id: TimerId,
+    pub(super) due: Timestamp,
+    pub(super) message: &'b Envelope,
+}
+
+/// A unit whose disposition leaves a row.
+pub(super) struct Story<'b> {
+    pub(super) handler: &'b Arc<str>,
+    pub(super) disposition: &'b Disposition,
+}
+
+/// Why there is no plan.
+pub(super) enum Refused {
+    /// A chain does not build on itself.
+    Broken,
+    /// Something else.
+    Failed(Error),
+}
+
+impl<'b> Plan<'b> {
+    pub(super) fn new(desk: &Desk<'_>, batch: &'b CommitBatch, live: &[usize]) -> Result<Self, Refused> {
+        let mut plan = Self {
+            endpoint: &batch.owner.endpoint,
+            fences: Vec::new(),
+            inbox: Vec::new(),
+            inbox_misc: Vec::new(),
+            rows: BTreeMap::new(),
+            chains: Vec::new(),
+            aliases: Vec::new(),
+            created: Vec::new(),
+            ended: Vec::new(),
+            timers: Vec::new(),
+            cancels: Vec::new(),
+            cancel_types: Vec::new(),
+            stories: Vec::new(),
+            counted: Vec::new(),
+            sends: Vec::new(),
+        };
+        let mut chains: HashMap<(&str, &str), usize> = HashMap::new();
+        for index in live {
+            let Some(unit) = batch.units.get(*index) else {
+                return Err(Refused::Failed(Error::invalid("a batch names a unit that it does not have")));
+            };
+            plan.gate(desk, unit);
+            for change in &unit.timers {
+                plan.timer(desk, &unit.handler, change);
+            }
+            if let Some(write) = &unit.saga
+                && !plan.saga(&mut chains, write)
+            {
+                return Err(Refused::Broken);
+            }
+            if unit.counted {
+                plan.counted.push((&unit.handler, unit.message_id));
+            }
+            if !matches!(unit.disposition, Disposition::Handled | Disposition::Dropped { .. }) {
+                plan.stories.push(Story { handler: &unit.handler, disposition: &unit.disposition });
+            }
+            plan.sends.extend(unit.sends.iter().map(|outgoing| (*index, outgoing)));
+        }
+        Ok(plan)
+    }
+
+    fn gate(&mut self, desk: &Desk<'_>, unit: &'b UnitOfWork) {
+        match &unit.gate {
+            Gate::None => {}
+            Gate::Row(row) => self.rows.entry(row.table).or_default().push((row.id, row.token)),
+            Gate::Inbox => match age_of(unit.message_id, desk.now, desk.shared.options.horizon) {
+                Age::Usual(day) => self.inbox.push((day, &unit.handler, unit.message_id)),
+                Age::Unusual(day) => self.inbox_misc.push((day, &unit.handler, unit.message_id)),
+            },
+        }
+        if let Some(fence) = &unit.fence
+            && !self.fences.contains(&fence)
+        {
+            self.fences.push(fence);
+        }
+    }
+
+    /// Cancels reach back into the batch: a timer that an earlier unit of it sets is not set at all.
+    fn timer(&mut self, desk: &Desk<'_>, handler: &'b Arc<str>, change: &'b TimerChange) {
+        match change {
+            TimerChange::Set { id, due, message } => {
+                self.timers.retain(|timer| timer.id != *id);
+                let due = match due {
+                    Due::After(time) => desk.now.plus(*time),
+                    Due::At(time) => *time,
+                };
+                self.timers.push(NewTimer { handler, id: *id, due, message });
+            }
+            TimerChange::Cancel { kind, key, id } => {
+                self.timers.retain(|timer| !(timer.id == *id && timer.is_of(kind, key, None)));
+                self.cancels.push((kind, key, *id));
+            }
+            TimerChange::CancelType { kind, key, instance, message_type } => {
+                self.timers.retain(|timer| {
+                    !(timer.message.headers.message_type == *message_type && timer.is_of(kind, key, Some(*instance)))
+                });
+                self.cancel_types.push((kind, key, *instance, message_type));
+            }
+        }
+    }
+
+    fn saga(&mut self, chains: &mut HashMap<(&'b str, &'b str), usize>, write: &'b SagaWrite) -> bool {
+        let slot = chains.entry((&write.kind, &write.key)).or_insert(self.chains.len());
+        let chain = match self.chains.get_mut(*slot) {
+            Some(chain) => {
+                if !chain.push(write) {
+                    return false;
+                }
+                chain
+            }
+            None => {
+                self.chains.push(Chain::new(write));
+                match self.chains.last_mut() {
+                    Some(chain) => chain,
+                    None => return false,
+                }
+            }
+        };
+        let (kind, key, instance) = (chain.kind, chain.key, chain.instance);
+        if matches!(write.change, sagabus_core::SagaChange::Create { .. }) {
+            self.created.push((kind, key));
+        }
+        if chain.end == End::Live {
+            let new = write.aliases.iter().map(|(name, value)| Alias { kind, key, instance, name, value });
+            self.aliases.extend(new);
+        } else {
+            self.timers.retain(|timer| !timer.is_of(kind, key, Some(instance)));
+            self.aliases.retain(|alias| !(alias.kind == kind && alias.key == key));
+            self.ended.push((kind, key, instance));
+        }
+        true
+    }
+
+    /// The lines of an ordered endpoint, (handler, key), in which a message was deferred or parked.
+    pub(super) fn waiting_lines(&self) -> BTreeSet<(Arc<str>, String)> {
+        let line = |story: &Story<'_>| match story.disposition {
+            Disposition::Parked { until: ParkedUntil::Turn { key }, .. } => Some((story.handler.clone(), key.clone())),
+            _ => None,
+        };
+        self.stories.iter().filter_map(line).collect()
+    }
+}
+
+impl NewTimer<'_> {
+    fn is_of(&self, kind: &str, key: &str, instance: Option<InstanceId>) -> bool {
+        let same = |saga: &sagabus_core::SagaAddress| {
+            saga.kind == kind && saga.key == key && instance.is_none_or(|instance| saga.instance == instance)
+        };
+        self.message.headers.saga.as_ref().is_some_and(same)
+    }
+}
+
+/// The shard of a row of the due tables: of its order key, or of its saga's key, or of its message.
+pub(crate) fn shard_of_row(key: Option<&str>, message: &Envelope) -> u16 {
+    let headers = &message.headers;
+    let key = key.or(headers.order_key.as_deref()).or(headers.saga.as_ref().map(|saga| saga.key.as_str()));
+    match key {
+        Some(key) => shard_of(key.as_bytes()),
+        None => shard_of(headers.message_id.0.as_bytes()),
+    }
+}

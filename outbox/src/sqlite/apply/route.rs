@@ -1,0 +1,295 @@
+//! Where sends go: into queues of this database, or into the outbox.
+
+use super::{
+    super::{
+        sql::{self, Rows, Step},
+        tx::Desk,
+    },
+    effects::{Dead, bury, envelope},
+    plan::Plan,
+    saving::{Expected, Saving},
+};
+use sagabus_core::{
+    CommitBatch, Destination, Headers, OutboxId, Outcome, Outgoing, Owner, Result, shard_of,
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, PoisonError},
+};
+
+static KNOWN: Rows = Rows::new("select name from queue_name where name in (values ", "(?)", ")");
+
+static SUBSCRIBED: Rows = Rows::new(
+    "select column1,s.queue from (values ",
+    "(?,?)",
+    ") w cross join subscription s on s.topic=w.column2",
+);
+
+pub(super) static QUEUE: Rows = Rows::new(
+    "insert or fail into queue(queue,shard,message_id,headers,body) select column1,column2,column3,column4,column5 \
+     from (values ",
+    "(?,?,?,?,?)",
+    ") w where column1 is not null",
+);
+
+static OUTBOX: Rows = Rows::new(
+    "insert or fail into outbox(endpoint,node,topic,destination,order_key,headers,body) select \
+     column1,column2,column3,column4,column5,column6,column7 from (values ",
+    "(?,?,?,?,?,?,?)",
+    ") w where column1 is not null",
+);
+
+static BEHIND: Rows = Rows::new(
+    "select column1 from (values ",
+    "(?,?,?,?)",
+    ") w where exists(select 1 from outbox o where o.endpoint=column2 and o.order_key=column4 and \
+     o.order_key is not null and o.node<>column3)",
+);
+
+/// A row for a queue.
+pub(super) struct QueueInsert<'a> {
+    pub(super) queue: Arc<str>,
+    pub(super) outgoing: &'a Outgoing,
+}
+
+/// What became of destinations.
+#[derive(Default)]
+pub(super) struct Routed<'a> {
+    pub(super) rows: Vec<QueueInsert<'a>>,
+    /// Sends whose queue does not exist, by their place in the list.
+    pub(super) unknown: Vec<usize>,
+}
+
+/// The shard of a queue's row: of its order key, or of its message.
+fn shard_in_queue(headers: &Headers) -> u16 {
+    match &headers.order_key {
+        Some(key) => shard_of(key.as_bytes()),
+        None => shard_of(headers.message_id.0.as_bytes()),
+    }
+}
+
+/// The queues that each send goes to, in order.
+pub(super) async fn queues_of<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<Routed<'a>> {
+    let known = known_queues(desk, sends).await?;
+    let mut topics = subscribers(desk, sends).await?;
+    let mut routed = Routed::default();
+    for (place, outgoing) in sends.iter().enumerate() {
+        match &outgoing.to {
+            Destination::Queue(name) => match known.get(name.as_str()) {
+                Some(Some(queue)) => routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing }),
+                Some(None) | None => routed.unknown.push(place),
+            },
+            Destination::Topic(topic) => {
+                for queue in topics.entry(topic.as_str()).or_default() {
+                    routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing });
+                }
+            }
+        }
+    }
+    Ok(routed)
+}
+
+/// The named queues, as far as they exist. Those that are known from before need no asking.
+async fn known_queues<'a>(
+    desk: &mut Desk<'_>,
+    sends: &[&'a Outgoing],
+) -> Result<HashMap<&'a str, Option<Arc<str>>>> {
+    let mut found: HashMap<&str, Option<Arc<str>>> = HashMap::new();
+    {
+        let cache = desk.shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        for outgoing in sends {
+            if let Destination::Queue(name) = &outgoing.to {
+                found.entry(name).or_insert_with(|| cache.get(name.as_str()).cloned());
+            }
+        }
+    }
+    let missing: Vec<&str> = found.iter().filter(|(_, queue)| queue.is_none()).map(|(name, _)| *name).collect();
+    let steps = Step::rows(&KNOWN, &missing, |_| {}, |args, name| {
+        args.text(name);
+        Ok(())
+    })?;
+    for step in steps {
+        for row in step.fetch(desk.connection, "look for queues in sqlite").await? {
+            let name: Arc<str> = sql::column::<&str>(&row, 0)?.into();
+            if !desk.notes.declared {
+                desk.shared.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&name));
+            }
+            if let Some(slot) = found.get_mut(&*name) {
+                *slot = Some(name);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn subscribers<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<HashMap<&'a str, Vec<Arc<str>>>> {
+    let mut topics: Vec<&str> = sends
+        .iter()
+        .filter_map(|outgoing| match &outgoing.to {
+            Destination::Topic(topic) => Some(topic.as_str()),
+            Destination::Queue(_) => None,
+        })
+        .collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let mut place = 0i64;
+    let steps = Step::rows(&SUBSCRIBED, &topics, |_| {}, |args, topic| {
+        args.int(place);
+        place += 1;
+        args.text(topic);
+        Ok(())
+    })?;
+    let mut found: HashMap<&str, Vec<Arc<str>>> = HashMap::new();
+    for step in steps {
+        for row in step.fetch(desk.connection, "look for subscribers in sqlite").await? {
+            if let Some(topic) = topics.get(sql::position(&row, 0)?) {
+                found.entry(topic).or_default().push(sql::column::<&str>(&row, 1)?.into());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The inserts of queue rows.
+pub(super) fn queue_steps(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
+    for row in rows {
+        desk.notes.queue(&row.queue);
+    }
+    Step::rows(&QUEUE, rows, |_| {}, |args, row| {
+        let headers = &row.outgoing.message.headers;
+        args.shared(&row.queue);
+        args.int(i64::from(shard_in_queue(headers)));
+        args.id(headers.message_id.0);
+        envelope(args, &row.outgoing.message)
+    })
+}
+
+/// Joined: where the sends of a batch go.
+pub(super) async fn resolve<'b>(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'b>) -> Result<Routed<'b>> {
+    if !batch.joined || plan.sends.is_empty() {
+        return Ok(Routed::default());
+    }
+    let sends: Vec<&'b Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
+    queues_of(desk, &sends).await
+}
+
+/// Writes the sends of a batch.
+pub(super) fn write(
+    desk: &mut Desk<'_>,
+    batch: &CommitBatch,
+    plan: &Plan<'_>,
+    routed: &Routed<'_>,
+    saving: &mut Saving,
+) -> Result<()> {
+    let sends: Vec<&Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
+    if !batch.joined {
+        saving.add(outbox_steps(&batch.owner, &sends)?, sends.len(), |rows| {
+            Expected::Outbox(i64::try_from(rows).unwrap_or(i64::MAX))
+        });
+        return Ok(());
+    }
+    saving.add(queue_steps(desk, &routed.rows)?, routed.rows.len(), Expected::Exactly);
+    let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
+    saving.add_any(bury_unroutable(desk, &batch.owner, &lost)?);
+    Ok(())
+}
+
+fn outbox_steps(owner: &Owner, sends: &[&Outgoing]) -> Result<Vec<Step>> {
+    Step::rows(&OUTBOX, sends, |_| {}, |args, outgoing| {
+        args.shared(&owner.endpoint);
+        args.id(owner.node.0);
+        args.int(i64::from(matches!(outgoing.to, Destination::Topic(_))));
+        args.text(outgoing.to.name());
+        args.maybe_text(outgoing.message.headers.order_key.as_deref());
+        envelope(args, &outgoing.message)
+    })
+}
+
+/// Sends to queues that do not exist.
+fn bury_unroutable(desk: &mut Desk<'_>, owner: &Owner, lost: &[&Outgoing]) -> Result<Vec<Step>> {
+    let reasons: Vec<String> =
+        lost.iter().map(|outgoing| format!("unroutable: there is no queue {}", outgoing.to.name())).collect();
+    let rows: Vec<(Outgoing, &str)> =
+        lost.iter().zip(&reasons).map(|(outgoing, reason)| ((*outgoing).clone(), reason.as_str())).collect();
+    bury_rows(desk, owner, &rows)
+}
+
+/// Sends that can never arrive are dead letters of their sender, without a handler.
+pub(crate) fn bury_rows(desk: &mut Desk<'_>, owner: &Owner, lost: &[(Outgoing, &str)]) -> Result<Vec<Step>> {
+    let nobody: Arc<str> = Arc::from("");
+    let details: Vec<[String; 1]> = lost.iter().map(|(outgoing, _)| [format!("to {:?}", outgoing.to)]).collect();
+    let dead: Vec<Dead<'_>> = lost
+        .iter()
+        .zip(&details)
+        .map(|((outgoing, reason), detail)| Dead {
+            handler: &nobody,
+            message: &outgoing.message,
+            attempts: 0,
+            reason,
+            detail,
+        })
+        .collect();
+    bury(desk, &owner.endpoint, &dead)
+}
+
+/// The outcome of each unit of a batch that applied.
+pub(super) async fn outcomes(
+    desk: &mut Desk<'_>,
+    batch: &CommitBatch,
+    live: &[usize],
+    plan: &Plan<'_>,
+    ids: &[OutboxId],
+) -> Result<Vec<Outcome>> {
+    if batch.joined || plan.sends.is_empty() {
+        return Ok(live.iter().map(|_| Outcome::Applied { outbox: Vec::new(), behind: false }).collect());
+    }
+    let late = behind(desk, batch, plan).await?;
+    let mut by_unit: BTreeMap<usize, Vec<OutboxId>> = BTreeMap::new();
+    for ((unit, _), id) in plan.sends.iter().zip(ids) {
+        by_unit.entry(*unit).or_default().push(*id);
+    }
+    let outcome = |unit: &usize| Outcome::Applied {
+        outbox: by_unit.remove(unit).unwrap_or_default(),
+        behind: late.contains(unit),
+    };
+    Ok(live.iter().map(outcome).collect())
+}
+
+/// The units with a send whose order key has an unsent row of another owner.
+async fn behind(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'_>) -> Result<HashSet<usize>> {
+    let keyed: Vec<(usize, &str)> = plan
+        .sends
+        .iter()
+        .filter_map(|(unit, outgoing)| outgoing.message.headers.order_key.as_deref().map(|key| (*unit, key)))
+        .collect();
+    let steps = Step::rows(&BEHIND, &keyed, |_| {}, |args, (unit, key)| {
+        args.int(i64::try_from(*unit).unwrap_or(i64::MAX));
+        args.shared(&batch.owner.endpoint);
+        args.id(batch.owner.node.0);
+        args.text(key);
+        Ok(())
+    })?;
+    let mut late = HashSet::new();
+    for step in steps {
+        for row in step.fetch(desk.connection, "look for unsent rows in sqlite").await? {
+            late.insert(sql::position(&row, 0)?);
+        }
+    }
+    Ok(late)
+}
+
+/// Records sends in a transaction that is open on `desk`'s connection.
+pub(crate) async fn enlist(desk: &mut Desk<'_>, owner: &Owner, joined: bool, sends: &[Outgoing]) -> Result<()> {
+    let sends: Vec<&Outgoing> = sends.iter().collect();
+    let steps = if joined {
+        let routed = queues_of(desk, &sends).await?;
+        let mut steps = queue_steps(desk, &routed.rows)?;
+        let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
+        steps.extend(bury_unroutable(desk, owner, &lost)?);
+        steps
+    } else {
+        outbox_steps(owner, &sends)?
+    };
+    sql::run_all(desk.connection, steps, "record sends in sqlite", |_, _| true).await?;
+    Ok(())
+}

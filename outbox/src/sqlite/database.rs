@@ -1,0 +1,9 @@
+use crate::Database;
+
+/// SQLite, for `ctx.transaction::<Sqlite>()`.
+pub struct Sqlite;
+
+impl Database for Sqlite {
+    type Connection = sqlx::SqliteConnection;
+    const NAME: &'static str = "sqlite";
+}

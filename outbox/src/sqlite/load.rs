@@ -1,0 +1,202 @@
+//! What the scheduler asks before it runs units.
+
+use super::{
+    apply::age_of,
+    open::Inner,
+    sql::{self, Rows, Step},
+};
+use sagabus_core::{
+    InstanceId, LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, Timestamp, sabotage,
+};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+pub(crate) static BY_KEY: Rows = Rows::new(
+    "select column1,s.instance,s.version,s.state,s.schema,s.origin,s.completed_at is not null from (values ",
+    "(?,?,?)",
+    ") w cross join saga s on s.kind=w.column2 and s.key=w.column3",
+);
+
+pub(crate) static BY_ALIAS: Rows = Rows::new(
+    "select column1,s.instance,s.version,s.state,s.schema,s.origin,s.completed_at is not null,s.key from (values ",
+    "(?,?,?,?)",
+    ") w cross join saga_alias a on a.kind=w.column2 and a.alias=w.column3 and a.value=w.column4 cross join saga s on \
+     s.kind=a.kind and s.key=a.key where s.instance=a.instance",
+);
+
+pub(crate) static PROBE: Rows = Rows::new(
+    "select column1 from (values ",
+    "(?,?,?,?,?)",
+    ") w where exists(select 1 from inbox i where i.day=column2 and i.endpoint=column3 and i.handler=column4 and \
+     i.message_id=column5) or exists(select 1 from inbox_misc m where m.endpoint=column3 and m.handler=column4 and \
+     m.message_id=column5)",
+);
+
+pub(crate) static TURN: Rows = Rows::new(
+    "select column1 from (values ",
+    "(?,?,?,?)",
+    ") w where exists(select 1 from retry r where r.endpoint=column2 and r.handler=column3 and r.order_key=column4 and \
+     r.order_key is not null) or exists(select 1 from parked p where p.endpoint=column2 and p.handler=column3 and \
+     p.order_key=column4 and p.order_key is not null)",
+);
+
+impl Inner {
+    pub(crate) async fn load(&self, request: LoadRequest) -> Result<LoadReply> {
+        // only ids of an unusual age depend on the time, and for those any clock will do: both places are looked at
+        let now = self.shared.runtime().now();
+        let horizon = self.shared.options.horizon;
+        self.load.run(&self.shared, async |connection| load(connection, &request, now, horizon).await).await
+    }
+}
+
+async fn load(
+    connection: &mut SqliteConnection,
+    request: &LoadRequest,
+    now: Timestamp,
+    horizon: Duration,
+) -> Result<LoadReply> {
+    Ok(LoadReply {
+        probes: probes(connection, request, now, horizon).await?,
+        sagas: sagas(connection, &request.sagas).await?,
+        turns: turns(connection, request).await?,
+    })
+}
+
+async fn probes(
+    connection: &mut SqliteConnection,
+    request: &LoadRequest,
+    now: Timestamp,
+    horizon: Duration,
+) -> Result<Vec<bool>> {
+    let mut known = vec![false; request.probes.len()];
+    if sabotage::active("skip-inbox-check") {
+        return Ok(known);
+    }
+    let mut place = 0i64;
+    let steps = Step::rows(&PROBE, &request.probes, |_| {}, |args, (handler, id): &(Arc<str>, MessageId)| {
+        args.int(place);
+        place += 1;
+        args.maybe_int(age_of(*id, now, horizon).day());
+        args.shared(&request.endpoint);
+        args.shared(handler);
+        args.id(id.0);
+        Ok(())
+    })?;
+    mark(connection, steps, &mut known).await?;
+    Ok(known)
+}
+
+async fn turns(connection: &mut SqliteConnection, request: &LoadRequest) -> Result<Vec<bool>> {
+    let mut blocked = vec![false; request.turns.len()];
+    let mut place = 0i64;
+    let steps = Step::rows(&TURN, &request.turns, |_| {}, |args, (handler, key)| {
+        args.int(place);
+        place += 1;
+        args.shared(&request.endpoint);
+        args.shared(handler);
+        args.text(key);
+        Ok(())
+    })?;
+    mark(connection, steps, &mut blocked).await?;
+    Ok(blocked)
+}
+
+async fn mark(connection: &mut SqliteConnection, steps: Vec<Step>, marks: &mut [bool]) -> Result<()> {
+    for step in steps {
+        for row in step.fetch(connection, "load from sqlite").await? {
+            if let Some(mark) = marks.get_mut(sql::position(&row, 0)?) {
+                *mark = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lookups of the same key share one reading.
+async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Result<Vec<Option<SagaRow>>> {
+    let mut keys: Vec<(&str, &str)> = Vec::new();
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut aliases: Vec<(usize, &Arc<str>, &str, &str)> = Vec::new();
+    for (place, lookup) in lookups.iter().enumerate() {
+        let key = match lookup {
+            SagaLookup::Key { kind, key } => (&**kind, key.as_str()),
+            SagaLookup::Instance(address) => (address.kind.as_str(), address.key.as_str()),
+            SagaLookup::Alias { kind, alias, value } => {
+                aliases.push((place, kind, alias, value));
+                continue;
+            }
+        };
+        places.entry(key).or_insert_with(|| {
+            keys.push(key);
+            keys.len() - 1
+        });
+    }
+    let mut place = 0i64;
+    let steps = Step::rows(&BY_KEY, &keys, |_| {}, |args, (kind, key)| {
+        args.int(place);
+        place += 1;
+        args.text(kind);
+        args.text(key);
+        Ok(())
+    })?;
+    let mut found: Vec<Option<SagaRow>> = vec![None; keys.len()];
+    for step in steps {
+        for row in step.fetch(connection, "load sagas from sqlite").await? {
+            let place = sql::position(&row, 0)?;
+            if let (Some(slot), Some((kind, key))) = (found.get_mut(place), keys.get(place)) {
+                *slot = Some(saga_row(&row, Arc::from(*kind), (*key).to_string())?);
+            }
+        }
+    }
+    let mut answers: Vec<Option<SagaRow>> = Vec::with_capacity(lookups.len());
+    for lookup in lookups {
+        let row = |kind: &str, key: &str| places.get(&(kind, key)).and_then(|place| found.get(*place)?.clone());
+        answers.push(match lookup {
+            SagaLookup::Key { kind, key } => row(kind, key).map(|row| SagaRow { kind: Arc::clone(kind), ..row }),
+            SagaLookup::Instance(address) => {
+                row(&address.kind, &address.key).filter(|row| row.instance == address.instance)
+            }
+            SagaLookup::Alias { .. } => None,
+        });
+    }
+    by_alias(connection, &aliases, &mut answers).await?;
+    Ok(answers)
+}
+
+async fn by_alias(
+    connection: &mut SqliteConnection,
+    aliases: &[(usize, &Arc<str>, &str, &str)],
+    answers: &mut [Option<SagaRow>],
+) -> Result<()> {
+    let steps = Step::rows(&BY_ALIAS, aliases, |_| {}, |args, (place, kind, alias, value)| {
+        args.int(i64::try_from(*place).unwrap_or(i64::MAX));
+        args.shared(kind);
+        args.text(alias);
+        args.text(value);
+        Ok(())
+    })?;
+    let kinds: HashMap<usize, &Arc<str>> = aliases.iter().map(|(place, kind, _, _)| (*place, *kind)).collect();
+    for step in steps {
+        for row in step.fetch(connection, "load sagas by alias from sqlite").await? {
+            let place = sql::position(&row, 0)?;
+            if let (Some(slot), Some(kind)) = (answers.get_mut(place), kinds.get(&place)) {
+                *slot = Some(saga_row(&row, Arc::clone(kind), sql::column(&row, 7)?)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Columns 1 to 6 of the statements above.
+pub(crate) fn saga_row(row: &SqliteRow, kind: Arc<str>, key: String) -> Result<SagaRow> {
+    Ok(SagaRow {
+        kind,
+        key,
+        instance: InstanceId(sql::uuid(row, 1)?),
+        version: sql::column(row, 2)?,
+        state: sql::bytes(row, 3)?,
+        schema: u32::try_from(sql::column::<i64>(row, 4)?).unwrap_or(0),
+        origin: sql::column::<Option<&[u8]>>(row, 5)?.map(bytes::Bytes::copy_from_slice),
+        completed: sql::column(row, 6)?,
+    })
+}

@@ -1,0 +1,87 @@
+//! Retention: in chunks, so that nobody who writes has to wait for long.
+
+use super::{open::Inner, sql::Step, tx::Tx};
+use sagabus_core::{Result, Timestamp};
+use std::time::Duration;
+
+/// Rows per transaction.
+const CHUNK: i64 = 2000;
+const DAY: i64 = 86_400_000_000;
+
+/// What goes, before which number, and how many at most.
+const STATEMENTS: &[(&str, Measure)] = &[
+    (
+        "delete from inbox where (day,endpoint,handler,message_id) in (select day,endpoint,handler,message_id from inbox \
+         where day<? limit ?)",
+        Measure::TwoHorizonsOldDay,
+    ),
+    (
+        "delete from queue_dedup where (day,queue,message_id) in (select day,queue,message_id from queue_dedup where \
+         day<? limit ?)",
+        Measure::TwoHorizonsOldDay,
+    ),
+    (
+        "delete from inbox_misc where (endpoint,handler,message_id) in (select endpoint,handler,message_id from \
+         inbox_misc where at<? limit ?)",
+        Measure::HorizonOld,
+    ),
+    (
+        "delete from queue_dedup_misc where (queue,message_id) in (select queue,message_id from queue_dedup_misc where \
+         at<? limit ?)",
+        Measure::HorizonOld,
+    ),
+    (
+        "delete from attempt where (endpoint,handler,message_id) in (select endpoint,handler,message_id from attempt \
+         where at<? limit ?)",
+        Measure::HorizonOld,
+    ),
+    (
+        "delete from saga where (kind,key) in (select kind,key from saga where expires_at is not null and expires_at<=? \
+         limit ?)",
+        Measure::Now,
+    ),
+];
+
+#[derive(Clone, Copy)]
+enum Measure {
+    /// The first day that is kept: a message is recognised for a horizon after it was handled, and may have been a
+    /// horizon old by then.
+    TwoHorizonsOldDay,
+    HorizonOld,
+    Now,
+}
+
+impl Measure {
+    fn limit(self, now: Timestamp, horizon: i64) -> i64 {
+        match self {
+            Measure::TwoHorizonsOldDay => now.0.saturating_sub(horizon.saturating_mul(2)).div_euclid(DAY),
+            Measure::HorizonOld => now.0.saturating_sub(horizon),
+            Measure::Now => now.0,
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn prune(&self, horizon: Duration) -> Result<u64> {
+        let horizon = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
+        let mut gone = 0;
+        for (statement, measure) in STATEMENTS {
+            loop {
+                let chunk = self.write(move |tx| Box::pin(chunk(tx, statement, *measure, horizon))).await?;
+                gone += chunk;
+                if chunk < CHUNK.unsigned_abs() {
+                    break;
+                }
+            }
+        }
+        Ok(gone)
+    }
+}
+
+async fn chunk(tx: &mut Tx, statement: &'static str, measure: Measure, horizon: i64) -> Result<u64> {
+    let step = Step::with(statement, |args| {
+        args.int(measure.limit(tx.now, horizon));
+        args.int(CHUNK);
+    });
+    Ok(step.run(&mut tx.connection, "prune sqlite").await?.changes)
+}

@@ -1,0 +1,322 @@
+//! Statements over any number of rows, in a few sizes, so that the driver's statement cache knows them again.
+//!
+//! A [`Rows`] statement is `before`, then n times `row` separated by commas, then `after`. It exists in power-of-two
+//! sizes; the rows that a size has too many stay unbound, which SQLite reads as NULL, and every statement is written so
+//! that a row of NULLs does nothing. Parameters that are the same for all rows come before the rows.
+//!
+//! This is the only module that asserts SQL text to be safe: the texts are made of `&'static str` alone, and everything
+//! that comes from outside is a bound parameter.
+
+use super::error::doing;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use sagabus_core::{Error, ErrorKind, Result, Timestamp};
+use sqlx::{
+    AssertSqlSafe, Either, Executor as _, Row as _, SqliteConnection,
+    sqlite::{SqliteArguments, SqliteRow},
+};
+use std::sync::{Arc, OnceLock};
+use uuid::Uuid;
+
+/// The largest size. 256 rows of the widest statement stay far below SQLite's 32766 parameters.
+pub(crate) const MOST: usize = 256;
+const SIZES: usize = MOST.trailing_zeros() as usize + 1;
+
+/// A statement over rows.
+pub(crate) struct Rows {
+    before: &'static str,
+    row: &'static str,
+    after: &'static str,
+    texts: [OnceLock<Arc<str>>; SIZES],
+}
+
+impl Rows {
+    /// See the module.
+    pub(crate) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
+        Self {
+            before,
+            row,
+            after,
+            texts: [const { OnceLock::new() }; SIZES],
+        }
+    }
+
+    /// The text for so many rows.
+    pub(crate) fn text(&self, rows: usize) -> Arc<str> {
+        let size = rows.clamp(1, MOST).next_power_of_two();
+        let slot = size.trailing_zeros() as usize;
+        let make = || {
+            let mut text = String::with_capacity(self.before.len() + size * (self.row.len() + 1) + self.after.len());
+            text.push_str(self.before);
+            for n in 0..size {
+                if n > 0 {
+                    text.push(',');
+                }
+                text.push_str(self.row);
+            }
+            text.push_str(self.after);
+            Arc::from(text)
+        };
+        match self.texts.get(slot) {
+            Some(cell) => Arc::clone(cell.get_or_init(make)),
+            None => make(),
+        }
+    }
+}
+
+enum Value {
+    Null,
+    Int(i64),
+    Text(String),
+    Shared(Arc<str>),
+    Blob(Vec<u8>),
+}
+
+/// Bound values.
+#[derive(Default)]
+pub(crate) struct Args(Vec<Value>);
+
+impl Args {
+    pub(crate) fn int(&mut self, value: i64) {
+        self.0.push(Value::Int(value));
+    }
+
+    pub(crate) fn time(&mut self, value: Timestamp) {
+        self.int(value.0);
+    }
+
+    pub(crate) fn maybe_int(&mut self, value: Option<i64>) {
+        self.0.push(value.map_or(Value::Null, Value::Int));
+    }
+
+    pub(crate) fn text(&mut self, value: &str) {
+        self.0.push(Value::Text(value.to_string()));
+    }
+
+    pub(crate) fn maybe_text(&mut self, value: Option<&str>) {
+        self.0.push(value.map_or(Value::Null, |text| Value::Text(text.to_string())));
+    }
+
+    /// Costs no copy.
+    pub(crate) fn shared(&mut self, value: &Arc<str>) {
+        self.0.push(Value::Shared(Arc::clone(value)));
+    }
+
+    pub(crate) fn blob(&mut self, value: &[u8]) {
+        self.0.push(Value::Blob(value.to_vec()));
+    }
+
+    pub(crate) fn maybe_blob(&mut self, value: Option<&[u8]>) {
+        self.0.push(value.map_or(Value::Null, |bytes| Value::Blob(bytes.to_vec())));
+    }
+
+    pub(crate) fn id(&mut self, value: Uuid) {
+        self.blob(value.as_bytes());
+    }
+
+    /// Headers as they are stored: JSON text, readable for whoever looks with sqlite3.
+    pub(crate) fn headers(&mut self, value: &sagabus_core::Headers) -> Result<()> {
+        let text = String::from_utf8(value.to_json()?);
+        // serde_json writes UTF-8 only
+        self.0.push(Value::Text(text.unwrap_or_default()));
+        Ok(())
+    }
+
+    /// Unbound parameters at the end, up to `count`, as NULL: where another statement's parameters follow.
+    fn pad(&mut self, count: usize) {
+        while self.0.len() < count {
+            self.0.push(Value::Null);
+        }
+    }
+
+    fn bind(self) -> Result<SqliteArguments> {
+        use sqlx::Arguments as _;
+        let mut bound = SqliteArguments::default();
+        bound.reserve(self.0.len(), 0);
+        for value in self.0 {
+            let added = match value {
+                Value::Null => bound.add(None::<i64>),
+                Value::Int(value) => bound.add(value),
+                Value::Text(value) => bound.add(value),
+                Value::Shared(value) => bound.add(value),
+                Value::Blob(value) => bound.add(value),
+            };
+            added.map_err(|e| Error::with_source(ErrorKind::Invalid, "bind a value for sqlite", e))?;
+        }
+        Ok(bound)
+    }
+}
+
+/// What a statement did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) changes: u64,
+    pub(crate) last_id: i64,
+}
+
+/// One statement, ready to run.
+pub(crate) struct Step {
+    text: Arc<str>,
+    args: Args,
+}
+
+impl Step {
+    /// A statement without rows.
+    pub(crate) fn new(text: &'static str) -> Self {
+        Self {
+            text: Arc::from(text),
+            args: Args::default(),
+        }
+    }
+
+    /// With values.
+    pub(crate) fn with(text: &'static str, bind: impl FnOnce(&mut Args)) -> Self {
+        let mut step = Self::new(text);
+        bind(&mut step.args);
+        step
+    }
+
+    /// A statement over rows; more than [`MOST`] of them become several steps.
+    pub(crate) fn rows<T>(
+        statement: &Rows,
+        rows: &[T],
+        head: impl Fn(&mut Args),
+        mut each: impl FnMut(&mut Args, &T) -> Result<()>,
+    ) -> Result<Vec<Self>> {
+        let mut steps = Vec::with_capacity(rows.len().div_ceil(MOST));
+        for chunk in rows.chunks(MOST) {
+            let mut args = Args::default();
+            head(&mut args);
+            for row in chunk {
+                each(&mut args, row)?;
+            }
+            steps.push(Self {
+                text: statement.text(chunk.len()),
+                args,
+            });
+        }
+        Ok(steps)
+    }
+
+    fn query(self) -> Result<sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>> {
+        Ok(sqlx::query_with(AssertSqlSafe(self.text), self.args.bind()?))
+    }
+
+    /// Runs it for its effect.
+    pub(crate) async fn run(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Done> {
+        let result = self.query()?.execute(connection).await.map_err(doing(what))?;
+        Ok(Done {
+            changes: result.rows_affected(),
+            last_id: result.last_insert_rowid(),
+        })
+    }
+
+    /// Runs it for its rows.
+    pub(crate) async fn fetch(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Vec<SqliteRow>> {
+        self.query()?.fetch_all(connection).await.map_err(doing(what))
+    }
+}
+
+/// Runs several steps for their effects, in as few trips to the driver's thread as pays: short ones together in one
+/// text, long ones (whose joined text would be dear to hash at each use) one by one. `proceed` sees each result as soon
+/// as it is there; when it says no, what is left is skipped if it has not run yet, and the answer is false.
+pub(crate) async fn run_all(
+    connection: &mut SqliteConnection,
+    steps: Vec<Step>,
+    what: &'static str,
+    mut proceed: impl FnMut(usize, Done) -> bool,
+) -> Result<bool> {
+    const JOINED: usize = 6 << 10;
+    let total: usize = steps.iter().map(|step| step.text.len() + 1).sum();
+    if steps.len() > 1 && total <= JOINED {
+        let mut well = true;
+        for (n, done) in joined(connection, steps, total, what).await?.into_iter().enumerate() {
+            well = well && proceed(n, done);
+        }
+        return Ok(well);
+    }
+    for (n, step) in steps.into_iter().enumerate() {
+        let done = step.run(connection, what).await?;
+        if !proceed(n, done) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn joined(
+    connection: &mut SqliteConnection,
+    steps: Vec<Step>,
+    total: usize,
+    what: &'static str,
+) -> Result<Vec<Done>> {
+    let mut text = String::with_capacity(total);
+    let mut all = Args::default();
+    let count = steps.len();
+    for mut step in steps {
+        text.push_str(&step.text);
+        text.push(';');
+        step.args.pad(step.text.bytes().filter(|b| *b == b'?').count());
+        all.0.append(&mut step.args.0);
+    }
+    let step = Step {
+        text: Arc::from(text),
+        args: all,
+    };
+    let query = step.query()?;
+    let mut results = Vec::with_capacity(count);
+    let mut stream = connection.fetch_many(query);
+    while let Some(item) = stream.try_next().await.map_err(doing(what))? {
+        if let Either::Left(result) = item {
+            results.push(Done {
+                changes: result.rows_affected(),
+                last_id: result.last_insert_rowid(),
+            });
+        }
+    }
+    Ok(results)
+}
+
+/// Runs statements without values, separated by semicolons, and gives the rows of all of them.
+pub(crate) async fn script(
+    connection: &mut SqliteConnection,
+    text: &'static str,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    // bound, though to nothing: so that the driver keeps it prepared
+    let query = sqlx::query_with::<sqlx::Sqlite, _>(text, SqliteArguments::default());
+    let mut rows = Vec::new();
+    let mut stream = connection.fetch_many(query);
+    while let Some(item) = stream.try_next().await? {
+        if let Either::Right(row) = item {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// A column of a row. The types are ours (strict tables), so they are not checked a second time.
+pub(crate) fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T> {
+    row.try_get_unchecked(index).map_err(doing("read a column from sqlite"))
+}
+
+/// A column as shared bytes.
+pub(crate) fn bytes(row: &SqliteRow, index: usize) -> Result<Bytes> {
+    column::<&[u8]>(row, index).map(Bytes::copy_from_slice)
+}
+
+/// A column as an id.
+pub(crate) fn uuid(row: &SqliteRow, index: usize) -> Result<Uuid> {
+    let bytes = column::<&[u8]>(row, index)?;
+    Uuid::from_slice(bytes).map_err(|e| Error::with_source(ErrorKind::Backend, "read an id from sqlite", e))
+}
+
+/// A column as a position in a request's list.
+pub(crate) fn position(row: &SqliteRow, index: usize) -> Result<usize> {
+    Ok(usize::try_from(column::<i64>(row, index)?).unwrap_or(usize::MAX))
+}
+
+/// Runs a migration: many statements, once.
+pub(crate) async fn migration(connection: &mut SqliteConnection, text: &'static str) -> Result<()> {
+    sqlx::raw_sql(text).execute(connection).await.map_err(doing("migrate the schema of sqlite"))?;
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! The one task per process that writes: it takes whatever jobs are waiting, runs them in one transaction, commits,
+//! and answers all of them. It never waits for company.
+//!
+//! At first the jobs run without savepoints, which cost a copy of every page that is touched. When one of them does not
+//! go through as it is (a stale unit, an error), everything is rolled back and run again with a savepoint each, so that
+//! a failure stays its own.
+
+use super::{
+    bells::Place,
+    error::{commit_failed, doing, is_busy},
+    op::{AnyOp, Flow},
+    open::Shared,
+    own::OwnTransaction,
+    sql,
+    tx::Tx,
+};
+use sagabus_core::{Error, ErrorKind, Result, Timestamp, crash, sabotage};
+use sqlx::{Connection as _, SqliteConnection};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// What the writer is asked for.
+pub(crate) enum Job {
+    /// Run this in a transaction.
+    Op(Box<dyn AnyOp>),
+    /// Lend the connection to a handler's own SQL.
+    Own(oneshot::Sender<Result<OwnTransaction>>),
+    /// Finish and close.
+    Close(oneshot::Sender<()>),
+}
+
+/// Rows, about, after which a transaction takes no more jobs.
+const HEAVY: usize = 600;
+/// How often another process's commits are looked for while somebody waits.
+const LOOK: Duration = Duration::from_millis(7);
+/// How long the pause after a commit is while other processes use the file, so that they get their turn.
+const TURN: Duration = Duration::from_millis(1);
+/// For how long a foreign commit counts as use.
+const USED: Duration = Duration::from_secs(2);
+
+const BEGIN: &str = "begin immediate;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
+const COMMIT: &str = "commit;pragma data_version";
+
+/// See the module.
+pub(crate) struct Writer {
+    pub(super) jobs: mpsc::Receiver<Job>,
+    /// Taken from the channel, but not for the transaction that was under way.
+    pub(super) held: Option<Job>,
+    pub(super) connection: Option<SqliteConnection>,
+    pub(super) shared: Arc<Shared>,
+    /// `pragma data_version`: changes when others commit.
+    version: i64,
+    /// How many own transactions may share a commit; falls to one while handlers hold theirs for long.
+    pub(super) share: usize,
+}
+
+/// Why a transaction did not come about.
+pub(super) enum Failure {
+    /// Run it again with savepoints.
+    Again,
+    /// None of it was done, or nobody knows.
+    Failed(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+/// The writer task.
+pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection, shared: Arc<Shared>) {
+    let mut writer = Writer { jobs, held: None, connection: Some(connection), shared, version: 0, share: 1 };
+    while let Some(job) = writer.next().await {
+        match job {
+            Job::Op(op) => {
+                let mut ops = vec![op];
+                writer.gather(&mut ops);
+                writer.group(ops).await;
+            }
+            Job::Own(reply) => writer.own(reply).await,
+            Job::Close(done) => {
+                writer.jobs.close();
+                if let Some(connection) = writer.connection.take() {
+                    // the log stays behind if this fails, and the next one to open the file reads it
+                    let _ = connection.close().await;
+                }
+                writer.refuse();
+                // whoever asked may have gone
+                let _ = done.send(());
+                return;
+            }
+        }
+        if writer.shared.is_contended() {
+            writer.shared.runtime().sleep(TURN).await;
+        }
+    }
+}
+
+impl Writer {
+    /// The next job; while somebody waits for rows and there is none, looks for what other processes commit.
+    async fn next(&mut self) -> Option<Job> {
+        if let Some(job) = self.held.take() {
+            return Some(job);
+        }
+        loop {
+            if !self.shared.bells.is_awaited() {
+                tokio::select! {
+                    biased;
+                    job = self.jobs.recv() => return job,
+                    () = self.shared.bells.watch.notified() => {}
+                }
+            }
+            match self.shared.runtime().timeout(LOOK, self.jobs.recv()).await {
+                Some(job) => return job,
+                None => self.look().await,
+            }
+        }
+    }
+
+    /// What came in after the close.
+    fn refuse(&mut self) {
+        let closed = || Error::closed(format!("the store {} is closed", self.shared.path.display()));
+        while let Ok(job) = self.jobs.try_recv() {
+            match job {
+                Job::Op(op) => op.answer(Err(closed())),
+                // whoever asked may have gone
+                Job::Own(reply) => drop(reply.send(Err(closed()))),
+                Job::Close(done) => drop(done.send(())),
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let Ok(mut connection) = self.connection().await else { return };
+        if let Ok(rows) = sql::script(&mut connection, "pragma data_version").await {
+            self.connection = Some(connection);
+            self.note_version(&rows);
+        }
+    }
+
+    pub(super) fn note_version(&mut self, rows: &[sqlx::sqlite::SqliteRow]) {
+        let Some(version) = rows.last().and_then(|row| sql::column::<i64>(row, 0).ok()) else { return };
+        if version != self.version && std::mem::replace(&mut self.version, version) != 0 {
+            self.shared.contended_for(USED);
+            self.shared.bells.ring_all(|_| true);
+        }
+    }
+
+    fn gather(&mut self, ops: &mut Vec<Box<dyn AnyOp>>) {
+        let mut weight: usize = ops.iter().map(|op| op.weight()).sum();
+        while weight < HEAVY {
+            match self.jobs.try_recv() {
+                Ok(Job::Op(op)) => {
+                    weight += op.weight();
+                    ops.push(op);
+                }
+                Ok(other) => {
+                    self.held = Some(other);
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn group(&mut self, mut ops: Vec<Box<dyn AnyOp>>) {
+        let mut result = self.attempt(&mut ops, false).await;
+        if matches!(result, Err(Failure::Again)) {
+            result = self.attempt(&mut ops, true).await;
+        }
+        let result = result.map_err(|failure| match failure {
+            Failure::Failed(error) => error,
+            Failure::Again => Error::new(ErrorKind::Backend, "a careful transaction asked to be run again"),
+        });
+        for op in ops {
+            op.answer(result.clone());
+        }
+    }
+
+    async fn attempt(&mut self, ops: &mut [Box<dyn AnyOp>], careful: bool) -> Result<(), Failure> {
+        let mut tx = self.begin(careful).await?;
+        let single = ops.len() == 1;
+        for op in ops.iter_mut() {
+            match run_one(op, &mut tx, careful).await? {
+                Flow::Done => {}
+                Flow::Failed if careful => {}
+                Flow::Failed if single => {
+                    self.rollback(tx).await;
+                    // the operation keeps its error, which is its answer
+                    return Ok(());
+                }
+                Flow::Failed | Flow::Again => {
+                    self.rollback(tx).await;
+                    return Err(Failure::Again);
+                }
+            }
+        }
+        self.commit(tx).await.map_err(Failure::Failed)
+    }
+
+    /// The connection, opened again if the last one was lost.
+    pub(super) async fn connection(&mut self) -> Result<SqliteConnection> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => {
+                self.version = 0;
+                self.shared.connect_writer().await
+            }
+        }
+    }
+
+    /// Waits for the write lock.
+    async fn begin(&mut self, careful: bool) -> Result<Tx> {
+        let mut connection = self.connection().await?;
+        let mut patience = Patience::new(&self.shared);
+        loop {
+            match sql::script(&mut connection, BEGIN).await {
+                Ok(rows) => {
+                    let now = rows.last().map_or(Ok(0), |row| sql::column::<i64>(row, 0))?;
+                    return Ok(Tx::new(connection, Arc::clone(&self.shared), Timestamp(now), careful));
+                }
+                Err(error) if is_busy(&error) => {
+                    if let Err(gone) = patience.wait(error).await {
+                        self.connection = Some(connection);
+                        return Err(gone);
+                    }
+                }
+                Err(error) => return Err(doing("begin a transaction in sqlite")(error)),
+            }
+        }
+    }
+
+    pub(super) async fn rollback(&mut self, mut tx: Tx) {
+        // if even this fails, the connection is dropped, which rolls back
+        if sql::script(&mut tx.connection, "rollback").await.is_ok() {
+            self.connection = Some(tx.connection);
+        }
+    }
+
+    async fn commit(&mut self, mut tx: Tx) -> Result<()> {
+        if tx.notes.units {
+            crash::reach("commit-applied");
+        }
+        let mut patience = Patience::new(&self.shared);
+        loop {
+            match sql::script(&mut tx.connection, COMMIT).await {
+                Ok(rows) => {
+                    self.committed(tx);
+                    self.note_version(&rows);
+                    return Ok(());
+                }
+                Err(error) if is_busy(&error) => {
+                    if let Err(gone) = patience.wait(error).await {
+                        self.rollback(tx).await;
+                        return Err(gone);
+                    }
+                }
+                Err(error) => return self.commit_lost(error),
+            }
+        }
+    }
+
+    /// COMMIT failed: the connection is given up, and nobody knows.
+    pub(super) fn commit_lost(&mut self, error: sqlx::Error) -> Result<()> {
+        tracing::error!(error = &error as &dyn std::error::Error, path = %self.shared.path.display(), "commit failed");
+        if sabotage::active("commit-error-is-success") {
+            return Ok(());
+        }
+        Err(commit_failed(error))
+    }
+
+    /// After COMMIT: the connection comes back, and whoever waits is told.
+    pub(super) fn committed(&mut self, tx: Tx) {
+        if tx.notes.units {
+            crash::reach("commit-returned");
+        }
+        if tx.notes.sent {
+            crash::reach("outbox-deleted");
+        }
+        let bells = &self.shared.bells;
+        if tx.notes.any_queue {
+            bells.ring_all(|place| matches!(place, Place::Queue(_)));
+        }
+        for place in &tx.notes.places {
+            bells.ring(place);
+        }
+        self.connection = Some(tx.connection);
+    }
+}
+
+/// Runs one operation, behind a savepoint if others must not suffer from it.
+pub(super) async fn run_one(op: &mut Box<dyn AnyOp>, tx: &mut Tx, careful: bool) -> Result<Flow> {
+    if !careful {
+        return Ok(op.run(tx).await);
+    }
+    sql::script(&mut tx.connection, "savepoint s").await.map_err(doing("set a savepoint in sqlite"))?;
+    let flow = op.run(tx).await;
+    let end = match flow {
+        Flow::Done => "release s",
+        Flow::Failed | Flow::Again => "rollback to s;release s",
+    };
+    sql::script(&mut tx.connection, end).await.map_err(doing("end a savepoint in sqlite"))?;
+    Ok(flow)
+}
+
+/// How long to wait for somebody else's lock: short and random at first, so that nobody is always late.
+pub(super) struct Patience<'a> {
+    shared: &'a Shared,
+    start: Duration,
+    pause: Duration,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self { shared, start: shared.runtime().elapsed(), pause: Duration::from_micros(500) }
+    }
+
+    pub(super) async fn wait(&mut self, error: sqlx::Error) -> Result<()> {
+        let runtime = self.shared.runtime();
+        let waited = runtime.elapsed() - self.start;
+        if waited >= self.shared.options.busy_limit {
+            let text = format!("another process has held the write lock of {} for {waited:?}", self.shared.path.display());
+            return Err(Error::with_source(ErrorKind::Transient, text, error));
+        }
+        runtime.sleep(runtime.jitter(self.pause)).await;
+        self.pause = (self.pause * 2).min(Duration::from_millis(8));
+        Ok(())
+    }
+}
