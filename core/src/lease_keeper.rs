@@ -170,6 +170,7 @@ impl Shared {
         let mut pause = self.period();
         loop {
             tokio::select! {
+                biased;
                 () = self.wake.notified() => {}
                 () = self.options.runtime.sleep(pause) => {}
             }
@@ -183,6 +184,7 @@ impl Shared {
             tokio::pin!(heartbeat);
             // never cancelled: a driver may not survive it, and the answer is wanted anyhow
             let result = tokio::select! {
+                biased;
                 result = &mut heartbeat => result,
                 () = self.until_deadline() => {
                     self.lapse(&mut state, &sender);

@@ -72,6 +72,7 @@ impl Receiver for MemoryReceiver {
                 Some(until) => {
                     let pause = until.saturating_sub(runtime.elapsed());
                     tokio::select! {
+                        biased;
                         () = notified => {}
                         // a timer's granularity is a millisecond: without it this would spin through the last one
                         () = runtime.sleep(pause.max(Duration::from_millis(1))) => {}

@@ -121,6 +121,7 @@ impl Pump {
         let pause = Duration::from_millis(20 << self.failures);
         let pause = pause + runtime.jitter(pause / 4);
         tokio::select! {
+            biased;
             () = runtime.sleep(pause) => {}
             _ = self.view.changed() => {}
             () = self.shared.closing.notified() => {}
@@ -141,6 +142,7 @@ impl Pump {
             }
         };
         let hinted = tokio::select! {
+            biased;
             () = hint => true,
             () = self.shared.demand.notified() => false,
             changed = self.view.changed() => {
