@@ -12,3 +12,7 @@ mod own_sql;
 pub mod sqlite;
 
 pub use own_sql::{Database, OwnSql};
+
+/// The SQL crate whose connections [`OwnSql`] gives. The one foreign crate in the public API.
+#[cfg(feature = "sqlite")]
+pub use sqlx;

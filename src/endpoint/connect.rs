@@ -122,8 +122,7 @@ pub(crate) fn queues_of(store: &Arc<dyn Store>) -> Result<Arc<dyn Transport>> {
 #[cfg(feature = "sqlite")]
 async fn open_sqlite(url: &str, runtime: &Runtime) -> Result<Arc<dyn Store>> {
     use sagabus_outbox::sqlite::{SqliteOptions, SqliteStore};
-    let options = SqliteOptions { runtime: runtime.clone(), ..SqliteOptions::default() };
-    Ok(SqliteStore::open(url, options).await?)
+    Ok(SqliteStore::open(url, SqliteOptions::new(runtime.clone())).await?)
 }
 
 #[cfg(not(feature = "sqlite"))]
