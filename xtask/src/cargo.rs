@@ -8,9 +8,7 @@ use crate::paths;
 /// `cargo` in the workspace's root, on the toolchain that runs us.
 pub fn command() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(paths::root())
-        .env("CARGO_TARGET_DIR", paths::target());
+    command.current_dir(paths::root()).env("CARGO_TARGET_DIR", paths::target());
     forget_outer_package(&mut command);
     command
 }

@@ -25,11 +25,7 @@ pub struct Entry {
 impl Entry {
     /// The row for `C`.
     pub const fn of<C: Check>() -> Self {
-        Self {
-            name: C::NAME,
-            augment: C::augment_args,
-            run: |matches| C::from_arg_matches(matches)?.run(),
-        }
+        Self { name: C::NAME, augment: C::augment_args, run: |matches| C::from_arg_matches(matches)?.run() }
     }
 
     /// The word on the command line.

@@ -15,24 +15,12 @@ use crate::{cargo, paths};
 /// the two builds throw out each other's work.
 pub fn build(name: &str, features: &[&str]) -> Result<PathBuf> {
     let mut command = cargo::command();
-    command.args([
-        "build",
-        "--example",
-        name,
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+    command.args(["build", "--example", name, "--message-format", "json-render-diagnostics"]);
     if !features.is_empty() {
         command.args(["--features", &features.join(",")]);
     }
-    command
-        .arg("--target-dir")
-        .arg(paths::target().join("chaos"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("start cargo for the example {name}"))?;
+    command.arg("--target-dir").arg(paths::target().join("chaos")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start cargo for the example {name}"))?;
     let mut messages = String::new();
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_string(&mut messages).context("read cargo's messages")?;

@@ -51,12 +51,7 @@ impl FreshClone {
         let mut timer = Timer::start(Self::NAME);
         let (clone, home) = (place.join("clone"), place.join("cargo-home"));
         fs::create_dir(&home).context("create an empty cargo home")?;
-        site::output(
-            Command::new("git")
-                .args(["clone", "--quiet", "--no-local"])
-                .arg(paths::root())
-                .arg(&clone),
-        )?;
+        site::output(Command::new("git").args(["clone", "--quiet", "--no-local"]).arg(paths::root()).arg(&clone))?;
         let commit = site::output(Command::new("git").current_dir(&clone).args(["rev-parse", "HEAD"]))?;
         println!("cloned {} into {}", commit.trim(), clone.display());
         warn_about_uncommitted()?;
@@ -83,10 +78,7 @@ impl FreshClone {
             ok += u32::from(output.status.success());
         }
         let left = site::output(Command::new("git").current_dir(&clone).args(["status", "--porcelain"]))?;
-        timer
-            .count("commands_run", run)
-            .count("commands_ok", ok)
-            .count("files_left", left.lines().count());
+        timer.count("commands_run", run).count("commands_ok", ok).count("files_left", left.lines().count());
         print!("{left}");
         for missing in COMMANDS.iter().filter(|command| !told.contains(command)) {
             println!("README.md does not tell: {missing}");
@@ -104,9 +96,7 @@ struct Output {
 /// Runs it as a newcomer's shell would: nothing of the cargo around us, and nothing that a cargo home could know.
 fn execute(command: &str, clone: &Path, home: &Path, place: &Path) -> Result<Output> {
     let mut words = command.split_whitespace();
-    let Some(program) = words.next() else {
-        bail!("an empty command")
-    };
+    let Some(program) = words.next() else { bail!("an empty command") };
     let log = place.join(format!("{}.out", words.clone().collect::<Vec<_>>().join("-")));
     let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
     let mut process = Command::new(program);
@@ -120,10 +110,7 @@ fn execute(command: &str, clone: &Path, home: &Path, place: &Path) -> Result<Out
     }
     // Rustup finds its toolchains beside the cargo home unless told, and would see an empty machine. The outer rustup puts
     // its toolchain first on the path, where it would overrule the clone's own choice.
-    process
-        .env("CARGO_HOME", home)
-        .env("RUSTUP_HOME", rustup_home()?)
-        .env("PATH", path_without_toolchains()?);
+    process.env("CARGO_HOME", home).env("RUSTUP_HOME", rustup_home()?).env("PATH", path_without_toolchains()?);
     let status = process.status().with_context(|| format!("run {command}"))?;
     let stdout = fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?;
     print!("{stdout}");
@@ -152,13 +139,7 @@ fn commands_in(readme: &str) -> Vec<&'static str> {
         if line.trim_start().starts_with("```") {
             in_block = !in_block;
         } else if in_block {
-            let line = line
-                .trim()
-                .trim_start_matches("$ ")
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .trim();
+            let line = line.trim().trim_start_matches("$ ").split('#').next().unwrap_or_default().trim();
             told.extend(COMMANDS.iter().filter(|command| **command == line));
         }
     }
@@ -173,16 +154,9 @@ fn tests_passed(stdout: &str) -> Option<u64> {
 }
 
 fn warn_about_uncommitted() -> Result<()> {
-    let changes = site::output(
-        Command::new("git")
-            .current_dir(paths::root())
-            .args(["status", "--porcelain"]),
-    )?;
+    let changes = site::output(Command::new("git").current_dir(paths::root()).args(["status", "--porcelain"]))?;
     if !changes.is_empty() {
-        println!(
-            "note: {} uncommitted changes here are not in the clone",
-            changes.lines().count()
-        );
+        println!("note: {} uncommitted changes here are not in the clone", changes.lines().count());
     }
     Ok(())
 }
@@ -201,10 +175,7 @@ mod tests {
 
     #[test]
     fn the_number_of_tests_comes_from_the_last_line() {
-        assert_eq!(
-            tests_passed("noise\n{\"check\":\"test\",\"counts\":{\"passed\":12}}\n"),
-            Some(12)
-        );
+        assert_eq!(tests_passed("noise\n{\"check\":\"test\",\"counts\":{\"passed\":12}}\n"), Some(12));
         assert_eq!(tests_passed("noise\n"), None);
     }
 }

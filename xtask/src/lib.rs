@@ -41,9 +41,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         app = app.subcommand(entry.command());
     }
     let matches = app.get_matches_from(args);
-    let Some((name, matches)) = matches.subcommand() else {
-        unreachable!("clap requires a subcommand")
-    };
+    let Some((name, matches)) = matches.subcommand() else { unreachable!("clap requires a subcommand") };
     let Some(entry) = checks::ALL.iter().find(|entry| entry.name() == name) else {
         unreachable!("clap accepts the table's names only")
     };

@@ -48,27 +48,15 @@ impl Summary {
 
     /// How many tests with this word in their path (module, file or name) passed and failed.
     pub fn with_word(&self, word: &str) -> (u64, u64) {
-        let mine = |name: &str| {
-            name.split(|c: char| !c.is_ascii_alphanumeric())
-                .any(|part| part == word)
-        };
-        let count = |wanted| {
-            self.tests
-                .iter()
-                .filter(|(name, passed)| *passed == wanted && mine(name))
-                .count() as u64
-        };
+        let mine = |name: &str| name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == word);
+        let count = |wanted| self.tests.iter().filter(|(name, passed)| *passed == wanted && mine(name)).count() as u64;
         (count(true), count(false))
     }
 }
 
 /// Runs `command`, passing its output on line by line.
 pub fn run(command: &mut Command) -> Result<(ExitStatus, Summary)> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start cargo test")?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo test")?;
     let mut summary = Summary::default();
     if let Some(stdout) = child.stdout.take() {
         let mut ours = std::io::stdout().lock();
@@ -83,16 +71,8 @@ pub fn run(command: &mut Command) -> Result<(ExitStatus, Summary)> {
 }
 
 fn number_before(text: &str, word: &str) -> u64 {
-    let before = text
-        .split(word)
-        .next()
-        .filter(|before| before.len() < text.len())
-        .unwrap_or_default();
-    before
-        .rsplit(' ')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
+    let before = text.split(word).next().filter(|before| before.len() < text.len()).unwrap_or_default();
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -120,10 +100,7 @@ test outbox/src/sqlite/mod.rs - sqlite::open (line 3) ... ok
 
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.20s",
         );
-        assert_eq!(
-            (summary.programs, summary.passed, summary.failed, summary.ignored),
-            (2, 2, 1, 1)
-        );
+        assert_eq!((summary.programs, summary.passed, summary.failed, summary.ignored), (2, 2, 1, 1));
         assert_eq!(summary.with_word("sqlite"), (2, 0));
         assert_eq!(summary.with_word("memory"), (0, 1));
         assert_eq!(summary.with_word("sql"), (0, 0), "a part of a word is not the word");

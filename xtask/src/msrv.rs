@@ -38,32 +38,17 @@ impl Check for Msrv {
         let text =
             site::output(cargo::command().args(["metadata", "--format-version=1", "--all-features", "--locked"]))?;
         let metadata: Metadata = serde_json::from_str(&text).context("read cargo's metadata")?;
-        let ours = metadata
-            .packages
-            .iter()
-            .find(|package| package.source.is_none() && package.name == "sagabus");
-        let ours = ours
-            .and_then(|package| package.rust_version.as_deref())
-            .context("find sagabus's rust-version")?;
+        let ours = metadata.packages.iter().find(|package| package.source.is_none() && package.name == "sagabus");
+        let ours = ours.and_then(|package| package.rust_version.as_deref()).context("find sagabus's rust-version")?;
 
-        let theirs: Vec<_> = metadata
-            .packages
-            .iter()
-            .filter(|package| package.source.is_some())
-            .collect();
+        let theirs: Vec<_> = metadata.packages.iter().filter(|package| package.source.is_some()).collect();
         let above: Vec<_> = theirs.iter().filter(|package| floor(package) > version(ours)).collect();
         for package in &above {
-            println!(
-                "{} {} asks for rust {:?}",
-                package.name, package.version, package.rust_version
-            );
+            println!("{} {} asks for rust {:?}", package.name, package.version, package.rust_version);
         }
         print_floor(&theirs, ours);
         let compiled = compile(ours)?;
-        timer
-            .count("packages", theirs.len())
-            .count("above", above.len())
-            .count("compiled", compiled == Some(true));
+        timer.count("packages", theirs.len()).count("above", above.len()).count("compiled", compiled == Some(true));
         let good = above.is_empty() && compiled != Some(false);
         Ok(timer.finish(if good { Outcome::Pass } else { Outcome::Fail }))
     }
@@ -73,10 +58,7 @@ impl Check for Msrv {
 fn print_floor(theirs: &[&Package], ours: &str) {
     let mut by_version: BTreeMap<(u32, u32), Vec<String>> = BTreeMap::new();
     for package in theirs {
-        by_version
-            .entry(floor(package))
-            .or_default()
-            .push(format!("{} {}", package.name, package.version));
+        by_version.entry(floor(package)).or_default().push(format!("{} {}", package.name, package.version));
     }
     match by_version.last_key_value() {
         Some((highest, names)) => {
@@ -105,21 +87,15 @@ fn compile(ours: &str) -> Result<Option<bool>> {
     };
     let mut check = Command::new("cargo");
     cargo::forget_outer_package(&mut check);
-    check
-        .current_dir(crate::paths::root())
-        .env_remove("CARGO")
-        .env("RUSTUP_TOOLCHAIN", toolchain);
-    check
-        .args(["check", "--workspace", "--locked", "--target-dir"])
-        .arg(crate::paths::target().join("msrv"));
+    check.current_dir(crate::paths::root()).env_remove("CARGO").env("RUSTUP_TOOLCHAIN", toolchain);
+    check.args(["check", "--workspace", "--locked", "--target-dir"]).arg(crate::paths::target().join("msrv"));
     let status = check.status().context("run cargo check with the oldest toolchain")?;
     println!("compiled with {toolchain}: {status}");
     Ok(Some(status.success()))
 }
 
 fn is_toolchain(name: &str, version: &str) -> bool {
-    name.strip_prefix(version)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+    name.strip_prefix(version).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
 }
 
 fn floor(package: &Package) -> (u32, u32) {

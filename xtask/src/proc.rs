@@ -38,22 +38,12 @@ impl Proc {
         let name = name.into();
         fs::create_dir_all(logs).with_context(|| format!("create {}", logs.display()))?;
         let (stdout, stderr) = (logs.join(format!("{name}.out")), logs.join(format!("{name}.err")));
-        command
-            .stdin(Stdio::null())
-            .stdout(append(&stdout)?)
-            .stderr(append(&stderr)?)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(append(&stdout)?).stderr(append(&stderr)?).process_group(0);
         // The lock is held over the start: a signal that comes between would miss this child.
         let mut alive = alive();
         let child = command.spawn().with_context(|| format!("start {name}"))?;
         alive.insert(child.id() as i32);
-        Ok(Self {
-            name,
-            child,
-            stdout,
-            stderr,
-            ended: None,
-        })
+        Ok(Self { name, child, stdout, stderr, ended: None })
     }
 
     /// What it was called at its start.
@@ -146,11 +136,7 @@ impl Proc {
         match self.wait_for(limit)? {
             Some(status) if status.success() => Ok(()),
             Some(status) => bail!("{} ended with {status}:\n{}", self.name, tail(&self.stderr, 20)),
-            None => bail!(
-                "{} did not end within {limit:?}:\n{}",
-                self.name,
-                tail(&self.stderr, 20)
-            ),
+            None => bail!("{} did not end within {limit:?}:\n{}", self.name, tail(&self.stderr, 20)),
         }
     }
 
@@ -208,19 +194,13 @@ pub fn spare_on_signal(pid: u32) {
 
 /// The last lines of a file, for error messages; empty if it cannot be read.
 pub fn tail(file: &Path, lines: usize) -> String {
-    let text = fs::read(file)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 fn append(path: &Path) -> Result<File> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))
+    File::options().create(true).append(true).open(path).with_context(|| format!("open {}", path.display()))
 }
 
 fn alive() -> MutexGuard<'static, BTreeSet<i32>> {

@@ -52,11 +52,7 @@ struct Only {
 
 impl Only {
     fn servers(&self) -> Result<Vec<&'static dyn Server>> {
-        if let Some(unknown) = self
-            .only
-            .iter()
-            .find(|name| !backends::servers().any(|server| server.name() == *name))
-        {
+        if let Some(unknown) = self.only.iter().find(|name| !backends::servers().any(|server| server.name() == *name)) {
             let known: Vec<_> = backends::servers().map(Server::name).collect();
             bail!("there is no server {unknown}; there are {}", known.join(", "));
         }
@@ -107,10 +103,7 @@ fn up(servers: &[&'static dyn Server], install: bool) -> Result<Verdict> {
     println!("{table}");
     println!("# also in {}: `set -a; . {0}; set +a`", file.display());
     println!("{lines}");
-    timer
-        .count("servers", servers.len())
-        .count("answering", servers.len() - failed)
-        .count("failed", failed);
+    timer.count("servers", servers.len()).count("answering", servers.len() - failed).count("failed", failed);
     Ok(timer.finish(if failed == 0 { Outcome::Pass } else { Outcome::Fail }))
 }
 
@@ -131,10 +124,7 @@ fn down(servers: &[&'static dyn Server]) -> Result<Verdict> {
         }
     }
     let _ = fs::remove_file(paths::servers().join("env"));
-    timer
-        .count("servers", servers.len())
-        .count("stopped", stopped)
-        .count("failed", failed);
+    timer.count("servers", servers.len()).count("stopped", stopped).count("failed", failed);
     Ok(timer.finish(if failed == 0 { Outcome::Pass } else { Outcome::Fail }))
 }
 
@@ -164,9 +154,6 @@ fn status(servers: &[&'static dyn Server]) -> Result<Verdict> {
         table.row([server.name(), running.how.word(), &state, &running.address]);
     }
     println!("{table}");
-    timer
-        .count("servers", servers.len())
-        .count("answering", answering)
-        .count("failed", failed);
+    timer.count("servers", servers.len()).count("answering", answering).count("failed", failed);
     Ok(timer.finish(if failed == 0 { Outcome::Pass } else { Outcome::Fail }))
 }

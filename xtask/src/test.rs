@@ -72,14 +72,8 @@ impl Check for Test {
         let failed_suite = rows.iter().any(|row| matches!(row.result, Ran::Failed(_)));
         report(&rows, &missing, embedded_ok, embedded_seconds, &summary);
         let tested = rows.iter().filter(|row| matches!(row.result, Ran::Passed(_))).count();
-        timer
-            .count("passed", summary.passed)
-            .count("failed", summary.failed)
-            .count("ignored", summary.ignored);
-        timer
-            .count("programs", summary.programs)
-            .count("backends", tested)
-            .count("missing", missing.len());
+        timer.count("passed", summary.passed).count("failed", summary.failed).count("ignored", summary.ignored);
+        timer.count("programs", summary.programs).count("backends", tested).count("missing", missing.len());
         Ok(timer.finish(if !embedded_ok || failed_suite || !missing.is_empty() {
             Outcome::Fail
         } else if summary.passed == 0 {
@@ -93,11 +87,7 @@ impl Check for Test {
 impl Test {
     fn check_names(&self) -> Result<()> {
         let known: Vec<_> = backends::ALL.iter().map(|backend| backend.name).collect();
-        match self
-            .require
-            .iter()
-            .find(|name| *name != "all" && !known.contains(&name.as_str()))
-        {
+        match self.require.iter().find(|name| *name != "all" && !known.contains(&name.as_str())) {
             Some(unknown) => bail!("there is no backend {unknown}; there are {} (or all)", known.join(", ")),
             None => Ok(()),
         }
@@ -115,12 +105,7 @@ impl Test {
         if backend.suites.is_empty() {
             return Ok(row);
         }
-        row.suites = backend
-            .suites
-            .iter()
-            .map(|suite| suite.name)
-            .collect::<Vec<_>>()
-            .join(", ");
+        row.suites = backend.suites.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
         let provided = match provide(server, self.install) {
             Ok(provided) => provided,
             Err(error) => {
@@ -136,9 +121,7 @@ impl Test {
             println!("\n{}: {} against {}", backend.name, suite.name, provided.identity);
             let mut command = cargo::command();
             command.args(["test", "--no-fail-fast"]).args(suite.args);
-            command
-                .env("SAGABUS_SEED", seed.to_string())
-                .env(server.variable(), &provided.address);
+            command.env("SAGABUS_SEED", seed.to_string()).env(server.variable(), &provided.address);
             let (status, ran) = libtest::run(&mut command)?;
             passed += ran.passed;
             if !status.success() {
@@ -176,18 +159,8 @@ fn embedded(backend: &Backend, summary: &Summary, seconds: f64) -> Row {
         (passed, 0) => Ran::Passed(passed),
         (_, failed) => Ran::Failed(format!("{failed} failed")),
     };
-    let suites = if matches!(result, Ran::NoSuite) {
-        ""
-    } else {
-        "in cargo test --workspace"
-    };
-    Row {
-        backend: backend.name,
-        provided: "embedded".to_owned(),
-        suites: suites.to_owned(),
-        result,
-        seconds,
-    }
+    let suites = if matches!(result, Ran::NoSuite) { "" } else { "in cargo test --workspace" };
+    Row { backend: backend.name, provided: "embedded".to_owned(), suites: suites.to_owned(), result, seconds }
 }
 
 fn report(rows: &[Row], missing: &[&str], embedded_ok: bool, embedded_seconds: f64, summary: &Summary) {
@@ -205,10 +178,7 @@ fn report(rows: &[Row], missing: &[&str], embedded_ok: bool, embedded_seconds: f
     println!(
         "\ncargo test --workspace: {embedded}, {embedded_seconds} s (its time is shown for each embedded backend)"
     );
-    println!(
-        "in all {} passed, {} failed, {} ignored\n",
-        summary.passed, summary.failed, summary.ignored
-    );
+    println!("in all {} passed, {} failed, {} ignored\n", summary.passed, summary.failed, summary.ignored);
     println!("{table}");
     if !missing.is_empty() {
         println!("required, but not tested: {}\n", missing.join(", "));

@@ -64,12 +64,7 @@ pub struct Timer {
 impl Timer {
     /// Starts the clock.
     pub fn start(check: &'static str) -> Self {
-        Self {
-            check,
-            seed: None,
-            counts: Map::new(),
-            started: Instant::now(),
-        }
+        Self { check, seed: None, counts: Map::new(), started: Instant::now() }
     }
 
     /// Notes the seed, so that the run can be repeated.
@@ -93,13 +88,7 @@ impl Timer {
     /// Stops the clock and judges.
     pub fn finish(self, outcome: Outcome) -> Verdict {
         let seconds = self.seconds();
-        Verdict {
-            check: self.check,
-            verdict: outcome,
-            seed: self.seed,
-            counts: self.counts,
-            seconds,
-        }
+        Verdict { check: self.check, verdict: outcome, seed: self.seed, counts: self.counts, seconds }
     }
 
     /// The verdict of a check that could not be carried out.

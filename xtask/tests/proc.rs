@@ -38,11 +38,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 fn grandchild(proc: &Proc) -> u32 {
     let pid = Cell::new(None);
     until("the grandchild's pid", || {
-        pid.set(
-            fs::read_to_string(proc.stdout())
-                .ok()
-                .and_then(|text| text.trim().parse().ok()),
-        );
+        pid.set(fs::read_to_string(proc.stdout()).ok().and_then(|text| text.trim().parse().ok()));
         pid.get().is_some()
     });
     pid.get().unwrap_or_default()

@@ -31,10 +31,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
 
 fn apt_get(verb: &[&str], packages: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
-    command
-        .args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300"])
-        .args(verb)
-        .args(packages);
+    command.args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300"]).args(verb).args(packages);
     command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     // Its chatter is no result of ours.
     let status = command.stdout(std::io::stderr()).status().context("run apt-get")?;

@@ -8,11 +8,8 @@ use super::site;
 use crate::paths;
 
 /// The images, by service. Kafka's tag is the version whose jars a private instance runs.
-pub const IMAGES: &[(&str, &str)] = &[
-    ("postgres", "postgres:17"),
-    ("rabbitmq", "rabbitmq:4"),
-    ("kafka", concat!("apache/kafka:", "4.2.0")),
-];
+pub const IMAGES: &[(&str, &str)] =
+    &[("postgres", "postgres:17"), ("rabbitmq", "rabbitmq:4"), ("kafka", concat!("apache/kafka:", "4.2.0"))];
 
 /// Whether an engine answers and can do compose; the error says what is missing.
 pub fn available() -> Result<()> {
@@ -42,12 +39,7 @@ fn docker() -> Command {
 }
 
 fn succeeds(args: &[&str]) -> bool {
-    let silent = docker()
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let silent = docker().args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     silent.is_ok_and(|status| status.success())
 }
 
@@ -66,22 +58,14 @@ mod tests {
         let documents = Yaml::load_from_str(&text).unwrap();
         assert_eq!(documents.len(), 1);
         let services = documents[0]["services"].as_mapping().unwrap();
-        assert_eq!(
-            services.len(),
-            servers().count(),
-            "a service for each server and no other"
-        );
+        assert_eq!(services.len(), servers().count(), "a service for each server and no other");
         for server in servers() {
             check(server, &documents[0]["services"][server.name()]);
         }
     }
 
     fn strings<'a>(list: &'a Yaml<'_>) -> Vec<&'a str> {
-        list.as_sequence()
-            .unwrap()
-            .iter()
-            .map(|item| item.as_str().unwrap())
-            .collect()
+        list.as_sequence().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
     }
 
     #[test]
@@ -89,17 +73,9 @@ mod tests {
         with_service(|server, service| {
             let image = IMAGES.iter().find(|(name, _)| *name == server.name()).unwrap().1;
             assert_eq!(service["image"].as_str(), Some(image));
-            assert_eq!(
-                service["container_name"].as_str(),
-                Some(format!("sagabus-{}", server.name()).as_str())
-            );
+            assert_eq!(service["container_name"].as_str(), Some(format!("sagabus-{}", server.name()).as_str()));
         });
-        assert!(
-            IMAGES
-                .iter()
-                .any(|(_, image)| image.ends_with(backends::kafka::VERSION)),
-            "container and jars differ"
-        );
+        assert!(IMAGES.iter().any(|(_, image)| image.ends_with(backends::kafka::VERSION)), "container and jars differ");
     }
 
     #[test]
@@ -108,18 +84,9 @@ mod tests {
             let ports = strings(&service["ports"]);
             assert_eq!(ports.len(), 1, "{}", server.name());
             let prefix = format!("127.0.0.1:{}:", server.port());
-            assert!(
-                ports[0].starts_with(&prefix),
-                "{} listens on {}",
-                server.name(),
-                ports[0]
-            );
+            assert!(ports[0].starts_with(&prefix), "{} listens on {}", server.name(), ports[0]);
             assert!(server.port() < 32768);
-            assert!(
-                server
-                    .address(server.port())
-                    .contains(&format!("127.0.0.1:{}", server.port()))
-            );
+            assert!(server.address(server.port()).contains(&format!("127.0.0.1:{}", server.port())));
         });
     }
 
@@ -152,18 +119,12 @@ mod tests {
                 "rabbitmq" => ("RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"),
                 _ => {
                     let advertised = format!("PLAINTEXT://{}", server.address(server.port()));
-                    assert_eq!(
-                        environment["KAFKA_ADVERTISED_LISTENERS"].as_str(),
-                        Some(advertised.as_str())
-                    );
+                    assert_eq!(environment["KAFKA_ADVERTISED_LISTENERS"].as_str(), Some(advertised.as_str()));
                     return;
                 }
             };
-            let login = format!(
-                "//{}:{}@",
-                environment[user].as_str().unwrap(),
-                environment[password].as_str().unwrap()
-            );
+            let login =
+                format!("//{}:{}@", environment[user].as_str().unwrap(), environment[password].as_str().unwrap());
             assert!(server.address(1).contains(&login), "{login}");
         });
     }

@@ -50,11 +50,7 @@ impl Server for Kafka {
     fn locate(&self) -> Result<PathBuf> {
         java()?;
         let jars = jars();
-        ensure!(
-            jars.join("complete").is_file(),
-            "no kafka {VERSION} jars in {}",
-            jars.display()
-        );
+        ensure!(jars.join("complete").is_file(), "no kafka {VERSION} jars in {}", jars.display());
         Ok(jars)
     }
 
@@ -74,9 +70,7 @@ impl Server for Kafka {
         fs::write(&properties, settings(site, controller)).context("write kafka's settings")?;
         fs::write(site.dir.join("log4j2.properties"), LOGGING).context("write kafka's logging")?;
         let mut format = java_command(site, &jars, &["-Xmx128m"])?;
-        format
-            .args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(site), "-c"])
-            .arg(&properties);
+        format.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(site), "-c"]).arg(&properties);
         site.run(&mut format).context("format the log directory")?;
         let heap = ["-Xms192m", "-Xmx384m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
         let mut broker = java_command(site, &jars, &heap)?;
@@ -87,12 +81,7 @@ impl Server for Kafka {
     fn confirm(&self, site: &Site) -> Result<()> {
         let cluster = wire::kafka(&site.address)?;
         let ours = cluster_id(site);
-        ensure!(
-            cluster.id == ours,
-            "the broker on port {} belongs to cluster {}",
-            site.port,
-            cluster.id
-        );
+        ensure!(cluster.id == ours, "the broker on port {} belongs to cluster {}", site.port, cluster.id);
         Ok(())
     }
 }
@@ -150,10 +139,7 @@ fn cluster_id(site: &Site) -> String {
 
 fn java_command(site: &Site, jars: &Path, options: &[&str]) -> Result<Command> {
     let mut command = site.command(java()?);
-    command.args(options).arg(format!(
-        "-Dlog4j2.configurationFile={}",
-        site.dir.join("log4j2.properties").display()
-    ));
+    command.args(options).arg(format!("-Dlog4j2.configurationFile={}", site.dir.join("log4j2.properties").display()));
     command.arg("-cp").arg(format!("{}/*", jars.display()));
     Ok(command)
 }
@@ -162,14 +148,8 @@ fn java_command(site: &Site, jars: &Path, options: &[&str]) -> Result<Command> {
 fn java() -> Result<PathBuf> {
     let java = which("java").context("no java on the path")?;
     let version = output(Command::new(&java).arg("--version"))?;
-    let major = version
-        .split_whitespace()
-        .nth(1)
-        .and_then(|number| number.split('.').next()?.parse::<u32>().ok());
-    ensure!(
-        major.is_some_and(|major| major >= 17),
-        "kafka {VERSION} needs java 17, found {version:?}"
-    );
+    let major = version.split_whitespace().nth(1).and_then(|number| number.split('.').next()?.parse::<u32>().ok());
+    ensure!(major.is_some_and(|major| major >= 17), "kafka {VERSION} needs java 17, found {version:?}");
     Ok(java)
 }
 
@@ -195,9 +175,7 @@ fn fetch_jars() -> Result<()> {
     fs::write(jars.join("pom.xml"), pom).context("write the pom for kafka's jars")?;
     eprintln!("fetching kafka {VERSION} into {}", jars.display());
     let mut maven = Command::new("mvn");
-    maven
-        .current_dir(&jars)
-        .args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
+    maven.current_dir(&jars).args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
     maven.arg(format!("-DoutputDirectory={}", jars.display()));
     output(&mut maven).context("fetch kafka's jars")?;
     fs::write(jars.join("complete"), "").context("mark kafka's jars as complete")

@@ -38,31 +38,11 @@ pub struct Suite {
 
 /// Every backend. A backend whose suites arrive gets them listed here and is then part of `--require all`.
 pub const ALL: &[Backend] = &[
-    Backend {
-        name: "memory",
-        server: None,
-        suites: &[],
-    },
-    Backend {
-        name: "sqlite",
-        server: None,
-        suites: &[],
-    },
-    Backend {
-        name: "postgres",
-        server: Some(&postgres::Postgres),
-        suites: &[],
-    },
-    Backend {
-        name: "rabbitmq",
-        server: Some(&rabbitmq::RabbitMq),
-        suites: &[],
-    },
-    Backend {
-        name: "kafka",
-        server: Some(&kafka::Kafka),
-        suites: &[],
-    },
+    Backend { name: "memory", server: None, suites: &[] },
+    Backend { name: "sqlite", server: None, suites: &[] },
+    Backend { name: "postgres", server: Some(&postgres::Postgres), suites: &[] },
+    Backend { name: "rabbitmq", server: Some(&rabbitmq::RabbitMq), suites: &[] },
+    Backend { name: "kafka", server: Some(&kafka::Kafka), suites: &[] },
 ];
 
 /// The servers among them.

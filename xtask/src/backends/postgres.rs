@@ -56,16 +56,11 @@ impl Server for Postgres {
     fn start(&self, bin: PathBuf, site: &mut Site) -> Result<()> {
         let data = site.dir.join("data");
         let mut initdb = site.command(bin.join("initdb"));
-        initdb
-            .arg("--pgdata")
-            .arg(&data)
-            .args(["--username=sagabus", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        initdb.arg("--pgdata").arg(&data).args(["--username=sagabus", "--encoding=UTF8", "--locale=C.UTF-8"]);
         // A password even on loopback: every user of this machine can connect to it.
         let password = site.dir.join("password");
         fs::write(&password, "sagabus\n").context("write the password file")?;
-        initdb
-            .args(["--auth=scram-sha-256", "--data-checksums", "--pwfile"])
-            .arg(&password);
+        initdb.args(["--auth=scram-sha-256", "--data-checksums", "--pwfile"]).arg(&password);
         site.run(&mut initdb).context("initialise the cluster")?;
         let mut postgres = site.command(bin.join("postgres"));
         postgres.arg("-D").arg(&data);
@@ -88,11 +83,7 @@ impl Server for Postgres {
         let psql = self.locate()?.join("psql");
         let admin = format!("postgres://sagabus:sagabus@127.0.0.1:{}/postgres", site.port);
         let theirs = query(&psql, &admin, "show data_directory")?;
-        ensure!(
-            Path::new(&theirs) == site.dir.join("data"),
-            "the server on port {} works in {theirs}",
-            site.port
-        );
+        ensure!(Path::new(&theirs) == site.dir.join("data"), "the server on port {} works in {theirs}", site.port);
         query(&psql, &admin, "create database sagabus")?;
         Ok(())
     }
@@ -122,8 +113,5 @@ fn query(psql: &Path, address: &str, sql: &str) -> Result<String> {
         sql,
     ]);
     command.env("PGCONNECT_TIMEOUT", "5");
-    Ok(output(&mut command)
-        .with_context(|| format!("ask postgresql to {sql}"))?
-        .trim()
-        .to_owned())
+    Ok(output(&mut command).with_context(|| format!("ask postgresql to {sql}"))?.trim().to_owned())
 }

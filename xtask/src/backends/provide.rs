@@ -62,30 +62,16 @@ pub fn provide(server: &dyn Server, install: bool) -> Result<Provided> {
     let name = server.name();
     if let Some(address) = env::var(server.variable()).ok().filter(|address| !address.is_empty()) {
         // Named on purpose: falling back to another server would test something else than was asked for.
-        let identity = server
-            .probe(&address)
-            .with_context(|| format!("reach {name} at {}", server.variable()))?;
-        return Ok(Provided {
-            address,
-            how: How::Environment,
-            identity,
-            started: None,
-        });
+        let identity = server.probe(&address).with_context(|| format!("reach {name} at {}", server.variable()))?;
+        return Ok(Provided { address, how: How::Environment, identity, started: None });
     }
     let _lock = lock(name)?;
     if let Some(running) = Running::load(name)? {
         match server.probe(&running.address) {
             Ok(identity) if running.alive() => {
-                return Ok(Provided {
-                    address: running.address,
-                    how: running.how,
-                    identity,
-                    started: None,
-                });
+                return Ok(Provided { address: running.address, how: running.how, identity, started: None });
             }
-            _ => running
-                .stop()
-                .with_context(|| format!("clear away a {name} that no longer answers"))?,
+            _ => running.stop().with_context(|| format!("clear away a {name} that no longer answers"))?,
         }
     }
     let container = compose::available().and_then(|()| container(server));
@@ -107,12 +93,7 @@ fn container(server: &dyn Server) -> Result<Provided> {
     running.save()?;
     let up = compose::up(server.name()).and_then(|()| server.probe(&address));
     match up {
-        Ok(identity) => Ok(Provided {
-            address,
-            how: How::Compose,
-            identity,
-            started: Some(running),
-        }),
+        Ok(identity) => Ok(Provided { address, how: How::Compose, identity, started: Some(running) }),
         Err(error) => {
             running.stop()?;
             Err(error)
@@ -133,22 +114,12 @@ fn private(server: &dyn Server, install: bool) -> Result<Provided> {
     let mut site = Site::prepare(server)?;
     // The log of the last instance would be taken for this one's.
     let _ = fs::remove_file(site.log());
-    let ready = server
-        .start(installed, &mut site)
-        .and_then(|()| await_answer(server, &site));
+    let ready = server.start(installed, &mut site).and_then(|()| await_answer(server, &site));
     // Asked again once it is complete: before, PostgreSQL has no database to tell its version in.
-    match ready
-        .and_then(|()| server.confirm(&site))
-        .and_then(|()| server.probe(&site.address))
-    {
+    match ready.and_then(|()| server.confirm(&site)).and_then(|()| server.probe(&site.address)) {
         Ok(identity) => {
             let started = Some(site.running().clone());
-            Ok(Provided {
-                address: site.address.clone(),
-                how: How::Private,
-                identity,
-                started,
-            })
+            Ok(Provided { address: site.address.clone(), how: How::Private, identity, started })
         }
         Err(error) => {
             let log = proc::tail(&site.log(), 15);

@@ -73,11 +73,7 @@ impl Server for RabbitMq {
 
     fn confirm(&self, site: &Site) -> Result<()> {
         let (_, _, cluster) = wire::amqp(&site.address)?;
-        ensure!(
-            cluster == node(site),
-            "the broker on port {} calls itself {cluster:?}",
-            site.port
-        );
+        ensure!(cluster == node(site), "the broker on port {} calls itself {cluster:?}", site.port);
         Ok(())
     }
 }

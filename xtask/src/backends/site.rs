@@ -37,10 +37,7 @@ impl Site {
         if let Some(parent) = dir.parent() {
             fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
         }
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .with_context(|| format!("create {}", dir.display()))?;
+        DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("create {}", dir.display()))?;
         if let Some(user) = &user {
             let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
             chown(&dir, Some(uid), Some(gid)).with_context(|| format!("give {} to {}", dir.display(), user.name))?;
@@ -55,13 +52,7 @@ impl Site {
             processes: Vec::new(),
         };
         running.save()?;
-        Ok(Self {
-            dir,
-            port,
-            address,
-            user,
-            running,
-        })
+        Ok(Self { dir, port, address, user, running })
     }
 
     /// A command as the server's user, in its directory, with nothing to read.
@@ -69,11 +60,7 @@ impl Site {
         let mut command = Command::new(program);
         command.current_dir(&self.dir).stdin(Stdio::null());
         if let Some(user) = &self.user {
-            command
-                .uid(user.uid.as_raw())
-                .gid(user.gid.as_raw())
-                .env("HOME", &self.dir)
-                .env("USER", &user.name);
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", &self.dir).env("USER", &user.name);
         }
         command
     }
@@ -87,11 +74,7 @@ impl Site {
     /// first.
     pub fn launch(&mut self, command: &mut Command) -> Result<()> {
         let log = self.log();
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .context("open the server's log")?;
+        let file = File::options().create(true).append(true).open(&log).context("open the server's log")?;
         let errors = file.try_clone().context("open the server's log")?;
         let child = command.stdout(file).stderr(errors).process_group(0).spawn();
         let child = child.with_context(|| format!("start {}", command.get_program().display()))?;
@@ -114,16 +97,9 @@ impl Site {
 /// Runs a command to its end and returns its stdout; its stderr is in the error if it fails.
 pub fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {program}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
     if !output.status.success() {
-        bail!(
-            "{program} ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -131,17 +107,13 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// The first port from `first` on that nobody listens on.
 pub fn free_port(first: u16) -> Result<u16> {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first + 50)
-        .find(free)
-        .with_context(|| format!("find a free port in {first}..{}", first + 50))
+    (first..first + 50).find(free).with_context(|| format!("find a free port in {first}..{}", first + 50))
 }
 
 /// Finds a program on the path.
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn user_of(server: &dyn Server) -> Result<Option<User>> {
@@ -156,12 +128,7 @@ fn user_of(server: &dyn Server) -> Result<Option<User>> {
 /// In the target directory, unless another user is to work in it and cannot get there.
 fn directory(name: &str, other_user: bool) -> PathBuf {
     let dir = paths::servers().join(name);
-    if !other_user
-        || dir
-            .ancestors()
-            .skip(1)
-            .all(|parent| !parent.exists() || passable(parent))
-    {
+    if !other_user || dir.ancestors().skip(1).all(|parent| !parent.exists() || passable(parent)) {
         return dir;
     }
     let mut hasher = DefaultHasher::new();
@@ -170,6 +137,5 @@ fn directory(name: &str, other_user: bool) -> PathBuf {
 }
 
 fn passable(dir: &Path) -> bool {
-    dir.metadata()
-        .is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+    dir.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
 }

@@ -92,9 +92,7 @@ impl Running {
     pub fn load(server: &str) -> Result<Option<Self>> {
         let file = file(server);
         match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| format!("read {}", file.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("read {}", file.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
         }
@@ -165,13 +163,6 @@ mod tests {
     fn a_process_is_known_by_its_start_time_too() {
         let ours = Process::of(std::process::id()).unwrap();
         assert!(ours.alive());
-        assert!(
-            !Process {
-                ticks: ours.ticks + 1,
-                ..ours
-            }
-            .alive(),
-            "a later process with the same number"
-        );
+        assert!(!Process { ticks: ours.ticks + 1, ..ours }.alive(), "a later process with the same number");
     }
 }

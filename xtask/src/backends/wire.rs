@@ -22,20 +22,14 @@ pub fn postgres(address: &str) -> Result<()> {
     let mut stream = connect(address, 5432)?;
     stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).context("ask for tls")?;
     let answer = read_exactly::<1>(&mut stream)?;
-    ensure!(
-        matches!(answer[0], b'S' | b'N'),
-        "not a postgresql server: it answered {:?}",
-        answer[0] as char
-    );
+    ensure!(matches!(answer[0], b'S' | b'N'), "not a postgresql server: it answered {:?}", answer[0] as char);
     Ok(())
 }
 
 /// Product, version and cluster name from the server properties of an AMQP 0-9-1 broker.
 pub fn amqp(address: &str) -> Result<(String, String, String)> {
     let mut stream = connect(address, 5672)?;
-    stream
-        .write_all(b"AMQP\0\0\x09\x01")
-        .context("send the protocol header")?;
+    stream.write_all(b"AMQP\0\0\x09\x01").context("send the protocol header")?;
     let head = read_exactly::<7>(&mut stream)?;
     ensure!(head[..3] == [1, 0, 0], "not an amqp 0-9-1 broker");
     let payload = read_sized(&mut stream, u32::from_be_bytes([head[3], head[4], head[5], head[6]]))?;
@@ -49,9 +43,7 @@ pub fn kafka(address: &str) -> Result<KafkaCluster> {
     let mut stream = connect(address.split(',').next().unwrap_or(address), 9092)?;
     // Metadata version 5, correlation id 7, client id "xtask", no topics, do not create any.
     let request = b"\0\x03\0\x05\0\0\0\x07\0\x05xtask\0\0\0\0\0";
-    stream
-        .write_all(&(request.len() as u32).to_be_bytes())
-        .context("ask for metadata")?;
+    stream.write_all(&(request.len() as u32).to_be_bytes()).context("ask for metadata")?;
     stream.write_all(request).context("ask for metadata")?;
     let size = u32::from_be_bytes(read_exactly::<4>(&mut stream)?);
     kafka_metadata(&read_sized(&mut stream, size)?).context("not a kafka broker")
@@ -74,9 +66,7 @@ pub fn host_and_port(address: &str, default_port: u16) -> Result<(String, u16)> 
 
 fn connect(address: &str, default_port: u16) -> Result<TcpStream> {
     let (host, port) = host_and_port(address, default_port)?;
-    let found = (host.as_str(), port)
-        .to_socket_addrs()
-        .with_context(|| format!("look up {host}"))?;
+    let found = (host.as_str(), port).to_socket_addrs().with_context(|| format!("look up {host}"))?;
     let mut last = None;
     for candidate in found {
         match TcpStream::connect_timeout(&candidate, PATIENCE) {
@@ -148,10 +138,7 @@ mod tests {
     #[test]
     fn hosts_and_ports_are_found_in_every_kind_of_address() {
         let parse = |address| host_and_port(address, 1).unwrap();
-        assert_eq!(
-            parse("postgres://u:p@127.0.0.1:15432/db?x=1"),
-            ("127.0.0.1".into(), 15432)
-        );
+        assert_eq!(parse("postgres://u:p@127.0.0.1:15432/db?x=1"), ("127.0.0.1".into(), 15432));
         assert_eq!(parse("amqp://h/%2f"), ("h".into(), 1));
         assert_eq!(parse("localhost:19092"), ("localhost".into(), 19092));
         assert_eq!(parse("postgres://[::1]:5/x"), ("::1".into(), 5));
@@ -163,13 +150,7 @@ mod tests {
     #[test]
     fn a_metadata_response_gives_the_cluster() {
         let response = b"\0\0\0\x07\0\0\0\0\0\0\0\x01\0\0\0\x01\0\x01h\0\0\x4a\x94\xff\xff\0\x03abc\0\0\0\x01";
-        assert_eq!(
-            kafka_metadata(response),
-            Some(KafkaCluster {
-                id: "abc".into(),
-                brokers: 1
-            })
-        );
+        assert_eq!(kafka_metadata(response), Some(KafkaCluster { id: "abc".into(), brokers: 1 }));
         assert_eq!(kafka_metadata(&response[..20]), None);
         assert_eq!(kafka_metadata(b"HTTP/1.1 400 Bad Request"), None);
     }

@@ -5,6 +5,10 @@
 //! Helpers: [`crate::proc`] for programs to kill and stop, [`crate::examples`] to build one with hidden features,
 //! [`crate::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
 
+pub mod bed;
+pub mod crash;
+pub mod kills;
+
 use crate::command::Entry;
 
 /// Every subcommand, in the order `cargo xtask help` shows them.
@@ -13,6 +17,8 @@ pub const ALL: &[Entry] = &[
     Entry::of::<crate::servers::Servers>(),
     Entry::of::<crate::fresh_clone::FreshClone>(),
     Entry::of::<crate::msrv::Msrv>(),
+    Entry::of::<crash::Crash>(),
+    Entry::of::<kills::Kills>(),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,159 @@
+//! One process, one point, one signal; then everything must come out as if nothing had been.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::points::{Point, Way};
+use crate::checks::bed::judge::{Judgement, judge};
+use crate::checks::bed::place::{self, DRAIN, Layout, Place};
+use crate::checks::bed::programs::Programs;
+use crate::checks::bed::signals::{Action, is_stopped, was_killed};
+use crate::proc::{Proc, tail};
+
+/// Short, so that a stopped process is soon given up; long enough for a busy machine.
+const LEASE: Duration = Duration::from_millis(800);
+
+/// What is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// Where.
+    pub point: &'static Point,
+    /// With which files.
+    pub layout: Layout,
+    /// How.
+    pub action: Action,
+    /// At which hit of the point.
+    pub nth: u64,
+    /// How many messages.
+    pub messages: u64,
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The signal was seen at the point, by the product's own log and by the kernel.
+    pub hit: bool,
+    /// For a stop: another process has done work meanwhile. True where it cannot.
+    pub taken_over: bool,
+    /// Handlers that were started again with a message.
+    pub redeliveries: u64,
+    /// Messages that a relay sent.
+    pub relay_sends: u64,
+    /// What came out.
+    pub judgement: Judgement,
+}
+
+impl Case {
+    /// Carries it out in an empty directory.
+    pub fn run(&self, programs: &Programs, dir: &Path) -> Result<Seen> {
+        let mut place = Place::create(programs, dir, self.layout, LEASE)?;
+        let mut seen = Seen::default();
+        let mut generator = place.generator(self.messages, 8, 3)?;
+        if let Way::After(point) = self.point.way {
+            // the first one leaves its work behind, for the one that is to die while it takes that over
+            let mut before = place.launch(Some(&format!("{point}:3:kill")))?;
+            let status = before.wait_for(DRAIN)?.with_context(|| format!("wait for a death at {point}"))?;
+            if !was_killed(status) {
+                bail!("at {point} it ended with {status}:\n{}", tail(before.stderr(), 20));
+            }
+        }
+        let reached = place.reached().len();
+        let plan = format!("{}:{}:{}", self.point.name, self.nth, self.action.word());
+        let mut victim = place.launch(Some(&plan))?;
+        if self.point.way == Way::Ending {
+            place::ready(&mut victim)?;
+            until_work(&mut place)?;
+            victim.terminate()?;
+        }
+        seen.hit = struck(&mut place, &mut victim, &mut generator, self)?;
+        if seen.hit && !place.reached().iter().skip(reached).any(|point| point == self.point.name) {
+            bail!("a signal came, but the product's log does not name {}", self.point.name);
+        }
+        let mut survivors = Vec::new();
+        match (seen.hit, self.action) {
+            (false, _) if victim.poll()?.is_none() => survivors.push(victim),
+            (false, _) => survivors.push(place.node()?),
+            (true, Action::Kill) => {
+                seen.taken_over = true;
+                survivors.push(place.node()?);
+            }
+            (true, Action::Stop) => {
+                let pid = victim.pid();
+                let other = place.launch(None)?;
+                if self.point.locks {
+                    thread::sleep(LEASE * 3);
+                    seen.taken_over = true;
+                } else {
+                    let done = place.drained(DRAIN)?;
+                    seen.taken_over = place.facts()?.pids.iter().any(|other| *other != pid);
+                    if !done {
+                        bail!("beside a stopped process the work does not end: {}", place.leftovers()?);
+                    }
+                }
+                victim.cont()?;
+                survivors.extend([other, victim]);
+            }
+        }
+        generator.expect_success(DRAIN).context("the generator")?;
+        if !place.drained(DRAIN)? {
+            bail!("the work does not end: {}", place.leftovers()?);
+        }
+        for survivor in survivors {
+            let last = place::stop(survivor)?;
+            seen.relay_sends += last["relayed"].as_u64().unwrap_or(0);
+        }
+        let facts = place.facts()?;
+        seen.redeliveries = facts.redeliveries;
+        seen.judgement = judge(&facts);
+        Ok(seen)
+    }
+}
+
+/// Waits until the victim is killed or stopped. False if it lives, or has ended in good order, and the work is done.
+fn struck(place: &mut Place<'_>, victim: &mut Proc, generator: &mut Proc, case: &Case) -> Result<bool> {
+    let deadline = Instant::now() + DRAIN;
+    loop {
+        if let Some(status) = victim.poll()? {
+            return match (was_killed(status), status.success() && case.point.way == Way::Ending) {
+                (true, _) if case.action == Action::Kill => Ok(true),
+                (false, true) => Ok(false),
+                _ => bail!("it ended with {status} instead:\n{}", tail(victim.stderr(), 20)),
+            };
+        }
+        if case.action == Action::Stop && is_stopped(victim.pid())? {
+            return Ok(true);
+        }
+        if generator.poll()?.is_some() && case.point.way != Way::Ending && quiet(place)? {
+            // its last settlement may come a moment after its last row
+            thread::sleep(Duration::from_millis(100));
+            return Ok(victim.poll()?.is_some_and(was_killed) || is_stopped(victim.pid()).unwrap_or(false));
+        }
+        if Instant::now() > deadline {
+            bail!("neither {} nor the end of the work was reached: {}", case.point.name, place.leftovers()?);
+        }
+        thread::sleep(Duration::from_millis(4));
+    }
+}
+
+/// No work left, twice. A locked file means that there is.
+fn quiet(place: &mut Place<'_>) -> Result<bool> {
+    if place.backlog()? > 0 {
+        return Ok(false);
+    }
+    thread::sleep(Duration::from_millis(150));
+    Ok(place.backlog()? == 0)
+}
+
+fn until_work(place: &mut Place<'_>) -> Result<()> {
+    let deadline = Instant::now() + DRAIN;
+    while place.store()?.number("select count(*) from effect")? < 3 {
+        if Instant::now() > deadline {
+            bail!("no handler has written anything");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
