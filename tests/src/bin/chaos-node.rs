@@ -4,9 +4,12 @@
 #![allow(clippy::disallowed_methods, reason = "a program outside of the bus")]
 
 use clap::Parser;
-use sagabus_tests::{chaos::nodes::Place, program};
+use sagabus_tests::{
+    chaos::{messages::Add, nodes::Place},
+    program,
+};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 #[derive(Parser)]
 struct Args {
@@ -15,9 +18,15 @@ struct Args {
     /// Only create the tables
     #[arg(long)]
     init: bool,
-    /// Say every so many milliseconds how much was handled
+    /// Run these endpoints only
+    #[arg(long, value_delimiter = ',', default_value = "ledger,line,chaos")]
+    only: Vec<String>,
+    /// When this file appears, add a number to the saga `tally` of the key `one`
+    #[arg(long, requires = "add")]
+    barrier: Option<PathBuf>,
+    /// That number
     #[arg(long)]
-    report_ms: Option<u64>,
+    add: Option<u64>,
 }
 
 #[tokio::main]
@@ -25,24 +34,26 @@ async fn main() -> anyhow::Result<()> {
     program::log();
     let args = Args::parse();
     let place = &args.place;
-    let endpoints = [place.ledger().build().await?, place.line().build().await?, place.chaos().build().await?];
-    place.create_ledger().await?;
+    let mut endpoints = Vec::new();
+    for (name, builder) in [("ledger", place.ledger()), ("line", place.line()), ("chaos", place.chaos())] {
+        if args.init || args.only.iter().any(|only| only == name) {
+            endpoints.push(builder.build().await?);
+        }
+    }
     if args.init {
-        return Ok(());
+        return place.create_ledger().await;
     }
     let mut running = Vec::new();
     for endpoint in endpoints {
-        running.push(Arc::new(endpoint.start().await?));
+        running.push(endpoint.start().await?);
     }
     program::say(&json!({ "ready": true }));
-    if let Some(period) = args.report_ms {
-        let running = running.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_millis(period)).await;
-                program::say(&counts(&running));
-            }
-        });
+    if let (Some(file), Some(n), Some(last)) = (&args.barrier, args.add, running.last()) {
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        last.bus().send(Add { key: "one".into(), n }).await?;
+        program::say(&json!({ "sent": n }));
     }
     program::terminated().await;
     // the one that sends first, so that what it sends still finds the others
@@ -53,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn counts(running: &[Arc<sagabus::Running>]) -> serde_json::Value {
+fn counts(running: &[sagabus::Running]) -> serde_json::Value {
     let stats: Vec<_> = running.iter().map(|endpoint| endpoint.stats()).collect();
     let sum = |of: fn(&sagabus::Stats) -> u64| stats.iter().map(of).sum::<u64>();
     json!({

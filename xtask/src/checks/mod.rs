@@ -7,7 +7,11 @@
 
 pub mod bed;
 pub mod crash;
+pub mod fair;
+pub mod isolation;
 pub mod kills;
+pub mod race;
+pub mod timers;
 
 use crate::command::Entry;
 
@@ -19,6 +23,10 @@ pub const ALL: &[Entry] = &[
     Entry::of::<crate::msrv::Msrv>(),
     Entry::of::<crash::Crash>(),
     Entry::of::<kills::Kills>(),
+    Entry::of::<race::Race>(),
+    Entry::of::<isolation::Isolation>(),
+    Entry::of::<fair::Fair>(),
+    Entry::of::<timers::Timers>(),
 ];
 
 #[cfg(test)]

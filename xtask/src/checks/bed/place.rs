@@ -116,6 +116,11 @@ impl<'a> Place<'a> {
         Proc::spawn(format!("node{}", self.started), &mut command, &self.dir)
     }
 
+    /// Starts a node under a name, with further arguments, without waiting for it.
+    pub fn racer(&self, name: &str, args: &[&str]) -> Result<Proc> {
+        Proc::spawn(name, self.chaos("chaos-node")?.args(args), &self.dir)
+    }
+
     /// Starts a node and waits until it receives.
     pub fn node(&mut self) -> Result<Proc> {
         let mut node = self.launch(None)?;

@@ -1,0 +1,129 @@
+//! `cargo xtask race`: many processes start one saga at once.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::bed::judge::{Judgement, judge};
+use super::bed::keep::Ground;
+use super::bed::place::{self, DRAIN, Layout, Place};
+use super::bed::programs::{Build, Programs};
+use super::crash::{Layouts, counted};
+use crate::command::Check;
+use crate::verdict::{Outcome, Timer, Verdict};
+
+/// Fifty processes beat once a third of this.
+const LEASE: Duration = Duration::from_secs(6);
+
+/// Has many processes, each of them sender and receiver, send the starting message of one key at once (counts:
+/// processes, handling_processes, sagas_started, redeliveries, messages, lost, duplicated, ghosts, early, order_breaks)
+#[derive(Debug, Args)]
+pub struct Race {
+    /// How many
+    #[arg(long, default_value_t = 50)]
+    processes: u64,
+    /// Where the queues lie
+    #[arg(long, value_enum, default_value = "both")]
+    layout: Layouts,
+    /// Accepted like everywhere; nothing is drawn here
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Keep log, ledger and audit, as JSON lines, in this directory
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct Seen {
+    started: u64,
+    handling: usize,
+    redeliveries: u64,
+    judgement: Judgement,
+}
+
+impl Check for Race {
+    const NAME: &'static str = "race";
+
+    fn run(self) -> Result<Verdict> {
+        let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
+        let programs = Programs::build(Build::Chaos)?;
+        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let mut seen = Seen::default();
+        let layouts = self.layout.each();
+        for layout in layouts {
+            let dir = ground.run(layout.word());
+            let result = self.once(*layout, &programs, &dir, &mut seen);
+            ground.done(&dir, result.is_err() || !seen.judgement.is_clean())?;
+            result.with_context(|| format!("the {} layout", layout.word()))?;
+        }
+        seen.judgement.examples.iter().for_each(|example| println!("{example}"));
+        timer.count("processes", self.processes).count("handling_processes", seen.handling);
+        timer.count("sagas_started", seen.started).count("redeliveries", seen.redeliveries);
+        counted(&mut timer, &seen.judgement);
+        let once = seen.started == layouts.len() as u64;
+        Ok(timer.finish(if !seen.judgement.is_clean() || !once {
+            Outcome::Fail
+        } else if seen.handling < 2 || seen.judgement.messages < self.processes {
+            Outcome::Vacuous
+        } else {
+            Outcome::Pass
+        }))
+    }
+}
+
+impl Race {
+    fn once(&self, layout: Layout, programs: &Programs, dir: &Path, seen: &mut Seen) -> Result<()> {
+        let mut place = Place::create(programs, dir, layout, LEASE)?;
+        let barrier = dir.join("go");
+        let ledger = place.racer("ledger", &["--only", "ledger"])?;
+        let mut racers = Vec::new();
+        for n in 0..self.processes {
+            let (barrier, n) = (barrier.display().to_string(), n.to_string());
+            racers.push(place.racer(&format!("racer{n}"), &["--only", "chaos", "--barrier", &barrier, "--add", &n])?);
+        }
+        for racer in &mut racers {
+            place::ready(racer)?;
+        }
+        // until everyone has its share of the shards, nobody competes
+        thread::sleep(LEASE / 2);
+        fs::write(&barrier, "").context("open the barrier")?;
+        let mut sent = BTreeSet::new();
+        let deadline = Instant::now() + DRAIN;
+        while (sent.len() as u64) < self.processes {
+            if Instant::now() > deadline {
+                bail!("only {} of {} messages were accepted", sent.len(), self.processes);
+            }
+            sent.extend(racers.iter().flat_map(place::lines).filter_map(|line| line["sent"].as_u64()));
+            thread::sleep(Duration::from_millis(20));
+        }
+        let log: String = sent
+            .iter()
+            .map(|n| {
+                format!("{{\"op\":\"try\",\"kind\":\"add\",\"key\":\"one\",\"n\":{n}}}\n{{\"op\":\"ok\",\"n\":{n}}}\n")
+            })
+            .collect();
+        fs::write(dir.join("generator.jsonl"), log).context("write the log")?;
+        if !place.drained(DRAIN)? {
+            bail!("the work does not end: {}", place.leftovers()?);
+        }
+        let ledger_pid = ledger.pid();
+        racers.push(ledger);
+        for racer in &mut racers {
+            racer.terminate()?;
+        }
+        for mut racer in racers {
+            racer.expect_success(DRAIN)?;
+        }
+        let facts = place.facts()?;
+        seen.started += facts.audit.iter().filter(|audit| audit.tbl == "saga" && audit.op == "insert").count() as u64;
+        seen.handling += facts.pids.iter().filter(|pid| **pid != ledger_pid).count();
+        seen.redeliveries += facts.redeliveries;
+        seen.judgement.add(judge(&facts));
+        Ok(())
+    }
+}
