@@ -316,7 +316,7 @@ async fn connect_both(
                     None => None,
                 },
             };
-            Ok((transport.open(&settings.runtime).await?, store))
+            Ok((transport.open(&settings.runtime, settings.migrate).await?, store))
         }
     }
 }

@@ -88,7 +88,8 @@ impl TransportSource {
         }
     }
 
-    pub(crate) async fn open(self, runtime: &Runtime) -> Result<Arc<dyn Transport>> {
+    /// Connects; with `migrate`, a database that serves as the transport gets its tables.
+    pub(crate) async fn open(self, runtime: &Runtime, migrate: bool) -> Result<Arc<dyn Transport>> {
         let url = match self.0 {
             Source::Value(transport) => return Ok(transport),
             Source::Url(url) => url,
@@ -97,6 +98,9 @@ impl TransportSource {
             "memory" => Ok(Arc::new(memory_broker(&url, runtime).transport())),
             "sqlite" => {
                 let store = open_store(&url, runtime).await?;
+                if migrate {
+                    store.migrate().await?;
+                }
                 queues_of(&store)
             }
             "amqp" | "amqps" => Err(feature_is_off(&url, "rabbitmq")),
