@@ -180,6 +180,7 @@ create table node (
     joined_at integer not null,
     unbroken_since integer not null,
     lease_until integer not null,
+    gone integer not null default 0,    -- 1: the others have taken it for dead
     primary key (grp, node)
 ) strict, without rowid;
 

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use sagabus_core::{Lease, LeaseRequest, Leases, NodeId, Result, SHARDS, Timestamp};
 use std::sync::Arc;
 
-const READ_NODES: &str = "select node,process,wants,unbroken_since,lease_until from node where grp=? order by node";
+const READ_NODES: &str = "select node,process,wants,unbroken_since,lease_until,gone from node where grp=? order by node";
 
 const READ_SHARDS: &str = "select shard,node,epoch,clean from shard where grp=? order by shard";
 
 const JOIN: &str = "insert into node(grp,node,process,wants,joined_at,unbroken_since,lease_until) values (?,?,?,?,?,?,?) \
                     on conflict(grp,node) do update set process=excluded.process,wants=excluded.wants,\
-                    unbroken_since=excluded.unbroken_since,lease_until=excluded.lease_until";
+                    unbroken_since=excluded.unbroken_since,lease_until=excluded.lease_until,gone=0";
 
 /// Shards that are written: (group, shard, node, epoch, clean).
 static WRITE: Rows = Rows::new(
@@ -24,7 +24,8 @@ static WRITE: Rows = Rows::new(
     ") w where column1 is not null",
 );
 
-static REMOVE: Rows = Rows::new("delete from node where grp=? and node in (values ", "(?)", ")");
+// it may only have been stopped: when it comes back, it is told that its lease had lapsed
+static GONE: Rows = Rows::new("update node set gone=1 where grp=? and node in (values ", "(?)", ")");
 
 /// A member as stored.
 struct Member {
@@ -33,6 +34,8 @@ struct Member {
     wants: bool,
     unbroken_since: Timestamp,
     lease_until: Timestamp,
+    /// The others have taken it for dead.
+    gone: bool,
 }
 
 /// A shard as stored; one that has no row yet is free and was never owned.
@@ -91,8 +94,7 @@ async fn heartbeat(tx: &mut Tx, request: &LeaseRequest) -> Result<Lease> {
     let (now, node) = (tx.now, request.node);
     let mut group = read(tx, &request.group).await?;
     let before = group.members.iter().find(|member| member.node == node);
-    // a node that was removed by the others while it was away finds no row, and no shards; what it held is void
-    let lapsed = before.is_some_and(|member| member.lease_until < now);
+    let lapsed = before.is_some_and(|member| member.gone || member.lease_until < now);
     let unbroken_since = before.filter(|_| !lapsed).map_or(now, |member| member.unbroken_since);
     let steady = !lapsed && before.is_some() && unbroken_since.plus(request.ttl) <= now;
     let me = Member {
@@ -101,9 +103,10 @@ async fn heartbeat(tx: &mut Tx, request: &LeaseRequest) -> Result<Lease> {
         wants: request.shards,
         unbroken_since,
         lease_until: now.plus(request.ttl),
+        gone: false,
     };
     let dead = group.bury_dead(node, now, steady, |process| tx.shared.process.is_dead(process));
-    group.members.retain(|member| member.node != node);
+    group.members.retain(|member| member.node != node && !member.gone);
     if group.members.iter().any(|member| member.process != me.process && member.lease_until > now) {
         tx.shared.contended_for(request.ttl);
     }
@@ -135,7 +138,7 @@ impl Group {
         is_dead: impl Fn(&str) -> bool,
     ) -> Vec<NodeId> {
         let gone = |member: &Member| {
-            member.node != node && ((steady && member.lease_until < now) || is_dead(&member.process))
+            member.node != node && !member.gone && ((steady && member.lease_until < now) || is_dead(&member.process))
         };
         let dead: Vec<NodeId> = self.members.iter().filter(|member| gone(member)).map(|member| member.node).collect();
         self.members.retain(|member| !dead.contains(&member.node));
@@ -202,6 +205,7 @@ async fn read(tx: &mut Tx, name: &str) -> Result<Group> {
             wants: sql::column(row, 2)?,
             unbroken_since: Timestamp(sql::column(row, 3)?),
             lease_until: Timestamp(sql::column(row, 4)?),
+            gone: sql::column(row, 5)?,
         })
     };
     let members = rows.iter().map(member).collect::<Result<Vec<_>>>()?;
@@ -237,7 +241,7 @@ async fn write_member(tx: &mut Tx, group: &str, me: &Member) -> Result<()> {
 }
 
 async fn write(tx: &mut Tx, name: &str, dead: &[NodeId], group: &mut Group) -> Result<()> {
-    let mut steps = Step::rows(&REMOVE, dead, |args| args.text(name), |args, node| {
+    let mut steps = Step::rows(&GONE, dead, |args| args.text(name), |args, node| {
         args.id(node.0);
         Ok(())
     })?;

@@ -170,7 +170,8 @@ impl Inner {
         }
         let path = options::canonical(&path)?;
         options::check_filesystem(path.parent().unwrap_or(Path::new(".")))?;
-        if let Some(inner) = Self::find(&path, &options)? {
+        let isolated = options.isolated;
+        if !isolated && let Some(inner) = Self::find(&path, &options)? {
             return Ok(inner);
         }
         let process = ProcessLock::take(&path, &options.runtime)?;
@@ -184,25 +185,32 @@ impl Inner {
             contended: AtomicU64::new(0),
         });
         let connection = shared.connect_writer().await?;
+        if isolated {
+            return Ok(Self::start(shared, connection));
+        }
         let mut open = registry().lock().unwrap_or_else(PoisonError::into_inner);
         // somebody else may have opened it meanwhile
         if let Some(inner) = live(&open, &path) {
             return Ok(inner);
         }
+        let inner = Self::start(shared, connection);
+        open.retain(|_, inner| inner.strong_count() > 0);
+        open.insert(path, Arc::downgrade(&inner));
+        Ok(inner)
+    }
+
+    fn start(shared: Arc<Shared>, connection: SqliteConnection) -> Arc<Self> {
         let (jobs, received) = mpsc::channel(JOBS);
         shared.runtime().spawn(writer::run(received, connection, Arc::clone(&shared)));
-        let inner = Arc::new(Self {
-            id: DatabaseId(format!("sqlite:{}", path.display())),
+        Arc::new(Self {
+            id: DatabaseId(format!("sqlite:{}", shared.path.display())),
             shared,
             jobs,
             load: Reader::new(),
             read: Reader::new(),
             closed: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
-        });
-        open.retain(|_, inner| inner.strong_count() > 0);
-        open.insert(path, Arc::downgrade(&inner));
-        Ok(inner)
+        })
     }
 
     fn find(path: &Path, options: &SqliteOptions) -> Result<Option<Arc<Self>>> {

@@ -18,6 +18,9 @@ pub struct SqliteOptions {
     pub busy_limit: Duration,
     /// For how long handled messages are remembered (default 7 days).
     pub horizon: Duration,
+    /// Does not share the writer with other stores on the same file in this process, as if it were another process. For
+    /// tests.
+    pub isolated: bool,
     /// Time, ids, tasks.
     pub runtime: Runtime,
 }
@@ -29,6 +32,7 @@ impl Default for SqliteOptions {
             transaction_limit: Duration::from_secs(2),
             busy_limit: Duration::from_secs(10),
             horizon: Duration::from_secs(7 * 86_400),
+            isolated: false,
             runtime: Runtime::system(),
         }
     }
@@ -43,6 +47,12 @@ impl SqliteOptions {
     /// Gives up durability. See [`volatile`](Self::volatile).
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
+        self
+    }
+
+    /// As if in a process of its own. See [`isolated`](Self::isolated).
+    pub fn isolated(mut self) -> Self {
+        self.isolated = true;
         self
     }
 }

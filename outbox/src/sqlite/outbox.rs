@@ -11,11 +11,11 @@ use sagabus_core::{Destination, NodeId, OutboxId, OutboxRow, Outgoing, Owner, Re
 use sqlx::sqlite::SqliteRow;
 use std::{collections::HashMap, sync::Arc};
 
-/// A row belongs to its node as long as that one is in the group: the heartbeats of the others remove it when its
-/// lease has lapsed by the rules, or its process is dead.
+/// A row belongs to its node as long as that one is in the group: the heartbeats of the others mark it as gone when
+/// its lease has lapsed by the rules, or its process is dead.
 pub(crate) const ORPHANS: &str =
     "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and o.node<>? and not \
-     exists(select 1 from node n where n.grp=o.endpoint and n.node=o.node) order by o.id limit ?";
+     exists(select 1 from node n where n.grp=o.endpoint and n.node=o.node and not n.gone) order by o.id limit ?";
 
 /// Rows behind an earlier one of their key that another node has not sent yet are not shown.
 pub(crate) const OWN: &str =

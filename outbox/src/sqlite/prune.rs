@@ -40,21 +40,26 @@ const STATEMENTS: &[(&str, Measure)] = &[
          limit ?)",
         Measure::Now,
     ),
+    // nodes that were taken for dead, and have not come back
+    (
+        "delete from node where (grp,node) in (select grp,node from node where gone and lease_until<? limit ?)",
+        Measure::HorizonOld,
+    ),
 ];
 
 #[derive(Clone, Copy)]
 enum Measure {
-    /// The first day that is kept: a message is recognised for a horizon after it was handled, and may have been a
-    /// horizon old by then.
+    /// The first day that is kept: a message is recognised for a horizon after it was handled, and may have been as old
+    /// as the store's own horizon by then.
     TwoHorizonsOldDay,
     HorizonOld,
     Now,
 }
 
 impl Measure {
-    fn limit(self, now: Timestamp, horizon: i64) -> i64 {
+    fn limit(self, now: Timestamp, horizon: i64, own: i64) -> i64 {
         match self {
-            Measure::TwoHorizonsOldDay => now.0.saturating_sub(horizon.saturating_mul(2)).div_euclid(DAY),
+            Measure::TwoHorizonsOldDay => now.0.saturating_sub(horizon.saturating_add(own)).div_euclid(DAY),
             Measure::HorizonOld => now.0.saturating_sub(horizon),
             Measure::Now => now.0,
         }
@@ -79,8 +84,9 @@ impl Inner {
 }
 
 async fn chunk(tx: &mut Tx, statement: &'static str, measure: Measure, horizon: i64) -> Result<u64> {
+    let own = i64::try_from(tx.shared.options.horizon.as_micros()).unwrap_or(i64::MAX);
     let step = Step::with(statement, |args| {
-        args.int(measure.limit(tx.now, horizon));
+        args.int(measure.limit(tx.now, horizon, own));
         args.int(CHUNK);
     });
     Ok(step.run(&mut tx.connection, "prune sqlite").await?.changes)

@@ -8,8 +8,8 @@ use super::{
     plan::{Plan, Story, shard_of_row},
     saving::Saving,
 };
-use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable, SHARDS};
-use std::{collections::BTreeSet, sync::Arc};
+use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable, alias_key};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 static CANCEL: Rows = Rows::new(
     "delete from timer where id in (select t.id from (values ",
@@ -59,12 +59,13 @@ static BURY: Rows = Rows::new(
     ") w where column1 is not null",
 );
 
-// one that waits for a saga which exists by now is due at once
+// one that waits for a saga which exists by now, under its key or under an alias, is due at once
 static PARK: Rows = Rows::new(
     "insert or fail into parked(due,endpoint,handler,shard,order_key,kind,key,attempts,headers,body) select \
-     case when exists(select 1 from saga s where s.kind=column5 and s.key=column6 and s.completed_at is null) then ? \
+     case when exists(select 1 from saga s where s.kind=column5 and s.key=column6 and s.completed_at is null) or \
+     exists(select 1 from saga_alias a where a.kind=column5 and a.alias=column11 and a.value=column12) then ? \
      else column10 end,column1,column2,column3,column4,column5,column6,column7,column8,column9 from (values ",
-    "(?,?,?,?,?,?,?,?,?,?)",
+    "(?,?,?,?,?,?,?,?,?,?,?,?)",
     ") w where column1 is not null",
 );
 
@@ -122,7 +123,7 @@ pub(super) fn write(
     })?);
     desk.notes.sent |= !batch.sent.is_empty();
     let moves = plan.rows.keys().any(|table| *table != RowTable::Queue);
-    if moves || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.created.is_empty()) {
+    if moves || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.created.is_empty() && plan.aliases.is_empty()) {
         desk.notes.due(plan.endpoint);
     }
     Ok(())
@@ -165,7 +166,10 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
 }
 
 fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
-    saving.add_any(Step::rows(&ADOPT, &plan.created, |args| args.time(desk.now), |args, (kind, key)| {
+    let named = plan.aliases.iter().map(|alias| (alias.kind, Cow::Owned(alias_key(alias.name, alias.value))));
+    let found: Vec<(&Arc<str>, Cow<'_, str>)> =
+        plan.created.iter().map(|(kind, key)| (*kind, Cow::Borrowed(*key))).chain(named).collect();
+    saving.add_any(Step::rows(&ADOPT, &found, |args| args.time(desk.now), |args, (kind, key)| {
         args.shared(kind);
         args.text(key);
         Ok(())
@@ -204,6 +208,10 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> 
         args.int(i64::from(*attempts));
         envelope(args, message)?;
         args.maybe_int(saga.map(|(_, _, due)| due.0));
+        // an alias's key is name=value (`alias_key`), and a name has no equals sign
+        let alias = saga.and_then(|(_, key, _)| key.split_once('='));
+        args.maybe_text(alias.map(|(name, _)| name));
+        args.maybe_text(alias.map(|(_, value)| value));
         Ok(())
     })?);
     Ok(())
@@ -223,7 +231,6 @@ pub(super) fn bury(desk: &Desk<'_>, endpoint: &Arc<str>, dead: &[Dead<'_>]) -> R
 fn whose(args: &mut Args, endpoint: &Arc<str>, handler: &Arc<str>, key: Option<&str>, message: &Envelope) {
     args.shared(endpoint);
     args.shared(handler);
-    debug_assert!(shard_of_row(key, message) < SHARDS);
     args.int(i64::from(shard_of_row(key, message)));
 }
 

@@ -5,6 +5,7 @@
 //! apart, and the rest is tried again: the write lock is held all the while, so that what was seen holds.
 
 mod chain;
+mod dedup;
 mod diagnose;
 mod effects;
 mod enqueue;
@@ -45,7 +46,7 @@ impl Op for Commit {
             if tx.careful {
                 return Ok(carefully(tx, &self.0, all).await?);
             }
-            match attempt(&mut tx.desk(), &self.0, &all).await? {
+            match attempt(&mut tx.desk(), &self.0, &all, false).await? {
                 Some(outcomes) => Ok(CommitReply { outcomes, cleaned: true }),
                 None => Err(Stop::Again),
             }
@@ -61,7 +62,7 @@ pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitRepl
             batch.units.len()
         )));
     }
-    if let Some(outcomes) = attempt(&mut tx.desk(), batch, &[0]).await? {
+    if let Some(outcomes) = attempt(&mut tx.desk(), batch, &[0], true).await? {
         return Ok(CommitReply { outcomes, cleaned: true });
     }
     back(tx).await?;
@@ -74,7 +75,7 @@ pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitRepl
 async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Result<CommitReply> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.units.len()];
     loop {
-        if let Some(applied) = attempt(&mut tx.desk(), batch, &live).await? {
+        if let Some(applied) = attempt(&mut tx.desk(), batch, &live, true).await? {
             for (unit, outcome) in live.into_iter().zip(applied) {
                 if let Some(slot) = outcomes.get_mut(unit) {
                     *slot = Some(outcome);
@@ -106,7 +107,12 @@ async fn back(tx: &mut Tx) -> Result<()> {
 }
 
 /// All of these units, or `None` if not all of them apply: then the caller rolls back.
-async fn attempt(desk: &mut Desk<'_>, batch: &CommitBatch, live: &[usize]) -> Result<Option<Vec<Outcome>>> {
+async fn attempt(
+    desk: &mut Desk<'_>,
+    batch: &CommitBatch,
+    live: &[usize],
+    careful: bool,
+) -> Result<Option<Vec<Outcome>>> {
     let plan = match Plan::new(desk, batch, live) {
         Ok(plan) => plan,
         Err(plan::Refused::Broken) => return Ok(None),
@@ -118,7 +124,7 @@ async fn attempt(desk: &mut Desk<'_>, batch: &CommitBatch, live: &[usize]) -> Re
     if !(gates::fences_hold(desk, &plan).await? && sagas::absent(desk, &plan).await?) {
         return Ok(None);
     }
-    let routed = route::resolve(desk, batch, &plan).await?;
+    let routed = route::resolve(desk, batch, &plan, careful).await?;
     let lines = gates::lines(desk, &plan).await?;
     let mut saving = saving::Saving::default();
     gates::open(desk, &plan, &mut saving)?;

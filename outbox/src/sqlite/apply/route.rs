@@ -5,6 +5,7 @@ use super::{
         sql::{self, Rows, Step},
         tx::Desk,
     },
+    dedup,
     effects::{Dead, bury, envelope},
     plan::Plan,
     saving::{Expected, Saving},
@@ -164,13 +165,23 @@ pub(super) fn queue_steps(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Resu
     })
 }
 
-/// Joined: where the sends of a batch go.
-pub(super) async fn resolve<'b>(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'b>) -> Result<Routed<'b>> {
+/// Joined: where the sends of a batch go. Only a careful one asks which ids the queues have seen before: otherwise the
+/// rows that remember them say so, and the batch is run again, carefully.
+pub(super) async fn resolve<'b>(
+    desk: &mut Desk<'_>,
+    batch: &CommitBatch,
+    plan: &Plan<'b>,
+    careful: bool,
+) -> Result<Routed<'b>> {
     if !batch.joined || plan.sends.is_empty() {
         return Ok(Routed::default());
     }
     let sends: Vec<&'b Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
-    queues_of(desk, &sends).await
+    let mut routed = queues_of(desk, &sends).await?;
+    if careful {
+        dedup::drop_seen(desk, &mut routed).await?;
+    }
+    Ok(routed)
 }
 
 /// Writes the sends of a batch.
@@ -187,6 +198,9 @@ pub(super) fn write(
             Expected::Outbox(i64::try_from(rows).unwrap_or(i64::MAX))
         });
         return Ok(());
+    }
+    for (steps, rows) in dedup::remember(desk, &routed.rows)? {
+        saving.add(steps, rows, Expected::Exactly);
     }
     saving.add(queue_steps(desk, &routed.rows)?, routed.rows.len(), Expected::Exactly);
     let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
@@ -282,8 +296,10 @@ async fn behind(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'_>) -> Re
 pub(crate) async fn enlist(desk: &mut Desk<'_>, owner: &Owner, joined: bool, sends: &[Outgoing]) -> Result<()> {
     let sends: Vec<&Outgoing> = sends.iter().collect();
     let steps = if joined {
-        let routed = queues_of(desk, &sends).await?;
-        let mut steps = queue_steps(desk, &routed.rows)?;
+        let mut routed = queues_of(desk, &sends).await?;
+        dedup::drop_seen(desk, &mut routed).await?;
+        let mut steps: Vec<Step> = dedup::remember(desk, &routed.rows)?.into_iter().flat_map(|(s, _)| s).collect();
+        steps.extend(queue_steps(desk, &routed.rows)?);
         let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
         steps.extend(bury_unroutable(desk, owner, &lost)?);
         steps
