@@ -1,8 +1,8 @@
-//! The smallest program: one handler, one event.
+//! The smallest program: one handler, one event, one file.
 
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use tokio::sync::Notify;
 
 #[derive(Message, Serialize, Deserialize)]
 #[message(name = "hello.greeting")]
@@ -10,17 +10,17 @@ struct Greeting {
     name: String,
 }
 
+static GREETED: Notify = Notify::const_new();
+
 async fn greet(m: Greeting, _: &mut Context) -> Result {
     println!("Hello, {}!", m.name);
+    GREETED.notify_one();
     Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let hello = Endpoint::builder("hello").transport("sqlite://hello.db").on(greet).build().await?.start().await?;
+    let hello = Endpoint::builder("hello").transport("sqlite://hello.db").on(greet).build().await?;
     hello.bus().publish(Greeting { name: "world".into() }).await?;
-    while hello.stats().handled == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    hello.stop().await
+    hello.run_until(GREETED.notified()).await
 }
