@@ -83,7 +83,8 @@ impl Engine {
         for (n, route) in routes.iter().enumerate() {
             let mut unit = origin.unit(Some(route.clone()), route.handler().clone());
             unit.suspect = delivery.suspect;
-            unit.turn.clone_from(&order_key);
+            unit.in_turn = order_key.is_some();
+            unit.order_key.clone_from(&order_key);
             self.target(&mut unit, route);
             if n > 0 && sabotage::active("second-saga-duplicate") {
                 let unit_id = self.id();
@@ -123,6 +124,7 @@ impl Engine {
         };
         let route = self.shared.routes.find(&row.handler, &origin.message.headers.message_type).cloned();
         let mut unit = origin.unit(route.clone(), row.handler);
+        unit.order_key = row.key;
         match route {
             Some(route) => self.target(&mut unit, &route),
             None => {
@@ -185,7 +187,7 @@ impl Engine {
     pub(super) fn begin(&mut self, id: UnitId) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Waiting;
-        let simple = matches!(unit.gate, Gate::Row(_) | Gate::None) && unit.turn.is_none();
+        let simple = matches!(unit.gate, Gate::Row(_) | Gate::None) && !unit.in_turn;
         let key = match (&unit.lane, &unit.lookup) {
             (Some(lane), _) => Some(lane.clone()),
             (None, Some(SagaLookup::Key { kind, key })) => Some(super::LaneKey { kind: kind.clone(), key: key.clone() }),
@@ -237,7 +239,8 @@ impl Origin {
             fence: self.fence.clone(),
             lookup: None,
             lane: None,
-            turn: None,
+            order_key: None,
+            in_turn: false,
             attempts: self.attempts,
             base_attempts: self.attempts,
             counted: false,

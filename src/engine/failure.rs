@@ -62,7 +62,7 @@ impl Engine {
             Next::Defer(delay) => {
                 let disposition = Disposition::Deferred {
                     message: unit.message.clone(),
-                    key: unit.turn.clone(),
+                    key: unit.order_key.clone(),
                     attempts: unit.attempts,
                     delay,
                     reason: error.to_string(),

@@ -76,7 +76,7 @@ impl Engine {
                     other => other.clone(),
                 });
             }
-            if let Some(key) = &unit.turn {
+            if let (true, Some(key)) = (unit.in_turn, &unit.order_key) {
                 entry.turn = Some(request.turns.len());
                 request.turns.push((unit.handler.clone(), key.clone()));
             }
@@ -121,7 +121,7 @@ impl Engine {
 
     fn unit_loaded(&mut self, id: UnitId, row: Option<SagaRow>, blocked: bool) {
         let Some(unit) = self.units.get_mut(&id) else { return };
-        if let (true, Some(key)) = (blocked, unit.turn.clone()) {
+        if let (true, Some(key)) = (blocked, unit.order_key.clone()) {
             let disposition = Disposition::Parked {
                 message: unit.message.clone(),
                 attempts: unit.attempts,

@@ -63,7 +63,7 @@ impl Recoverability {
         if let Some(delay) = error.retry_delay() {
             return Next::Defer(delay);
         }
-        if failures % round != 0 {
+        if !failures.is_multiple_of(round) {
             let doubled = self.pause.saturating_mul(1 << (failures % round).min(10).saturating_sub(1));
             return Next::Retry(runtime.jitter(doubled));
         }

@@ -178,7 +178,7 @@ impl Engine {
             self.wake_lane(&key);
         }
         if transaction.is_some() {
-            self.transactional.insert(self.units[&id].handler.clone());
+            self.transactional.insert(work.handler.clone());
         }
         self.submit(Finished { unit: id, work, transaction });
     }

@@ -35,8 +35,11 @@ pub(crate) struct Unit {
     pub(crate) fence: Option<Fence>,
     pub(crate) lookup: Option<SagaLookup>,
     pub(crate) lane: Option<LaneKey>,
-    /// Ordered endpoints: the key whose earlier messages must be through.
-    pub(crate) turn: Option<String>,
+    /// Ordered endpoints: the key that a failure blocks.
+    pub(crate) order_key: Option<String>,
+    /// Whether it must wait while an earlier message of its order key is retried or parked. A row that is due has had
+    /// its turn.
+    pub(crate) in_turn: bool,
     /// Failures before this delivery, and since.
     pub(crate) attempts: u32,
     /// What the durable counter started from.

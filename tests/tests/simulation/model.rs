@@ -138,3 +138,29 @@ pub(crate) async fn done(m: Done, ctx: &mut Context) -> Result {
     let state = format!("{}:{}:{:?}:{}", m.placed, m.reminded, worked, m.early);
     effect(ctx, format!("done/{}/{state}", m.order)).await
 }
+
+/// One of a numbered row of messages with one key, for the ordered endpoint.
+#[derive(Serialize, Deserialize, Message)]
+#[message(name = "sim.line")]
+pub(crate) struct Line {
+    pub(crate) key: u64,
+    pub(crate) n: u64,
+}
+
+/// Notes every message that does not follow the one before it of its key.
+pub(crate) async fn line(m: Line, ctx: &mut Context) -> Result {
+    let (unique, attempts) = (ctx.new_id(), ctx.attempts());
+    let transaction = ctx.begin().await?;
+    let rows = transaction.raw().downcast_mut::<ScratchRows>().ok_or("not the memory store")?;
+    let last = format!("last/{}", m.key);
+    let before = rows.get(&last).and_then(|n| String::from_utf8_lossy(n).parse().ok()).unwrap_or(0u64);
+    if before + 1 != m.n {
+        rows.put(format!("line/{}/{} after {before}/{unique}", m.key, m.n), Vec::new());
+    }
+    rows.put(last, m.n.to_string());
+    rows.put(format!("line/{}/{}/{unique}", m.key, m.n), Vec::new());
+    if (m.key + m.n) % 5 == 3 && attempts < 6 {
+        return Err(HandlerError::new("a planned failure"));
+    }
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! The simulated world: processes, broker, databases, and what goes wrong.
 
-use crate::model::{self, Order, Placed, STEPS, Work};
+use crate::model::{self, Line, Order, Placed, STEPS, Work};
 use sagabus::{
     Bus, Endpoint, EndpointBuilder, MessageId, Recoverability, Running, Runtime, SendOptions,
     store::memory::{FaultRates, MemoryFaults as StoreFaults, MemoryStore},
@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 const ORDERS: u64 = 60;
 const NODES: usize = 2;
-const ENDPOINTS: [&str; 3] = ["shop", "worker", "ledger"];
+const ENDPOINTS: [&str; 4] = ["shop", "worker", "ledger", "lines"];
+const KEYS: u64 = 4;
+const LINES: u64 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -64,10 +66,13 @@ impl World {
         let processes = (0..slots).map(|_| None).collect();
         let mut world = Self { runtime, layout, broker, stores, faults, processes, verdict: Verdict::default() };
         world.provision().await;
-        let placer = world.runtime.spawn(place(world.bus().await, world.runtime.clone()));
+        let bus = world.bus().await;
+        let placer = world.runtime.spawn(place(bus.clone(), world.runtime.clone()));
+        let liner = world.runtime.spawn(write_lines(bus, world.runtime.clone()));
         world.rough_time().await;
         world.heal().await;
         placer.join().await;
+        liner.join().await;
         world.drain().await;
         world.judge().await;
         world.verdict
@@ -96,6 +101,7 @@ impl World {
         match name {
             "shop" => builder.saga::<Order>().route::<Work>("worker"),
             "worker" => builder.on(model::work),
+            "lines" => builder.ordered().on(model::line),
             _ => builder.on(model::done),
         }
     }
@@ -103,7 +109,7 @@ impl World {
     /// A process that only places orders, and never dies.
     async fn bus(&self) -> Bus {
         loop {
-            let builder = Endpoint::builder("placer").runtime(self.runtime.node()).migrate(false);
+            let builder = Endpoint::builder("placer").runtime(self.runtime.node()).migrate(false).route::<Line>("lines");
             let builder = match self.layout {
                 Layout::Split => builder.transport(Arc::new(self.broker.transport())),
                 Layout::Joined => builder.store(Arc::new(self.stores["shop"].with_faults(self.faults.clone()))),
@@ -141,6 +147,11 @@ impl World {
             match self.processes[slot].take() {
                 None => self.start(slot).await,
                 Some(process) => {
+                    if self.runtime.random().is_multiple_of(4) {
+                        // a clean stop under load, and under the same faults: it may fail, and must lose nothing
+                        let stopped = process.running.stop().await.is_ok();
+                        self.note(&format!("stop {} {stopped}", process.name));
+                    }
                     self.count(&process);
                     self.note(&format!("kill {} {:?}", process.name, process.running.stats()));
                     process.runtime.kill();
@@ -173,8 +184,10 @@ impl World {
     async fn drain(&mut self) {
         for _ in 0..1200 {
             self.runtime.sleep(Duration::from_millis(500)).await;
-            let done = self.stores["ledger"].scratch().keys().filter(|key| key.starts_with("done/")).count();
-            if done as u64 >= ORDERS {
+            let count = |name: &str, prefix: &str| {
+                self.stores[name].scratch().keys().filter(|key| key.starts_with(prefix)).count() as u64
+            };
+            if count("ledger", "done/") >= ORDERS && count("lines", "line/") >= KEYS * LINES {
                 break;
             }
         }
@@ -192,7 +205,7 @@ impl World {
             self.note(&format!("end {} {:?}", process.name, process.running.stats()));
         }
         let mut found: BTreeMap<String, u32> = BTreeMap::new();
-        for (name, prefix) in [("worker", "work/"), ("ledger", "done/")] {
+        for (name, prefix) in [("worker", "work/"), ("ledger", "done/"), ("lines", "line/")] {
             for key in self.stores[name].scratch().keys().filter(|key| key.starts_with(prefix)) {
                 let (effect, _unique) = key.rsplit_once('/').unwrap();
                 *found.entry(effect.to_string()).or_default() += 1;
@@ -203,6 +216,9 @@ impl World {
         for order in 0..ORDERS {
             expected.insert(format!("done/{order}/1:1:{all:?}:false"), 1);
             expected.extend((0..STEPS).map(|step| (format!("work/{order}/{step}"), 1)));
+        }
+        for key in 0..KEYS {
+            expected.extend((1..=LINES).map(|n| (format!("line/{key}/{n}"), 1)));
         }
         for (effect, times) in &expected {
             let seen = found.get(effect).copied().unwrap_or(0);
@@ -236,5 +252,18 @@ async fn place(bus: Bus, runtime: Runtime) {
             runtime.sleep(Duration::from_millis(50)).await;
         }
         runtime.sleep(runtime.jitter(Duration::from_millis(500))).await;
+    }
+}
+
+/// Sends rows of numbered messages to the ordered endpoint, each only when the one before it is known to be there.
+async fn write_lines(bus: Bus, runtime: Runtime) {
+    for n in 1..=LINES {
+        for key in 0..KEYS {
+            let id = MessageId(runtime.uuid());
+            while bus.send_with(Line { key, n }, SendOptions::new().id(id).key(key)).await.is_err() {
+                runtime.sleep(Duration::from_millis(50)).await;
+            }
+        }
+        runtime.sleep(runtime.jitter(Duration::from_millis(1500))).await;
     }
 }
