@@ -1,46 +1,44 @@
 //! What sagabus costs, beside the best program without it, in the same run. See `docs/performance.md`.
 #![allow(clippy::disallowed_methods, reason = "a benchmark stands outside of the bus: it measures real time")]
 
+mod args;
+mod checks;
+mod child;
+mod engine;
+mod files;
 mod latency;
 mod measure;
 mod payload;
 mod report;
 mod twin;
+mod verdict;
 
-use clap::Parser;
+use args::{Command, Spec, What, Who};
+use clap::Parser as _;
+use std::process::ExitCode;
 
-#[derive(Parser)]
-struct Args {
-    #[arg(long, default_value_t = 100_000)]
-    messages: u64,
-    #[arg(long, default_value_t = 10_000)]
-    keys: u64,
-    #[arg(long, default_value_t = 200)]
-    batch: usize,
-    #[arg(long, default_value_t = 1)]
-    ahead: usize,
-    #[arg(long)]
-    packed: bool,
-    #[arg(long)]
-    own_sql: bool,
-    #[arg(long)]
-    load: Option<f64>,
+fn main() -> ExitCode {
+    match Command::parse().what {
+        What::Side { spec } => match side(&spec) {
+            Ok(line) => {
+                println!("{line}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        what => checks::run(what),
+    }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let dir = std::env::temp_dir().join(format!("sagabus-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let settings =
-        twin::Settings { batch: args.batch, ahead: args.ahead, packed: args.packed, own_sql: args.own_sql };
-    let side = twin::run(&dir.join("twin.db"), args.messages, args.keys, settings, args.load).await;
-    std::fs::remove_dir_all(&dir)?;
-    let side = side?;
-    println!(
-        "batch {} ahead {} packed {}: {:.0}/s {:.1} us cpu, {} commits, rss {} peak {}, p50 {} p99 {}",
-        args.batch, args.ahead, args.packed, side.per_second(), side.cpu_us, side.commits, side.rss_mb, side.peak_mb,
-        side.latency(0.5), side.latency(0.99)
-    );
-    Ok(())
+#[tokio::main]
+async fn side(spec: &str) -> anyhow::Result<String> {
+    let spec: Spec = serde_json::from_str(spec)?;
+    let side = match spec.who {
+        Who::Engine => engine::run(&spec).await?,
+        Who::Twin => twin::run(&spec).await?,
+    };
+    Ok(serde_json::to_string(&side)?)
 }

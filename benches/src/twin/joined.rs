@@ -1,38 +1,22 @@
 //! Queue and store in one file.
 
-use super::{IN, OUT, Reader, Work, Writer, connect, create};
+use super::sqlite::{Batch, IN, OUT, Reader, Writer, connect, create};
 use crate::{
+    args::{Feed, Spec, Work},
+    files::file_of,
     latency::{Clock, Latencies, Pace},
     measure::{Span, peak_mb, rss_mb},
-    payload::{Counter, Input, key_of},
+    payload::{Counter, Input, Output, key_of},
     report::Side,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::Connection as _;
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
-use tokio::sync::{Notify, mpsc};
-
-/// How the twin is set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Most messages in one commit.
-    pub(crate) batch: usize,
-    /// Commits that may wait for the writer.
-    pub(crate) ahead: usize,
-    /// Rows come packed into one.
-    pub(crate) packed: bool,
-    /// A row of its own for each message.
-    pub(crate) own_sql: bool,
-}
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// What the writer gets.
 enum Job {
-    Commit(Work),
+    Commit(Batch),
     Enqueue(Vec<(uuid::Uuid, Vec<u8>)>),
 }
 
@@ -40,10 +24,10 @@ enum Job {
 type Ahead = HashMap<u64, (i64, Counter, usize)>;
 
 /// Creates the file with all sagas in it, and fills the queue.
-pub(crate) async fn prepare(path: &Path, messages: u64, keys: u64) -> Result<()> {
+async fn prepare(path: &Path, spec: &Spec) -> Result<()> {
     create(path).await?;
     let mut writer = Writer::open(path, 500).await?;
-    let all: Vec<u64> = (0..keys).collect();
+    let all: Vec<u64> = (0..spec.keys).collect();
     for chunk in all.chunks(500) {
         let sagas = chunk.iter().map(|key| {
             let mut state = Counter::default();
@@ -52,12 +36,11 @@ pub(crate) async fn prepare(path: &Path, messages: u64, keys: u64) -> Result<()>
             state.count = 0;
             Ok((*key, 0, 1, serde_json::to_string(&state)?))
         });
-        let work = Work { sagas: sagas.collect::<Result<Vec<_>>>()?, ..Work::default() };
-        writer.commit(work).await?;
+        writer.commit(Batch { sagas: sagas.collect::<Result<Vec<_>>>()?, ..Batch::default() }).await?;
     }
-    let all: Vec<u64> = (1..=messages).collect();
+    let all: Vec<u64> = (1..=if spec.feed.is_live() { 0 } else { spec.messages }).collect();
     for chunk in all.chunks(500) {
-        writer.enqueue(IN, encode(chunk.iter().map(|seq| (*seq, 0)), keys)?).await?;
+        writer.enqueue(IN, encode(chunk.iter().map(|seq| (*seq, 0)), spec.keys)?).await?;
     }
     let mut connection = connect(path).await?;
     sqlx::raw_sql("pragma wal_checkpoint(truncate)").execute(&mut connection).await?;
@@ -70,49 +53,65 @@ fn encode(inputs: impl Iterator<Item = (u64, u64)>, keys: u64) -> Result<Vec<(uu
     inputs.map(|due| Ok((uuid::Uuid::now_v7(), input(due)?))).collect()
 }
 
-/// Handles everything that is in the queue; with a `load`, what the generator puts there meanwhile, at so many a second.
-pub(crate) async fn run(path: &Path, messages: u64, keys: u64, settings: Settings, load: Option<f64>) -> Result<Side> {
-    prepare(path, if load.is_some() { 0 } else { messages }, keys).await?;
-    let mut reader = Reader::open(path, settings.batch, settings.packed).await?;
-    let writer = Writer::open(path, settings.batch).await?;
+/// Handles everything that is in the queue, or comes into it.
+pub(crate) async fn run(spec: &Spec) -> Result<Side> {
+    let path = &file_of(&spec.store).context("the twin needs a file")?;
+    anyhow::ensure!(spec.transport.is_none(), "there is no twin of the split layout yet");
+    let mut spec = spec.clone();
+    spec.batch = if spec.batch == 0 { 200 } else { spec.batch };
+    prepare(path, &spec).await?;
+    let mut reader = Reader::open(path, spec.batch).await?;
+    let writer = Writer::open(path, spec.batch).await?;
     let clock = Clock::start();
-    let (jobs, queue) = mpsc::channel::<Job>(settings.ahead);
+    let (jobs, queue) = mpsc::channel::<Job>(spec.ahead.max(1));
     let (done, committed) = mpsc::unbounded_channel();
     let bell = Arc::new(Notify::new());
-    let writing = tokio::spawn(write(writer, queue, done, bell.clone(), clock, load.is_some()));
-    let generator = load.map(|rate| {
-        let jobs = jobs.clone();
-        tokio::spawn(async move {
-            let mut pace = Pace::new(clock, rate, messages);
-            loop {
-                let inputs = pace.due().await;
-                if inputs.is_empty() {
-                    return Ok::<_, anyhow::Error>(());
-                }
-                jobs.send(Job::Enqueue(encode(inputs.into_iter(), keys)?)).await?;
-            }
-        })
-    });
+    let (seen, through) = watch::channel(0);
+    let writing = tokio::spawn(write(writer, queue, done, seen, bell.clone(), clock));
+    let generator = tokio::spawn(feed(jobs.clone(), spec.clone(), clock, through));
 
     let span = Span::start();
-    handle(&mut reader, &jobs, committed, &bell, messages, settings).await?;
+    handle(&mut reader, &jobs, committed, &bell, &spec).await?;
     drop(jobs);
-    if let Some(generator) = generator {
-        generator.await??;
-    }
+    generator.await??;
     let (commits, latencies) = writing.await??;
     let side = Side {
-        messages,
+        messages: spec.messages,
         seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(messages),
+        cpu_us: span.cpu_us_per(spec.messages),
         rss_mb: rss_mb(),
         peak_mb: peak_mb(),
         commits,
-        latencies: latencies.into_micros(),
+        latencies: if spec.feed.is_live() { latencies.into_micros() } else { Vec::new() },
         ..Side::default()
     };
-    audit(path, messages, settings.own_sql).await?;
+    audit(path, &spec).await?;
     Ok(side)
+}
+
+/// Sends while the others work.
+async fn feed(jobs: mpsc::Sender<Job>, spec: Spec, clock: Clock, mut through: watch::Receiver<u64>) -> Result<()> {
+    match spec.feed {
+        Feed::Preloaded => {}
+        Feed::Rate(rate) => {
+            let mut pace = Pace::new(clock, rate, spec.messages);
+            loop {
+                let inputs = pace.due().await;
+                if inputs.is_empty() {
+                    break;
+                }
+                jobs.send(Job::Enqueue(encode(inputs.into_iter(), spec.keys)?)).await?;
+            }
+        }
+        Feed::Single => {
+            for seq in 1..=spec.messages {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                jobs.send(Job::Enqueue(encode(std::iter::once((seq, clock.micros())), spec.keys)?)).await?;
+                through.wait_for(|seen| *seen >= seq).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn handle(
@@ -120,12 +119,11 @@ async fn handle(
     jobs: &mpsc::Sender<Job>,
     mut committed: mpsc::UnboundedReceiver<Vec<u64>>,
     bell: &Notify,
-    messages: u64,
-    settings: Settings,
+    spec: &Spec,
 ) -> Result<()> {
     let mut ahead = Ahead::new();
     let mut cursor = 0;
-    let mut left = messages;
+    let mut left = spec.messages;
     while left > 0 {
         while let Ok(keys) = committed.try_recv() {
             for key in keys {
@@ -137,7 +135,7 @@ async fn handle(
                 }
             }
         }
-        let page = reader.page(cursor, settings.batch).await?;
+        let page = reader.page(cursor, spec.batch).await?;
         let Some((last, _)) = page.last() else {
             // a hint that came before this is kept; the time limit is for one that was never sent
             let _ = tokio::time::timeout(Duration::from_millis(100), bell.notified()).await;
@@ -145,14 +143,24 @@ async fn handle(
         };
         cursor = *last;
         left -= page.len() as u64;
-        let work = batch(reader, &mut ahead, page, settings).await?;
+        let work = batch(reader, &mut ahead, page, spec).await?;
         jobs.send(Job::Commit(work)).await?;
     }
     Ok(())
 }
 
 /// Loads what is not known, and runs the handler on each message.
-async fn batch(reader: &mut Reader, ahead: &mut Ahead, page: Vec<(i64, Input)>, settings: Settings) -> Result<Work> {
+async fn batch(reader: &mut Reader, ahead: &mut Ahead, page: Vec<(i64, Input)>, spec: &Spec) -> Result<Batch> {
+    let mut work = Batch::default();
+    if spec.work == Work::Queue {
+        for (id, m) in page {
+            let output = Output { key: m.key, seq: m.seq, at: m.at, count: 0, note: m.note };
+            work.ids.push(id);
+            work.outputs.push((uuid::Uuid::now_v7(), serde_json::to_vec(&output)?));
+            work.at.push(m.at);
+        }
+        return Ok(work);
+    }
     let mut missing: Vec<u64> = page.iter().map(|(_, input)| input.key).filter(|k| !ahead.contains_key(k)).collect();
     missing.sort_unstable();
     missing.dedup();
@@ -161,7 +169,6 @@ async fn batch(reader: &mut Reader, ahead: &mut Ahead, page: Vec<(i64, Input)>, 
             ahead.insert(key, (version, serde_json::from_str(&state)?, 0));
         }
     }
-    let mut work = Work::default();
     let mut touched: HashMap<u64, (i64, i64)> = HashMap::with_capacity(page.len());
     for (id, input) in page {
         let (version, state, _) = ahead.entry(input.key).or_default();
@@ -172,7 +179,7 @@ async fn batch(reader: &mut Reader, ahead: &mut Ahead, page: Vec<(i64, Input)>, 
         work.ids.push(id);
         work.outputs.push((uuid::Uuid::now_v7(), serde_json::to_vec(&output)?));
         work.at.push(input.at);
-        if settings.own_sql {
+        if spec.own_sql {
             work.own.push((input.key, input.seq));
         }
     }
@@ -189,9 +196,9 @@ async fn write(
     mut writer: Writer,
     mut jobs: mpsc::Receiver<Job>,
     done: mpsc::UnboundedSender<Vec<u64>>,
+    seen: watch::Sender<u64>,
     bell: Arc<Notify>,
     clock: Clock,
-    timed: bool,
 ) -> Result<(u64, Latencies)> {
     let mut latencies = Latencies::default();
     while let Some(job) = jobs.recv().await {
@@ -200,11 +207,12 @@ async fn write(
                 writer.enqueue(IN, batch).await?;
                 bell.notify_one();
             }
-            Job::Commit(work) => {
+            Job::Commit(mut work) => {
                 let keys = work.sagas.iter().map(|saga| saga.0).collect();
-                let at = if timed { work.at.clone() } else { Vec::new() };
+                let at = std::mem::take(&mut work.at);
                 writer.commit(work).await?;
                 let now = clock.micros();
+                seen.send_modify(|seen| *seen += at.len() as u64);
                 latencies.extend(at.into_iter().map(|at| now.saturating_sub(at)));
                 // the reader may have ended: nothing depends on this then
                 let _ = done.send(keys);
@@ -215,9 +223,9 @@ async fn write(
 }
 
 /// Nothing lost, nothing doubled, nothing changed twice.
-async fn audit(path: &Path, messages: u64, own_sql: bool) -> Result<()> {
+async fn audit(path: &Path, spec: &Spec) -> Result<()> {
     let mut connection = connect(path).await?;
-    let n = i64::try_from(messages)?;
+    let n = i64::try_from(spec.messages)?;
     let (left,): (i64,) =
         sqlx::query_as("select count(*) from queue where queue = ?").bind(IN).fetch_one(&mut connection).await?;
     let (out, distinct): (i64, i64) = sqlx::query_as(
@@ -226,6 +234,13 @@ async fn audit(path: &Path, messages: u64, own_sql: bool) -> Result<()> {
     .bind(OUT)
     .fetch_one(&mut connection)
     .await?;
+    anyhow::ensure!(
+        left == 0 && out == n && distinct == n,
+        "the twin's audit: {n} sent, {left} left, {out} out, {distinct} distinct"
+    );
+    if spec.work == Work::Queue {
+        return Ok(());
+    }
     let (count, total, versions): (i64, i64, i64) = sqlx::query_as(
         "select sum(json_extract(state, '$.count')), sum(json_extract(state, '$.total')), sum(version - 1) from saga",
     )
@@ -233,10 +248,9 @@ async fn audit(path: &Path, messages: u64, own_sql: bool) -> Result<()> {
     .await?;
     let (own,): (i64,) = sqlx::query_as("select count(*) from business").fetch_one(&mut connection).await?;
     anyhow::ensure!(
-        left == 0 && [out, distinct, count, versions] == [n; 4] && total == n * (n + 1) / 2,
-        "the twin's audit: {n} sent, {left} left, {out} out, {distinct} distinct, counted {count} (sum {total}), \
-         {versions} versions"
+        count == n && versions == n && total == n * (n + 1) / 2,
+        "the twin's audit: {n} handled, counted {count} (sum {total}), {versions} versions"
     );
-    anyhow::ensure!(own == if own_sql { n } else { 0 }, "the twin's audit: {own} business rows for {n} messages");
+    anyhow::ensure!(own == if spec.own_sql { n } else { 0 }, "the twin's audit: {own} business rows for {n} messages");
     Ok(())
 }

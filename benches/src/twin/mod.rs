@@ -6,5 +6,4 @@
 mod joined;
 mod sqlite;
 
-pub(crate) use joined::{Settings, run};
-pub(crate) use sqlite::{IN, OUT, Reader, Work, Writer, connect, create};
+pub(crate) use joined::run;

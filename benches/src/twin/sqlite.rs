@@ -4,13 +4,13 @@ use crate::payload::Input;
 use anyhow::{Context as _, Result};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqliteConnection,
-    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 use std::{path::Path, sync::Arc};
 
 /// Of the rows that the program works on, and of those that it makes.
-pub(crate) const IN: i64 = 1;
-pub(crate) const OUT: i64 = 2;
+pub(super) const IN: i64 = 1;
+pub(super) const OUT: i64 = 2;
 
 const SCHEMA: &str = "
 create table if not exists queue(id integer primary key, queue integer not null, message_id blob not null,
@@ -21,7 +21,7 @@ create table if not exists saga(key integer primary key, version integer not nul
 create table if not exists business(id integer primary key, saga integer not null, amount integer not null) strict;
 ";
 
-pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection> {
+pub(super) async fn connect(path: &Path) -> Result<SqliteConnection> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -34,7 +34,7 @@ pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection> {
     SqliteConnection::connect_with(&options).await.context("open the twin's file")
 }
 
-pub(crate) async fn create(path: &Path) -> Result<()> {
+pub(super) async fn create(path: &Path) -> Result<()> {
     let mut connection = connect(path).await?;
     sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
     connection.close().await?;
@@ -101,116 +101,71 @@ where
 }
 
 /// The reading connection.
-pub(crate) struct Reader {
+pub(super) struct Reader {
     connection: SqliteConnection,
     states: Sized,
-    page: Arc<str>,
-    /// Rows come as one row of concatenated values: one trip over the driver's channel instead of one for each.
-    packed: bool,
 }
 
 impl Reader {
-    pub(crate) async fn open(path: &Path, batch: usize, packed: bool) -> Result<Self> {
-        let states = if packed {
-            Sized::new(
-                "select json_group_array(key), json_group_array(version), json_group_array(length(state)), \
-                 group_concat(state, '') from saga where key in (",
-                "?",
-                ")",
-                batch,
-            )
-        } else {
-            Sized::new("select key, version, state from saga where key in (", "?", ")", batch)
-        };
-        let page = if packed {
-            "select json_group_array(id), json_group_array(length(body)), cast(group_concat(body, '') as blob) \
-             from (select id, body from queue where queue = ? and id > ? order by id limit ?)"
-        } else {
-            "select id, body from queue where queue = ? and id > ? order by id limit ?"
-        };
-        Ok(Self { connection: connect(path).await?, states, page: page.into(), packed })
+    pub(super) async fn open(path: &Path, batch: usize) -> Result<Self> {
+        let states = Sized::new("select key, version, state from saga where key in (", "?", ")", batch);
+        Ok(Self { connection: connect(path).await?, states })
     }
 
     /// Rows of the input queue after a cursor.
-    pub(crate) async fn page(&mut self, after: i64, limit: usize) -> Result<Vec<(i64, Input)>> {
-        let query = sqlx::query(AssertSqlSafe(self.page.clone())).bind(IN).bind(after).bind(i64::try_from(limit)?);
+    pub(super) async fn page(&mut self, after: i64, limit: usize) -> Result<Vec<(i64, Input)>> {
+        let page = "select id, body from queue where queue = ? and id > ? order by id limit ?";
+        let query = sqlx::query(page).bind(IN).bind(after).bind(i64::try_from(limit)?);
         let rows = query.fetch_all(&mut self.connection).await?;
-        let mut page = Vec::with_capacity(limit);
-        if self.packed {
-            let Some(row) = rows.first() else { return Ok(page) };
-            let ids: Vec<i64> = serde_json::from_str(row.try_get_unchecked(0)?)?;
-            let lengths: Vec<usize> = serde_json::from_str(row.try_get_unchecked(1)?)?;
-            let mut bytes: &[u8] = row.try_get_unchecked::<Option<&[u8]>, _>(2)?.unwrap_or_default();
-            for (id, length) in ids.into_iter().zip(lengths) {
-                let (body, rest) = bytes.split_at(length);
-                bytes = rest;
-                page.push((id, serde_json::from_slice(body)?));
-            }
-        } else {
-            for row in rows {
-                page.push((row.try_get_unchecked(0)?, serde_json::from_slice(row.try_get_unchecked(1)?)?));
-            }
-        }
-        Ok(page)
+        let read = |row: &SqliteRow| {
+            Ok((row.try_get_unchecked(0)?, serde_json::from_slice(row.try_get_unchecked(1)?)?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Versions and states of the keys that have any.
-    pub(crate) async fn states(&mut self, keys: &[u64]) -> Result<Vec<(u64, i64, String)>> {
+    pub(super) async fn states(&mut self, keys: &[u64]) -> Result<Vec<(u64, i64, String)>> {
         let mut arguments = SqliteArguments::default();
         for key in keys {
             bind(&mut arguments, i64::try_from(*key)?)?;
         }
         let rows = self.states.query(keys.len(), arguments)?.fetch_all(&mut self.connection).await?;
-        let mut states = Vec::with_capacity(keys.len());
-        if self.packed {
-            let Some(row) = rows.first() else { return Ok(states) };
-            let found: Vec<u64> = serde_json::from_str(row.try_get_unchecked(0)?)?;
-            let versions: Vec<i64> = serde_json::from_str(row.try_get_unchecked(1)?)?;
-            let lengths: Vec<usize> = serde_json::from_str(row.try_get_unchecked(2)?)?;
-            let mut text: &str = row.try_get_unchecked::<Option<&str>, _>(3)?.unwrap_or_default();
-            for ((key, version), length) in found.into_iter().zip(versions).zip(lengths) {
-                let (state, rest) = text.split_at(length);
-                text = rest;
-                states.push((key, version, state.to_string()));
-            }
-        } else {
-            for row in rows {
-                let key: i64 = row.try_get_unchecked(0)?;
-                states.push((u64::try_from(key)?, row.try_get_unchecked(1)?, row.try_get_unchecked(2)?));
-            }
-        }
-        Ok(states)
+        let read = |row: &SqliteRow| {
+            let key: i64 = row.try_get_unchecked(0)?;
+            Ok((key.cast_unsigned(), row.try_get_unchecked(1)?, row.try_get_unchecked(2)?))
+        };
+        rows.iter().map(read).collect()
     }
 }
 
 /// What one commit does.
 #[derive(Default)]
-pub(crate) struct Work {
+pub(super) struct Batch {
     /// Input rows: the gate.
-    pub(crate) ids: Vec<i64>,
+    pub(super) ids: Vec<i64>,
     /// Key, version that was loaded (0: none), messages folded into it, new state.
-    pub(crate) sagas: Vec<(u64, i64, i64, String)>,
+    pub(super) sagas: Vec<(u64, i64, i64, String)>,
     /// Id and body of each output.
-    pub(crate) outputs: Vec<(uuid::Uuid, Vec<u8>)>,
+    pub(super) outputs: Vec<(uuid::Uuid, Vec<u8>)>,
     /// One row of the business table for each message, with a statement for each, as a handler would.
-    pub(crate) own: Vec<(u64, u64)>,
+    pub(super) own: Vec<(u64, u64)>,
     /// When the messages were due, for the latencies.
-    pub(crate) at: Vec<u64>,
+    pub(super) at: Vec<u64>,
 }
 
 /// The writing connection.
-pub(crate) struct Writer {
+pub(super) struct Writer {
     connection: SqliteConnection,
     delete: Sized,
     create: Sized,
     update: Sized,
     seen: Sized,
     insert: Sized,
-    pub(crate) commits: u64,
+    pub(super) commits: u64,
 }
 
 impl Writer {
-    pub(crate) async fn open(path: &Path, batch: usize) -> Result<Self> {
+    pub(super) async fn open(path: &Path, batch: usize) -> Result<Self> {
         Ok(Self {
             connection: connect(path).await?,
             delete: Sized::new("delete from queue where id in (", "?", ")", batch),
@@ -244,7 +199,7 @@ impl Writer {
     }
 
     /// Adds rows to a queue: durable when it returns.
-    pub(crate) async fn enqueue(&mut self, queue: i64, messages: Vec<(uuid::Uuid, Vec<u8>)>) -> Result<()> {
+    pub(super) async fn enqueue(&mut self, queue: i64, messages: Vec<(uuid::Uuid, Vec<u8>)>) -> Result<()> {
         let mut transaction = self.connection.begin_with("begin immediate").await?;
         let n = messages.len();
         self.seen.query(n, ids(&messages)?)?.execute(&mut *transaction).await?;
@@ -254,7 +209,7 @@ impl Writer {
     }
 
     /// Commits a batch, or nothing of it: the gate and the versions are checked.
-    pub(crate) async fn commit(&mut self, work: Work) -> Result<()> {
+    pub(super) async fn commit(&mut self, work: Batch) -> Result<()> {
         let mut transaction = self.connection.begin_with("begin immediate").await?;
         let n = work.ids.len();
         let mut arguments = SqliteArguments::default();

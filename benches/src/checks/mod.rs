@@ -1,0 +1,126 @@
+//! The commands: each runs its sides in turns, and judges.
+
+mod fsync;
+mod inbox;
+mod memory;
+mod queue;
+mod rest;
+mod saga;
+mod timers;
+
+use crate::{
+    args::{Common, Spec, What, Who, Work},
+    child,
+    measure::{median, round},
+    report::Side,
+    verdict::Verdict,
+};
+use anyhow::Result;
+use std::process::ExitCode;
+
+pub(crate) fn run(what: What) -> ExitCode {
+    let (check, judged) = match &what {
+        What::Saga(args) => ("bench-saga", saga::run(args)),
+        What::Queue(args) => ("bench-queue", queue::run(args)),
+        What::Rest(args) => ("bench-rest", rest::run(args)),
+        What::Timers(args) => ("bench-timers", timers::run(args)),
+        What::Memory(args) => ("bench-memory", memory::run(args)),
+        What::Inbox(args) => ("bench-inbox", inbox::run(args)),
+        What::Fsync(args) => ("bench-fsync", fsync::run(args)),
+        What::Side { .. } => return ExitCode::from(64),
+    };
+    match judged {
+        Ok(verdict) => verdict.finish(),
+        Err(error) => {
+            let mut verdict = Verdict::start(check);
+            verdict.count("errors", 1);
+            verdict.count("error", format!("{error:#}"));
+            verdict.require(false, format!("{error:#}"));
+            verdict.finish()
+        }
+    }
+}
+
+/// Batch and window sizes of the twin that are tried.
+const SWEEP: [(usize, usize); 6] = [(100, 1), (200, 1), (400, 1), (200, 2), (400, 2), (400, 4)];
+
+/// The twin's best setting for this work: each tried once, on fewer messages.
+fn sweep(common: &Common, spec: &Spec) -> Result<Spec> {
+    let mut best: Option<(f64, Spec)> = None;
+    for (batch, ahead) in SWEEP {
+        let spec = Spec { batch, ahead, messages: (spec.messages / 2).max(1), ..spec.clone() };
+        let rate = child::run(&spec)?.per_second();
+        common.say(format_args!("  twin with batches of {batch}, {ahead} ahead: {rate:.0}/s"));
+        if best.as_ref().is_none_or(|(other, _)| rate > *other) {
+            best = Some((rate, spec));
+        }
+    }
+    let (batch, ahead) = best.map_or((200, 1), |(_, spec)| (spec.batch, spec.ahead));
+    Ok(Spec { batch, ahead, ..spec.clone() })
+}
+
+/// Engine and twin in turns.
+struct Turns {
+    engine: Vec<Side>,
+    twin: Vec<Side>,
+}
+
+fn turns(common: &Common, engine: &Spec, twin: Option<&Spec>) -> Result<Turns> {
+    let mut turns = Turns { engine: Vec::new(), twin: Vec::new() };
+    for _ in 0..common.runs.max(1) {
+        if let Some(twin) = twin {
+            let side = child::run(twin)?;
+            say(common, "twin  ", &side);
+            turns.twin.push(side);
+        }
+        let side = child::run(engine)?;
+        say(common, "engine", &side);
+        turns.engine.push(side);
+    }
+    Ok(turns)
+}
+
+fn say(common: &Common, who: &str, side: &Side) {
+    let per_commit = side.messages as f64 / side.commits.max(1) as f64;
+    common.say(format_args!(
+        "  {who} {:>7.0}/s  {:>6.1} us CPU each  {per_commit:>5.0} per commit  {:>5.0} MB",
+        side.per_second(),
+        side.cpu_us,
+        side.peak_mb
+    ));
+}
+
+fn rate(sides: &[Side]) -> f64 {
+    median(&sides.iter().map(Side::per_second).collect::<Vec<_>>()).round()
+}
+
+fn cpu(sides: &[Side]) -> f64 {
+    round(median(&sides.iter().map(|side| side.cpu_us).collect::<Vec<_>>()), 10.0)
+}
+
+fn peak(sides: &[Side]) -> f64 {
+    median(&sides.iter().map(|side| side.peak_mb).collect::<Vec<_>>()).round()
+}
+
+/// The counts that most have.
+fn counts(verdict: &mut Verdict, turns: &Turns) {
+    verdict.count("messages_per_s", rate(&turns.engine));
+    verdict.count("cpu_us_per_message", cpu(&turns.engine));
+    verdict.count("rss_mb", peak(&turns.engine));
+    if !turns.twin.is_empty() {
+        verdict.count("twin_per_s", rate(&turns.twin));
+        verdict.count("twin_cpu_us_per_message", cpu(&turns.twin));
+        verdict.count("twin_rss_mb", peak(&turns.twin));
+        verdict.count("ratio", ratio(turns));
+    }
+}
+
+/// The median of the ratios of neighbours: what else the machine does disturbs both alike.
+fn ratio(turns: &Turns) -> f64 {
+    let pairs = turns.engine.iter().zip(&turns.twin);
+    round(median(&pairs.map(|(engine, twin)| engine.per_second() / twin.per_second()).collect::<Vec<_>>()), 1000.0)
+}
+
+fn engine_and_twin(common: &Common, work: Work) -> (Spec, Spec) {
+    (common.spec(Who::Engine, work), Spec { batch: 0, ..common.spec(Who::Twin, work) })
+}

@@ -1,0 +1,209 @@
+//! The engine as a user has it: an endpoint, a saga, nothing tuned.
+
+mod audit;
+mod bed;
+mod handlers;
+mod inbox;
+mod timers;
+
+use crate::{
+    args::{Feed, Spec, Work},
+    latency::{Clock, Latencies, Pace},
+    measure::{Span, peak_mb, rss_mb},
+    payload::{Input, Output, key_of},
+    report::Side,
+};
+use anyhow::{Result, bail};
+use bed::{Bed, SINK};
+use sagabus::{Bus, Running};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::task::JoinHandle;
+
+/// No progress for so long: something is wrong.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// Runs the spec in this process.
+pub(crate) async fn run(spec: &Spec) -> Result<Side> {
+    if spec.work == Work::Timers {
+        return timers::run(spec).await;
+    }
+    let bed = Bed::open(spec).await?;
+    let warm = warm_up(&bed, spec).await?;
+    inbox::fill(spec).await?;
+    let endpoint = bed.endpoint(spec).build().await?;
+    let bus = endpoint.bus();
+    if !spec.feed.is_live() {
+        preload(&bus, spec).await?;
+    }
+    let first = bed.tail_start().await?;
+    let clock = Clock::start();
+    let seen = Arc::new(AtomicU64::new(0));
+    let tail = spec.feed.is_live().then(|| tail(bed.clone(), first, spec.messages, clock, seen.clone()));
+    let (running, span) = start(endpoint, spec).await?;
+    let generator = tokio::spawn(feed(bus, spec.clone(), clock, seen));
+    let mut more = std::collections::BTreeMap::new();
+    wait(&running, spec, &bed, &mut more).await?;
+    let mut side = Side {
+        messages: spec.messages,
+        seconds: span.seconds(),
+        cpu_us: span.cpu_us_per(spec.messages),
+        rss_mb: rss_mb(),
+        peak_mb: peak_mb(),
+        commits: running.stats().commits,
+        more,
+        ..Side::default()
+    };
+    generator.await??;
+    if let Some(tail) = tail {
+        side.latencies = tail.await??.into_micros();
+    }
+    running.stop().await?;
+    audit::audit(spec, warm).await?;
+    Ok(side)
+}
+
+/// One message for each saga, so that all exist; how many that were.
+async fn warm_up(bed: &Bed, spec: &Spec) -> Result<u64> {
+    bed.prepare(spec).await?;
+    if spec.work != Work::Saga {
+        return Ok(0);
+    }
+    let endpoint = bed.endpoint(spec).build().await?;
+    let keys: Vec<u64> = (0..spec.keys).collect();
+    for chunk in keys.chunks(500) {
+        // numbers that the run does not use
+        let inputs = chunk.iter().map(|key| Input::new(*key, spec.messages + 1 + key, 0));
+        all(endpoint.bus().send_all(inputs).await?)?;
+    }
+    let running = endpoint.start().await?;
+    let count = async || running.stats().handled;
+    until(spec.keys, count, &running).await?;
+    running.stop().await?;
+    Ok(spec.keys)
+}
+
+fn all<T>(results: Vec<sagabus::core::Result<T>>) -> Result<()> {
+    for result in results {
+        result?;
+    }
+    Ok(())
+}
+
+async fn preload(bus: &Bus, spec: &Spec) -> Result<()> {
+    let numbers: Vec<u64> = (1..=spec.messages).collect();
+    for chunk in numbers.chunks(500) {
+        all(bus.send_all(chunk.iter().map(|seq| Input::new(key_of(*seq, spec.keys), *seq, 0))).await?)?;
+    }
+    Ok(())
+}
+
+/// Starts it. With a full queue, the time begins with the first message that is received.
+async fn start(endpoint: sagabus::Endpoint, spec: &Spec) -> Result<(Running, Span)> {
+    let running = endpoint.start().await?;
+    let mut span = Span::start();
+    while !spec.feed.is_live() && running.stats().received == 0 {
+        span = Span::start();
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    Ok((running, span))
+}
+
+/// Until the last output is durable where it is to go.
+async fn wait(
+    running: &Running,
+    spec: &Spec,
+    bed: &Bed,
+    more: &mut std::collections::BTreeMap<String, f64>,
+) -> Result<()> {
+    let mut next = spec.messages / 10;
+    let split = bed.is_split();
+    let count = async || {
+        let stats = running.stats();
+        let done = if split { stats.handled.min(stats.dispatched) } else { stats.handled };
+        if done >= next && next > 0 {
+            more.insert(format!("rss_mb_at_{:02}", next * 100 / spec.messages), rss_mb());
+            next += spec.messages / 10;
+        }
+        done
+    };
+    until(spec.messages, count, running).await
+}
+
+async fn until(target: u64, mut count: impl AsyncFnMut() -> u64, running: &Running) -> Result<()> {
+    let (mut last, mut moved) = (0, Instant::now());
+    loop {
+        let now = count().await;
+        if now >= target {
+            return Ok(());
+        }
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > STUCK {
+            bail!("{now} of {target} after {STUCK:?} without progress: {:?}", running.stats());
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Sends while the endpoint works.
+async fn feed(bus: Bus, spec: Spec, clock: Clock, seen: Arc<AtomicU64>) -> Result<()> {
+    match spec.feed {
+        Feed::Preloaded => {}
+        Feed::Rate(rate) => {
+            let mut pace = Pace::new(clock, rate, spec.messages);
+            loop {
+                let due = pace.due().await;
+                if due.is_empty() {
+                    break;
+                }
+                let keys = spec.keys;
+                let inputs = due.into_iter().map(|(seq, at)| Input::new(key_of(seq, keys), seq, at));
+                all(bus.send_all(inputs.collect::<Vec<_>>()).await?)?;
+            }
+        }
+        Feed::Single => {
+            for seq in 1..=spec.messages {
+                // long enough for everyone to fall asleep
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                bus.send(Input::new(key_of(seq, spec.keys), seq, clock.micros())).await?;
+                while seen.load(Ordering::Acquire) < seq {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Watches the sink's queue as another reader would, and notes when each output is there.
+fn tail(bed: Bed, first: i64, messages: u64, clock: Clock, seen: Arc<AtomicU64>) -> JoinHandle<Result<Latencies>> {
+    tokio::spawn(async move {
+        let queues = bed.queues()?;
+        let shards: Vec<u16> = (0..sagabus::core::SHARDS).collect();
+        let mut latencies = Latencies::default();
+        let (mut after, mut count) = (first, 0);
+        while count < messages {
+            let rows = queues.read(SINK, &shards, after, 1000).await?;
+            let now = clock.micros();
+            if rows.is_empty() {
+                queues.wait(SINK, Duration::from_millis(20)).await;
+                continue;
+            }
+            for row in &rows {
+                let output: Output = serde_json::from_slice(&row.body)?;
+                latencies.extend(std::iter::once(now.saturating_sub(output.at)));
+                after = row.id;
+            }
+            count += rows.len() as u64;
+            seen.store(count, Ordering::Release);
+        }
+        Ok(latencies)
+    })
+}
