@@ -162,3 +162,35 @@ pub async fn a_closed_store_refuses(bed: Bed) {
     assert_eq!(other.version("k").await, Some((1, b"born".to_vec())));
     other.apply(other.writes(create("k2", other.instance(), &b"x"[..]))).await;
 }
+
+/// b2 (a dropped future is unknown): calls that are given up half way leave a store that works, and units that are whole.
+pub async fn dropped_calls_leave_a_sound_store(bed: Bed) {
+    let mut units = Vec::new();
+    for n in 0..40_u64 {
+        let limit = Duration::from_micros(n * 25);
+        let mut unit = bed.writes(create(&format!("k{n}"), bed.instance(), &b"x"[..]));
+        unit.sends.push(to_queue("q", bed.message()));
+        units.push(unit.clone());
+        let _ = bed.runtime.timeout(limit, bed.store.commit(bed.batch(false, vec![unit]))).await;
+        let _ = bed.runtime.timeout(limit, bed.store.begin()).await;
+        let _ = bed.runtime.timeout(limit, bed.store.count_attempt("shop", "order", bed.id())).await;
+        let _ = bed.runtime.timeout(limit, bed.store.due(&bed.query(RowTable::Timer))).await;
+        if bed.harness.own_sql() {
+            let mut unit = bed.unit();
+            unit.sends.push(to_queue("q", bed.message()));
+            let transaction = bed.store.begin().await.expect("begin after dropped calls");
+            let reply = bed.runtime.timeout(limit, transaction.finish(bed.batch(false, vec![unit.clone()]))).await;
+            if let Some(reply) = reply {
+                assert!(reply.outcomes[0].is_applied(), "{reply:?}");
+            }
+            units.push(unit);
+        }
+    }
+    // the gate tells; whoever asks again gets exactly one of each
+    for unit in &units {
+        let outcomes = letters(&bed.split(vec![unit.clone()]).await.outcomes);
+        assert!(outcomes == "A" || outcomes == "D", "{outcomes}");
+    }
+    let count = units.len() as u64;
+    assert_eq!((bed.inbox().await, bed.count("outbox").await, bed.count("saga").await), (count, count, 40));
+}
