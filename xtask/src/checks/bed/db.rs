@@ -51,6 +51,18 @@ impl Db {
         Ok(())
     }
 
+    /// Whether somebody holds the write lock, and goes on holding it for a moment.
+    pub fn is_locked(&mut self) -> Result<bool> {
+        self.run("pragma busy_timeout = 300")?;
+        let taken = self.run("begin immediate; rollback");
+        self.run("pragma busy_timeout = 20000")?;
+        match taken {
+            Ok(()) => Ok(false),
+            Err(error) if format!("{error:#}").contains("locked") => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Runs one statement with text and blob parameters, in order.
     pub fn run_with(&mut self, sql: &str, values: &[Bind<'_>]) -> Result<()> {
         let (runtime, connection) = self.parts()?;

@@ -148,6 +148,11 @@ impl<'a> Place<'a> {
         self.bus.as_mut().or(self.store.as_mut()).context("the queues are not open")
     }
 
+    /// Whether a write lock is held that nobody gives up.
+    pub fn is_locked(&mut self) -> Result<bool> {
+        Ok(self.store()?.is_locked()? || self.queues()?.is_locked()?)
+    }
+
     /// How many rows still are to be worked on.
     pub fn backlog(&mut self) -> Result<i64> {
         let queued = self.queues()?.number("select count(*) from queue")?;

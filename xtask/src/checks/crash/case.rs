@@ -36,8 +36,10 @@ pub struct Case {
 pub struct Seen {
     /// The signal was seen at the point, by the product's own log and by the kernel.
     pub hit: bool,
-    /// For a stop: another process has done work meanwhile. True where it cannot.
+    /// Another process has done the work meanwhile.
     pub taken_over: bool,
+    /// It was stopped while it held a file's write lock, so that no other one could.
+    pub locked: bool,
     /// Handlers that were started again with a message.
     pub redeliveries: u64,
     /// Messages that a relay sent.
@@ -82,10 +84,11 @@ impl Case {
             }
             (true, Action::Stop) => {
                 let pid = victim.pid();
+                // frozen inside of a transaction it holds the file's one write lock: then nobody can take over
+                seen.locked = place.is_locked()?;
                 let other = place.launch(None)?;
-                if self.point.locks {
+                if seen.locked {
                     thread::sleep(LEASE * 3);
-                    seen.taken_over = true;
                 } else {
                     let done = place.drained(DRAIN)?;
                     seen.taken_over = place.facts()?.pids.iter().any(|other| *other != pid);

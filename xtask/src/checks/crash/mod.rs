@@ -44,7 +44,7 @@ impl Layouts {
 }
 
 /// Kills or freezes a process at each crash point and judges what comes out (counts: points_total, points_hit, kills,
-/// stops, takeovers, redeliveries, relay_sends, messages, lost, duplicated, ghosts, early, order_breaks, absent_checked)
+/// stops, takeovers, locked, redeliveries, relay_sends, messages, lost, duplicated, ghosts, early, order_breaks, absent_checked)
 #[derive(Debug, Args)]
 pub struct Crash {
     /// The store; `sqlite` is the only one with processes of its own so far
@@ -160,8 +160,7 @@ impl Crash {
 }
 
 /// Without an outbox nobody leaves anything for a relay; so no death is needed before.
-static ABSENT_RELAY: Point =
-    Point { name: "relay-read", most: 1, way: points::Way::Work, locks: false, not_joined: None };
+static ABSENT_RELAY: Point = Point { name: "relay-read", most: 1, way: points::Way::Work, not_joined: None };
 
 fn position(point: &Point) -> usize {
     ALL.iter().position(|other| other.name == point.name).unwrap_or(0)
@@ -173,6 +172,7 @@ struct Totals {
     kills: u64,
     stops: u64,
     takeovers: u64,
+    locked: u64,
     redeliveries: u64,
     relay_sends: u64,
     absent: u64,
@@ -185,10 +185,23 @@ impl Default for Totals {
     fn default() -> Self {
         let table =
             Table::new(["layout", "point", "action", "nth", "hit", "redelivered", "relayed", "seconds", "result"]);
-        let (points, hit, kills, stops, takeovers) = (0, 0, 0, 0, 0);
+        let (points, hit, kills, stops, takeovers, locked) = (0, 0, 0, 0, 0, 0);
         let (redeliveries, relay_sends, absent, failed) = (0, 0, 0, 0);
         let judgement = Judgement::default();
-        Self { points, hit, kills, stops, takeovers, redeliveries, relay_sends, absent, failed, judgement, table }
+        Self {
+            points,
+            hit,
+            kills,
+            stops,
+            takeovers,
+            locked,
+            redeliveries,
+            relay_sends,
+            absent,
+            failed,
+            judgement,
+            table,
+        }
     }
 }
 
@@ -203,6 +216,7 @@ impl Totals {
         let text = match &result {
             Err(error) => format!("FAILED: {error:#}"),
             Ok(seen) if !seen.judgement.is_clean() => format!("FAILED: {}", seen.judgement.examples.join("; ")),
+            Ok(seen) if seen.locked => "ok (stopped with the write lock, so nobody could take over)".to_owned(),
             Ok(seen) if seen.hit && !seen.taken_over => "nobody took over".to_owned(),
             Ok(seen) if seen.hit => "ok".to_owned(),
             Ok(_) => "ok, not reached".to_owned(),
@@ -232,6 +246,7 @@ impl Totals {
             Action::Stop => {
                 self.stops += u64::from(seen.hit);
                 self.takeovers += u64::from(seen.hit && seen.taken_over);
+                self.locked += u64::from(seen.hit && seen.locked);
             }
         }
         self.redeliveries += seen.redeliveries;
@@ -243,12 +258,13 @@ impl Totals {
     fn verdict(self, mut timer: Timer) -> Verdict {
         timer.count("points_total", self.points).count("points_hit", self.hit);
         timer.count("kills", self.kills).count("stops", self.stops).count("takeovers", self.takeovers);
+        timer.count("stops_with_lock", self.locked);
         timer.count("redeliveries", self.redeliveries).count("relay_sends", self.relay_sends);
         counted(&mut timer, &self.judgement);
         timer.count("absent_checked", self.absent).count("failed", self.failed);
         timer.finish(if self.failed > 0 || !self.judgement.is_clean() {
             Outcome::Fail
-        } else if self.hit < self.points || self.takeovers < self.stops || self.points == 0 {
+        } else if self.hit < self.points || self.takeovers + self.locked < self.stops || self.points == 0 {
             Outcome::Vacuous
         } else {
             Outcome::Pass

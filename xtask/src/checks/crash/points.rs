@@ -29,8 +29,6 @@ pub struct Point {
     pub most: u64,
     /// How it is reached.
     pub way: Way,
-    /// The process holds the database's write lock there: nobody can take over from a stopped one.
-    pub locks: bool,
     /// Why it does not exist in the joined layout.
     pub not_joined: Option<&'static str>,
 }
@@ -38,24 +36,20 @@ pub struct Point {
 const NO_OUTBOX: Option<&str> = Some("the commit puts the message into its queue itself: there is no outbox");
 
 const fn work(name: &'static str, most: u64) -> Point {
-    Point { name, most, way: Way::Work, locks: false, not_joined: None }
+    Point { name, most, way: Way::Work, not_joined: None }
 }
 
 const fn split(name: &'static str, most: u64) -> Point {
-    Point { name, most, way: Way::Work, locks: false, not_joined: NO_OUTBOX }
-}
-
-const fn locks(name: &'static str, most: u64) -> Point {
-    Point { name, most, way: Way::Work, locks: true, not_joined: None }
+    Point { name, most, way: Way::Work, not_joined: NO_OUTBOX }
 }
 
 /// The table, in the order of a message's way.
 pub const ALL: &[Point] = &[
     work("received", 12),
     work("loaded", 4),
-    locks("handler-wrote", 8),
+    work("handler-wrote", 8),
     work("handled", 20),
-    locks("commit-applied", 8),
+    work("commit-applied", 8),
     work("commit-returned", 8),
     work("committed", 8),
     split("publish-sent", 3),
@@ -67,8 +61,8 @@ pub const ALL: &[Point] = &[
     work("buried", 2),
     work("timer-read", 2),
     work("timer-handled", 2),
-    Point { name: "relay-read", most: 1, way: Way::After("committed"), locks: false, not_joined: NO_OUTBOX },
-    Point { name: "draining", most: 3, way: Way::Ending, locks: false, not_joined: None },
+    Point { name: "relay-read", most: 1, way: Way::After("committed"), not_joined: NO_OUTBOX },
+    Point { name: "draining", most: 3, way: Way::Ending, not_joined: None },
 ];
 
 impl Point {
