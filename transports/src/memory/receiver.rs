@@ -59,6 +59,8 @@ impl Drop for MemoryReceiver {
 #[async_trait]
 impl Receiver for MemoryReceiver {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
+        // there is always a hop between a broker and its consumers: it gives the others their turn
+        tokio::task::yield_now().await;
         loop {
             let notified = self.notify.notified();
             tokio::pin!(notified);

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use sagabus_core::{
-    DatabaseId, Destination, Envelope, Error, ErrorKind, Headers, Intent, Lease, LeaseRequest, Leases, MessageId, NodeId,
-    Outgoing, QueueRow, Queues, Result, SendOutcome, Timestamp,
+    DatabaseId, Destination, Envelope, Error, ErrorKind, Headers, Intent, Lease, LeaseRequest, Leases, MessageId,
+    NodeId, Outgoing, QueueRow, Queues, Result, SendOutcome, Timestamp,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -14,31 +14,38 @@ use std::{
 
 /// What is meddled with, shared by all handles of one database.
 #[derive(Default)]
-pub struct Meddling {
+pub(crate) struct Meddling {
     hidden: Mutex<HashSet<MessageId>>,
     garbled: Mutex<HashMap<MessageId, Bytes>>,
     cut: Mutex<HashSet<NodeId>>,
 }
 
 impl Meddling {
-    pub fn hide(&self, id: MessageId) {
+    pub(crate) fn hide(&self, id: MessageId) {
         self.hidden.lock().unwrap().insert(id);
     }
 
-    pub fn reveal(&self, id: MessageId) {
+    pub(crate) fn reveal(&self, id: MessageId) {
         self.hidden.lock().unwrap().remove(&id);
     }
 
-    pub fn cut(&self, node: NodeId) {
+    pub(crate) fn cut(&self, node: NodeId) {
         self.cut.lock().unwrap().insert(node);
     }
 
-    pub fn mend(&self, node: NodeId) {
+    pub(crate) fn mend(&self, node: NodeId) {
         self.cut.lock().unwrap().remove(&node);
     }
 
     /// A row whose headers read as these bytes.
-    pub async fn inject(&self, queues: &Arc<dyn Queues>, queue: &str, id: MessageId, headers: Bytes, body: Bytes) {
+    pub(crate) async fn inject(
+        &self,
+        queues: &Arc<dyn Queues>,
+        queue: &str,
+        id: MessageId,
+        headers: Bytes,
+        body: Bytes,
+    ) {
         self.garbled.lock().unwrap().insert(id, headers);
         let to = Destination::Queue(queue.into());
         let message = Envelope::new(Headers::new(id, "kit.garbled", Intent::Command, Timestamp(0)), body);
@@ -47,9 +54,9 @@ impl Meddling {
 }
 
 /// A database's queues, meddled with.
-pub struct Meddled {
-    pub inner: Arc<dyn Queues>,
-    pub meddling: Arc<Meddling>,
+pub(crate) struct Meddled {
+    pub(crate) inner: Arc<dyn Queues>,
+    pub(crate) meddling: Arc<Meddling>,
 }
 
 #[async_trait]
