@@ -297,9 +297,13 @@ impl Context {
         }
     }
 
-    /// Remembers the first thing that went wrong; the handler fails with it even if it returns Ok.
-    pub fn fail(&mut self, error: impl Into<HandlerError>) {
-        self.effects.error.get_or_insert_with(|| error.into());
+    /// Remembers the first thing that went wrong; the handler fails with it even if it returns Ok. What is
+    /// [invalid](Error::is_invalid) (no route, too large, cannot be encoded) would be so at each retry: it is permanent.
+    pub fn fail(&mut self, error: Error) {
+        self.effects.error.get_or_insert_with(|| match error.is_invalid() {
+            true => HandlerError::permanent(error),
+            false => error.into(),
+        });
     }
 
     /// The handler's own transaction, opened on first use. Typed access is `ctx.transaction::<Sqlite>()`.

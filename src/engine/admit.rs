@@ -2,10 +2,10 @@
 
 use super::{
     Engine, InFlight, Ready, Source,
-    unit::{Stage, Tally, Unit, UnitId},
+    unit::{Finished, Stage, Tally, Unit, UnitId},
 };
 use sagabus_core::{
-    Delivery, Disposition, DueRow, Envelope, Fence, Gate, HandlerError, Intent, Route, RowTable, SagaLookup, crash,
+    Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent, Outgoing, Route, RowTable, SagaLookup, crash,
     sabotage,
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -120,20 +120,35 @@ impl Engine {
             message: Arc::new(row.message),
             gate: Gate::Row(row.gate),
             fence: None,
-            attempts: row.attempts,
+            // an operator's retry begins anew
+            attempts: if row.gate.table == RowTable::DeadLetter { 0 } else { row.attempts },
         };
         let route = self.shared.routes.find(&row.handler, &origin.message.headers.message_type).cloned();
         let mut unit = origin.unit(route.clone(), row.handler);
         unit.order_key = row.key;
-        match route {
-            Some(route) => self.target(&mut unit, &route),
-            None => {
-                let kind = &unit.message.headers.message_type;
-                let text = format!("endpoint {} has no handler {:?} for {kind}", self.shared.info.name, unit.handler);
-                unit.verdict = Some(dead(&unit.message, "unknown message type", vec![text]));
-            }
+        if let Some(route) = route {
+            self.target(&mut unit, &route);
+        } else if let (true, Some(to)) = (unit.handler.is_empty(), self.destination(&unit.message.headers)) {
+            // it never reached a handler: an operator's retry sends it by today's routes
+            unit.resend = Some(Outgoing { to, message: (*unit.message).clone() });
+        } else {
+            let kind = &unit.message.headers.message_type;
+            let text = format!("endpoint {} has no handler {:?} for {kind}", self.shared.info.name, unit.handler);
+            unit.verdict = Some(dead(&unit.message, "unknown message type", vec![text]));
         }
         self.admit_unit(unit);
+    }
+
+    /// Where a message goes that reached no handler: here if there is one now, to its owner, or to its subscribers.
+    fn destination(&self, headers: &Headers) -> Option<Destination> {
+        if !self.shared.routes.of(headers).is_empty() {
+            return Some(Destination::Queue(self.shared.info.name.to_string()));
+        }
+        match headers.intent {
+            Intent::Command => self.shared.info.owners.get(&headers.message_type).cloned().map(Destination::Queue),
+            Intent::Event => Some(Destination::Topic(headers.message_type.clone())),
+            Intent::Reply | Intent::Timeout => None,
+        }
     }
 
     /// Decodes and correlates; a message that cannot be is buried.
@@ -173,6 +188,12 @@ impl Engine {
             self.gates.insert(key, id);
         }
         let (verdict, suspect) = (unit.verdict.take(), unit.suspect);
+        if let Some(outgoing) = unit.resend.clone() {
+            let effects = Effects { sends: vec![outgoing], ..Effects::default() };
+            let work = unit.handled(effects, !self.shared.joined);
+            self.units.insert(id, unit);
+            return self.submit(Finished { unit: id, work, transaction: None });
+        }
         self.units.insert(id, unit);
         if let Some(verdict) = verdict {
             return self.dispose(id, verdict);
@@ -253,6 +274,7 @@ impl Origin {
             outcome: Tally::Handled,
             stage: Stage::Waiting,
             stale: 0,
+            resend: None,
         }
     }
 }

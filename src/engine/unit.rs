@@ -64,6 +64,8 @@ pub(crate) struct Unit {
     pub(crate) stage: Stage,
     /// How often it came back as stale.
     pub(crate) stale: u32,
+    /// An operator's retry of what reached no handler: what its unit sends.
+    pub(crate) resend: Option<Outgoing>,
 }
 
 /// How far a unit is.

@@ -1,7 +1,7 @@
 use super::{correlate, kind::Kind, origin::Origin};
 use bytes::Bytes;
 use sagabus_core::{
-    Context, Destination, Due, Error, HandlerError, InstanceId, Intent, Message, SagaAddress, SendOptions, TimerChange,
+    Context, Destination, Due, Error, InstanceId, Intent, Message, SagaAddress, SendOptions, TimerChange,
     TimerId, Timestamp,
 };
 use std::{
@@ -113,7 +113,7 @@ impl SagaContext {
                 message.headers.reply_to = None;
                 self.context.effects().timers.push(TimerChange::Set { id, due, message });
             }
-            Err(error) => self.fail(HandlerError::permanent(error)),
+            Err(error) => self.context.fail(error),
         }
         id
     }
@@ -191,7 +191,7 @@ impl SagaContext {
 
     /// A mistake in the program: no retry will help.
     fn refuse(&mut self, text: String) {
-        self.context.fail(HandlerError::permanent(Error::invalid(text)));
+        self.context.fail(Error::invalid(text));
     }
 
     /// Takes it apart, with cancellations before the timers that are set.

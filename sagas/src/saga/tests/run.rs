@@ -87,7 +87,7 @@ async fn nothing_is_kept_of_a_failed_run() {
     for (what, permanent) in [
         (What::SendAndFail, false),
         (What::SendAndFailForGood, true),
-        (What::SendUnroutable, false),
+        (What::SendUnroutable, true),
         (What::NotATimeout, true),
         (What::Alias("tracking".into(), String::new()), true),
     ] {
