@@ -75,7 +75,10 @@ impl Engine {
             self.settlements
                 .push(sagabus_core::Settlement { token: delivery.token, settle: sagabus_core::Settle::Done });
         }
-        let origin = Origin { delivery: id, message, gate, fence: delivery.fence, attempts: 0 };
+        // a lease of another database cannot be compared in the unit's transaction; the inbox keeps the order there: a
+        // process that lost its shard finds each message handled by the new owner, in the same order
+        let fence = delivery.fence.filter(|_| shared.joined);
+        let origin = Origin { delivery: id, message, gate, fence, attempts: 0 };
         if let Some(verdict) = verdict {
             let unit = origin.unit(None, "".into());
             return self.admit_unit(Unit { verdict: Some(verdict), ..unit });
