@@ -11,6 +11,7 @@ use crate::{
     latency::{Clock, Latencies, Pace},
     measure::{Span, peak_mb, rss_mb},
     payload::{Input, Output, key_of},
+    profile::Profile,
     report::Side,
 };
 use anyhow::{Result, bail};
@@ -45,6 +46,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let clock = Clock::start();
     let seen = Arc::new(AtomicU64::new(0));
     let tail = spec.feed.is_live().then(|| tail(bed.clone(), first, spec.messages, clock, seen.clone()));
+    let profile = Profile::start();
     let (running, span) = start(endpoint, spec).await?;
     let generator = tokio::spawn(feed(bus, spec.clone(), clock, seen));
     let mut more = std::collections::BTreeMap::new();
@@ -59,6 +61,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         more,
         ..Side::default()
     };
+    drop(profile);
     generator.await??;
     if let Some(tail) = tail {
         side.latencies = tail.await??.into_micros();

@@ -7,6 +7,7 @@ use crate::{
     latency::{Clock, Latencies, Pace},
     measure::{Span, peak_mb, rss_mb},
     payload::{Counter, Input, Output, key_of},
+    profile::Profile,
     report::Side,
 };
 use anyhow::{Context as _, Result};
@@ -70,6 +71,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let writing = tokio::spawn(write(writer, queue, done, seen, bell.clone(), clock));
     let generator = tokio::spawn(feed(jobs.clone(), spec.clone(), clock, through));
 
+    let profile = Profile::start();
     let span = Span::start();
     handle(&mut reader, &jobs, committed, &bell, &spec).await?;
     drop(jobs);
@@ -85,6 +87,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         latencies: if spec.feed.is_live() { latencies.into_micros() } else { Vec::new() },
         ..Side::default()
     };
+    drop(profile);
     audit(path, &spec).await?;
     Ok(side)
 }
