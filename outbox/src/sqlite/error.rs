@@ -10,6 +10,7 @@ const IOERR: i32 = 10;
 const FULL: i32 = 13;
 const PROTOCOL: i32 = 15;
 const SCHEMA: i32 = 17;
+const TOOBIG: i32 = 18;
 
 /// The primary result code (the low byte of the extended one).
 fn code(error: &sqlx::Error) -> Option<i32> {
@@ -44,6 +45,13 @@ pub(crate) fn commit_failed(error: sqlx::Error) -> Error {
         ErrorKind::Unknown
     };
     Error::with_source(kind, "commit to sqlite", error)
+}
+
+/// Whether a value got larger than SQLite allows.
+pub(crate) fn is_too_big(error: &Error) -> bool {
+    use std::error::Error as _;
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+    cause.and_then(code) == Some(TOOBIG)
 }
 
 /// Shorthand for `map_err`.

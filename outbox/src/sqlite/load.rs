@@ -2,7 +2,9 @@
 
 use super::{
     apply::age_of,
+    error::is_too_big,
     open::Inner,
+    packed::Packed,
     sql::{self, Rows, Step},
 };
 use sagabus_core::{
@@ -12,6 +14,15 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub(crate) static BY_KEY: Rows = Rows::new(
+    "select cast(group_concat(column1||' '||s.version||' '||s.schema||' '||(s.completed_at is not null)||' '||\
+     octet_length(s.state)||' '||coalesce(octet_length(s.origin),-1)||' '||s.instance||s.state||\
+     coalesce(s.origin,''),'') as blob) from (values ",
+    "(?,?,?)",
+    ") w cross join saga s on s.kind=w.column2 and s.key=w.column3",
+);
+
+/// The same row by row, for rows that are too large together.
+static BY_KEY_EACH: Rows = Rows::new(
     "select column1,s.instance,s.version,s.state,s.schema,s.origin,s.completed_at is not null from (values ",
     "(?,?,?)",
     ") w cross join saga s on s.kind=w.column2 and s.key=w.column3",
@@ -131,23 +142,10 @@ async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Res
             keys.len() - 1
         });
     }
-    let mut place = 0i64;
-    let steps = Step::rows(&BY_KEY, &keys, |_| {}, |args, (kind, key)| {
-        args.int(place);
-        place += 1;
-        args.text(kind);
-        args.text(key);
-        Ok(())
-    })?;
-    let mut found: Vec<Option<SagaRow>> = vec![None; keys.len()];
-    for step in steps {
-        for row in step.fetch(connection, "load sagas from sqlite").await? {
-            let place = sql::position(&row, 0)?;
-            if let (Some(slot), Some((kind, key))) = (found.get_mut(place), keys.get(place)) {
-                *slot = Some(saga_row(&row, Arc::from(*kind), (*key).to_string())?);
-            }
-        }
-    }
+    let found = match by_key(connection, &keys).await {
+        Err(error) if is_too_big(&error) => by_key_each(connection, &keys).await?,
+        found => found?,
+    };
     let mut answers: Vec<Option<SagaRow>> = Vec::with_capacity(lookups.len());
     for lookup in lookups {
         let row = |kind: &str, key: &str| places.get(&(kind, key)).and_then(|place| found.get(*place)?.clone());
@@ -161,6 +159,57 @@ async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Res
     }
     by_alias(connection, &aliases, &mut answers).await?;
     Ok(answers)
+}
+
+fn key_steps(statement: &Rows, keys: &[(&str, &str)]) -> Result<Vec<Step>> {
+    let mut place = 0i64;
+    Step::rows(statement, keys, |_| {}, |args, (kind, key)| {
+        args.int(place);
+        place += 1;
+        args.text(kind);
+        args.text(key);
+        Ok(())
+    })
+}
+
+async fn by_key(connection: &mut SqliteConnection, keys: &[(&str, &str)]) -> Result<Vec<Option<SagaRow>>> {
+    let mut found: Vec<Option<SagaRow>> = vec![None; keys.len()];
+    for step in key_steps(&BY_KEY, keys)? {
+        let mut packed = Packed::new(&step.fetch(connection, "load sagas from sqlite").await?)?;
+        while !packed.is_empty() {
+            let place = usize::try_from(packed.number()?).unwrap_or(usize::MAX);
+            let (version, schema, completed) = (packed.number()?, packed.number()?, packed.number()?);
+            let (state, origin) = (packed.number()?, packed.number()?);
+            let (instance, state) = (InstanceId(packed.uuid()?), packed.bytes(state)?);
+            let origin = if origin < 0 { None } else { Some(packed.bytes(origin)?) };
+            if let (Some(slot), Some((kind, key))) = (found.get_mut(place), keys.get(place)) {
+                *slot = Some(SagaRow {
+                    kind: Arc::from(*kind),
+                    key: (*key).to_string(),
+                    instance,
+                    version,
+                    state,
+                    schema: u32::try_from(schema).unwrap_or(0),
+                    origin,
+                    completed: completed != 0,
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn by_key_each(connection: &mut SqliteConnection, keys: &[(&str, &str)]) -> Result<Vec<Option<SagaRow>>> {
+    let mut found: Vec<Option<SagaRow>> = vec![None; keys.len()];
+    for step in key_steps(&BY_KEY_EACH, keys)? {
+        for row in step.fetch(connection, "load sagas from sqlite").await? {
+            let place = sql::position(&row, 0)?;
+            if let (Some(slot), Some((kind, key))) = (found.get_mut(place), keys.get(place)) {
+                *slot = Some(saga_row(&row, Arc::from(*kind), (*key).to_string())?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 async fn by_alias(

@@ -22,6 +22,7 @@ mod open;
 mod options;
 mod outbox;
 mod own;
+mod packed;
 mod process;
 mod prune;
 mod queue;

@@ -3,6 +3,8 @@
 use super::{
     apply::Enqueue,
     bells::Place,
+    error::is_too_big,
+    packed::Packed,
     sql::{self, Args, Rows, Step},
     store::SqliteStore,
 };
@@ -12,12 +14,35 @@ use sagabus_core::{
 };
 use std::{sync::Arc, time::Duration};
 
+macro_rules! rows {
+    ($shards:literal) => {
+        concat!(
+            "select id,shard,message_id,headers,body from queue where queue=? and id>?",
+            $shards,
+            " order by id limit ?"
+        )
+    };
+}
+
+macro_rules! packed {
+    ($shards:literal) => {
+        concat!(
+            "select cast(group_concat(id||' '||shard||' '||octet_length(message_id)||' '||octet_length(headers)||' '||\
+             octet_length(body)||' '||message_id||headers||body,'') as blob) from (",
+            rows!($shards),
+            ")"
+        )
+    };
+}
+
 /// All shards: the usual case, which needs no filter.
-pub(crate) const READ_ALL: &str = "select id,shard,message_id,headers,body from queue where queue=? and id>? order by id limit ?";
+pub(crate) const READ_ALL: &str = packed!("");
 
 /// Some shards, as a bit mask: the order stays that of the ids, whatever the number of shards.
-pub(crate) const READ: &str = "select id,shard,message_id,headers,body from queue where queue=? and id>? and \
-                               (1<<shard)&? order by id limit ?";
+pub(crate) const READ: &str = packed!(" and (1<<shard)&?");
+
+/// The same row by row, for rows that are too large together.
+const READ_EACH: &str = rows!(" and (1<<shard)&?");
 
 // the plus keeps the planner on the row ids
 static DELETE: Rows = Rows::new("delete from queue where +queue=? and id in (values ", "(?)", ")");
@@ -106,29 +131,27 @@ impl Queues for SqliteStore {
         inner.shared.bells.reading(&place, &self.seen);
         let (mask, all) = mask(shards);
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
-        let bind = |args: &mut Args| {
-            args.text(queue);
-            args.int(after);
-            if !all {
-                args.int(mask);
-            }
-            args.int(most);
-        };
-        let step = Step::with(if all { READ_ALL } else { READ }, bind);
-        let rows = inner
-            .read
-            .run(&inner.shared, async |connection| step.fetch(connection, "read a queue in sqlite").await)
-            .await?;
-        let row = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(QueueRow {
-                id: sql::column(row, 0)?,
-                shard: u16::try_from(sql::column::<i64>(row, 1)?).unwrap_or(0),
-                message_id: MessageId(sql::uuid(row, 2)?),
-                headers: sql::bytes(row, 3)?,
-                body: sql::bytes(row, 4)?,
+        let statement = |text, all: bool| {
+            Step::with(text, |args: &mut Args| {
+                args.text(queue);
+                args.int(after);
+                if !all {
+                    args.int(mask);
+                }
+                args.int(most);
             })
         };
-        rows.iter().map(row).collect()
+        let what = "read a queue in sqlite";
+        let step = statement(if all { READ_ALL } else { READ }, all);
+        match inner.read.run(&inner.shared, async |connection| step.fetch(connection, what).await).await {
+            Ok(rows) => unpack(Packed::new(&rows)?),
+            Err(error) if is_too_big(&error) => {
+                let step = statement(READ_EACH, false);
+                let rows = inner.read.run(&inner.shared, async |connection| step.fetch(connection, what).await).await?;
+                rows.iter().map(one).collect()
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn delete(&self, queue: &str, ids: &[i64]) -> Result<()> {
@@ -166,6 +189,42 @@ impl Queues for SqliteStore {
 
     fn leases(&self) -> Arc<dyn Leases> {
         Arc::new(self.clone())
+    }
+}
+
+fn unpack(mut packed: Packed) -> Result<Vec<QueueRow>> {
+    let mut rows = Vec::new();
+    while !packed.is_empty() {
+        let (id, shard) = (packed.number()?, packed.number()?);
+        let (message, headers, body) = (packed.number()?, packed.number()?, packed.number()?);
+        rows.push(QueueRow {
+            id,
+            shard: u16::try_from(shard).unwrap_or(0),
+            message_id: message_id(&packed.bytes(message)?),
+            headers: packed.bytes(headers)?,
+            body: packed.bytes(body)?,
+        });
+    }
+    // as read, and as SQLite aggregates them; but it does not promise that
+    rows.sort_unstable_by_key(|row| row.id);
+    Ok(rows)
+}
+
+fn one(row: &sqlx::sqlite::SqliteRow) -> Result<QueueRow> {
+    Ok(QueueRow {
+        id: sql::column(row, 0)?,
+        shard: u16::try_from(sql::column::<i64>(row, 1)?).unwrap_or(0),
+        message_id: message_id(sql::column(row, 2)?),
+        headers: sql::bytes(row, 3)?,
+        body: sql::bytes(row, 4)?,
+    })
+}
+
+/// Ours are UUIDs; a foreign writer may have put anything there.
+fn message_id(bytes: &[u8]) -> MessageId {
+    match uuid::Uuid::from_slice(bytes) {
+        Ok(id) => MessageId(id),
+        Err(_) => MessageId::from_foreign(&String::from_utf8_lossy(bytes)),
     }
 }
 
