@@ -109,7 +109,8 @@ impl World {
     /// A process that only places orders, and never dies.
     async fn bus(&self) -> Bus {
         loop {
-            let builder = Endpoint::builder("placer").runtime(self.runtime.node()).migrate(false).route::<Line>("lines");
+            let builder =
+                Endpoint::builder("placer").runtime(self.runtime.node()).migrate(false).route::<Line>("lines");
             let builder = match self.layout {
                 Layout::Split => builder.transport(Arc::new(self.broker.transport())),
                 Layout::Joined => builder.store(Arc::new(self.stores["shop"].with_faults(self.faults.clone()))),

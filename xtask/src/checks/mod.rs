@@ -8,6 +8,7 @@
 pub mod bed;
 pub mod crash;
 pub mod fair;
+pub mod hostile;
 pub mod isolation;
 pub mod kills;
 pub mod race;
@@ -26,6 +27,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<race::Race>(),
     Entry::of::<isolation::Isolation>(),
     Entry::of::<fair::Fair>(),
+    Entry::of::<hostile::Hostile>(),
     Entry::of::<timers::Timers>(),
 ];
 
