@@ -2,16 +2,14 @@
 #![allow(clippy::disallowed_methods, reason = "a program outside of the bus")]
 
 use clap::Parser;
-use sagabus::{Bus, Message, MessageId, SendOptions};
+use sagabus::{Bus, MessageId};
 use sagabus_tests::{
-    chaos::{
-        messages::{Add, AddOwn, Flaky, Half, Happened, Poison, Remind, Step},
-        nodes::Place,
-    },
+    chaos::{nodes::Place, plan::plan},
     program::{self, SyncedLog},
 };
-use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use serde_json::json;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::{Mutex, watch};
 
 #[derive(Parser)]
 struct Args {
@@ -26,28 +24,12 @@ struct Args {
     /// The log
     #[arg(long)]
     log: PathBuf,
+    /// How many send at the same time
+    #[arg(long, default_value_t = 1)]
+    senders: u64,
     /// Keys of the sagas
     #[arg(long, default_value_t = 3)]
     keys: u64,
-}
-
-/// What a log line says about a message, and the message.
-struct Planned {
-    log: Value,
-    event: bool,
-    again: bool,
-    message: Kind,
-}
-
-enum Kind {
-    Add(Add),
-    AddOwn(AddOwn),
-    Happened(Happened),
-    Half(Half),
-    Remind(Remind),
-    Flaky(Flaky),
-    Poison(Poison),
-    Step(Step),
 }
 
 #[tokio::main]
@@ -55,96 +37,82 @@ async fn main() -> anyhow::Result<()> {
     program::log();
     let args = Args::parse();
     let endpoint = args.place.generator().build().await?;
-    let bus = endpoint.bus();
-    let mut log = SyncedLog::append(&args.log)?;
+    let log = Arc::new(Mutex::new(SyncedLog::append(&args.log)?));
+    let (stop, stopped) = watch::channel(false);
     program::say(&json!({ "ready": true }));
-    let mut end = Box::pin(program::terminated());
-    let mut ending = false;
-    let mut n = 0;
-    // a round of ten is always finished: a torn pair would wait for ever
-    while (args.messages == 0 || n < args.messages) && !(ending && n % 10 == 0) {
-        if !ending {
-            ending = tokio::time::timeout(Duration::from_millis(args.pace_ms), &mut end).await.is_ok();
-        }
-        send(&bus, &mut log, n, plan(n, args.keys)).await?;
-        n += 1;
+    let mut senders = Vec::new();
+    for at in 0..args.senders {
+        let sender = Sender {
+            bus: endpoint.bus(),
+            log: log.clone(),
+            stopped: stopped.clone(),
+            pace: Duration::from_millis(args.pace_ms),
+            keys: args.keys,
+            lanes: 2 * args.senders,
+        };
+        senders.push(tokio::spawn(sender.rounds(at, args.senders, args.messages)));
     }
-    program::say(&json!({ "sent": n }));
+    tokio::spawn(async move {
+        program::terminated().await;
+        stop.send_replace(true);
+    });
+    let mut sent = 0;
+    for sender in senders {
+        sent += sender.await??;
+    }
+    program::say(&json!({ "sent": sent }));
     Ok(())
 }
 
-async fn send(bus: &Bus, log: &mut SyncedLog, n: u64, planned: Planned) -> anyhow::Result<()> {
-    let id = MessageId(uuid::Uuid::now_v7());
-    let mut line = planned.log;
-    line["op"] = "try".into();
-    line["n"] = n.into();
-    line["id"] = id.to_string().into();
-    log.write(&line)?;
-    let mut result = deliver(bus, id, &planned.message, planned.event).await;
-    let mut tries = 0;
-    while let Err(error) = &result {
-        // the same id again, until it is known to be there: the oracle has nothing unknown then
-        anyhow::ensure!(error.is_unknown() || error.is_transient(), "sending {n}: {error:?}");
-        tries += 1;
-        anyhow::ensure!(tries < 100, "sending {n}, {tries} times: {error:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        result = deliver(bus, id, &planned.message, planned.event).await;
-    }
-    log.write(&json!({ "op": "ok", "n": n }))?;
-    if planned.again {
-        // as somebody does who did not get the answer; it may fail, it must not take effect twice
-        let _ = deliver(bus, id, &planned.message, planned.event).await;
-    }
-    Ok(())
+/// One of those who send at the same time. What must keep its order is sent by the same one.
+struct Sender {
+    bus: Bus,
+    log: Arc<Mutex<SyncedLog>>,
+    stopped: watch::Receiver<bool>,
+    pace: Duration,
+    keys: u64,
+    lanes: u64,
 }
 
-/// Ten kinds in turn, so that any twenty messages have two of each.
-fn plan(n: u64, keys: u64) -> Planned {
-    let key = format!("k{}", n % keys);
-    let round = n / 10;
-    let (name, message) = match n % 10 {
-        0 => ("add", Kind::Add(Add { key: key.clone(), n })),
-        1 => ("step", Kind::Step(Step { key: format!("s{}", round % 2), n, fails: u32::from(round % 3 == 0) })),
-        2 => ("own", Kind::AddOwn(AddOwn { key: key.clone(), n })),
-        3 => ("happened", Kind::Happened(Happened { key: key.clone(), n })),
-        4 => ("half", Kind::Half(Half { key: format!("p{round}"), n, left: true })),
-        5 => ("remind", Kind::Remind(Remind { key: key.clone(), n, delay_ms: 40 + 30 * (round % 4) })),
-        6 => ("flaky", Kind::Flaky(Flaky { n, fails: 1 + u32::from(round % 2 == 0) * 2 })),
-        7 => ("poison", Kind::Poison(Poison { n })),
-        8 => ("half", Kind::Half(Half { key: format!("p{round}"), n, left: false })),
-        _ => ("step", Kind::Step(Step { key: format!("s{}", round % 2), n, fails: 0 })),
-    };
-    let body = match &message {
-        Kind::Add(m) => json!(m),
-        Kind::AddOwn(m) => json!(m),
-        Kind::Happened(m) => json!(m),
-        Kind::Half(m) => json!(m),
-        Kind::Remind(m) => json!(m),
-        Kind::Flaky(m) => json!(m),
-        Kind::Poison(m) => json!(m),
-        Kind::Step(m) => json!(m),
-    };
-    let key = body.get("key").cloned().unwrap_or_else(|| "".into());
-    Planned { log: json!({ "kind": name, "key": key }), event: name == "happened", again: n % 4 == 3, message }
-}
-
-async fn deliver(bus: &Bus, id: MessageId, message: &Kind, event: bool) -> sagabus::core::Result<()> {
-    async fn one<M: Message + Clone>(bus: &Bus, m: &M, options: SendOptions, event: bool) -> sagabus::core::Result<()> {
-        match event {
-            true => bus.publish_with(m.clone(), options).await,
-            false => bus.send_with(m.clone(), options).await,
+impl Sender {
+    /// Every so-manieth round of ten messages. A round is always finished: a torn pair would wait for ever.
+    async fn rounds(mut self, first: u64, step: u64, messages: u64) -> anyhow::Result<u64> {
+        let (mut round, mut sent) = (first, 0);
+        while (messages == 0 || round * 10 < messages) && !*self.stopped.borrow() {
+            for n in round * 10..round * 10 + 10 {
+                if messages == 0 || n < messages {
+                    // a stop ends the pauses; if it is not watched any more, that is as good
+                    let _ = tokio::time::timeout(self.pace, self.stopped.wait_for(|stopped| *stopped)).await;
+                    self.send(n).await?;
+                    sent += 1;
+                }
+            }
+            round += step;
         }
-        .map(drop)
+        Ok(sent)
     }
-    let options = SendOptions::new().id(id);
-    match message {
-        Kind::Add(m) => one(bus, m, options, event).await,
-        Kind::AddOwn(m) => one(bus, m, options, event).await,
-        Kind::Happened(m) => one(bus, m, options, event).await,
-        Kind::Half(m) => one(bus, m, options, event).await,
-        Kind::Remind(m) => one(bus, m, options, event).await,
-        Kind::Flaky(m) => one(bus, m, options, event).await,
-        Kind::Poison(m) => one(bus, m, options, event).await,
-        Kind::Step(m) => one(bus, m, options.key(&m.key), event).await,
+
+    async fn send(&self, n: u64) -> anyhow::Result<()> {
+        let planned = plan(n, self.keys, self.lanes);
+        let id = MessageId(uuid::Uuid::now_v7());
+        let mut line = planned.log.clone();
+        line["op"] = "try".into();
+        line["n"] = n.into();
+        line["id"] = id.to_string().into();
+        self.log.lock().await.write(&line)?;
+        let mut tries = 0;
+        while let Err(error) = planned.deliver(&self.bus, id).await {
+            // the same id again, until it is known to be there: the oracle has nothing unknown then
+            anyhow::ensure!(error.is_unknown() || error.is_transient(), "sending {n}: {error:?}");
+            tries += 1;
+            anyhow::ensure!(tries < 100, "sending {n}, {tries} times: {error:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.log.lock().await.write(&json!({ "op": "ok", "n": n }))?;
+        if planned.again {
+            // as somebody does who did not get the answer; it may fail, it must not take effect twice
+            let _ = planned.deliver(&self.bus, id).await;
+        }
+        Ok(())
     }
 }

@@ -7,4 +7,5 @@ pub mod effects;
 pub mod functions;
 pub mod messages;
 pub mod nodes;
+pub mod plan;
 pub mod sagas;

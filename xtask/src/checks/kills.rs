@@ -38,8 +38,8 @@ pub struct Kills {
     /// How many processes share the work
     #[arg(long, default_value_t = 2)]
     processes: usize,
-    /// Milliseconds between two messages
-    #[arg(long, default_value_t = 4)]
+    /// Milliseconds between two messages of each of six senders
+    #[arg(long, default_value_t = 2)]
     pace_ms: u64,
     /// Whom it hits, and when
     #[arg(long)]
@@ -107,7 +107,7 @@ impl Kills {
         tally: &mut Tally,
     ) -> Result<()> {
         let mut place = Place::create(programs, dir, layout, LEASE)?;
-        let generator = place.generator(0, self.pace_ms, 20)?;
+        let generator = place.generator(0, self.pace_ms, 40, 6)?;
         let mut nodes = (0..self.processes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
         let mut relayed = 0;
         let mut marks = progress(&mut place)?;

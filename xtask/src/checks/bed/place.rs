@@ -97,10 +97,13 @@ impl<'a> Place<'a> {
     }
 
     /// Starts the generator. `messages` 0: until it is asked to end.
-    pub fn generator(&self, messages: u64, pace_ms: u64, keys: u64) -> Result<Proc> {
+    pub fn generator(&self, messages: u64, pace_ms: u64, keys: u64, senders: u64) -> Result<Proc> {
         let mut command = self.chaos("chaos-gen")?;
         command.args(["--messages", &messages.to_string(), "--pace-ms", &pace_ms.to_string()]);
-        command.args(["--keys", &keys.to_string()]).arg("--log").arg(self.dir.join("generator.jsonl"));
+        command
+            .args(["--keys", &keys.to_string(), "--senders", &senders.to_string()])
+            .arg("--log")
+            .arg(self.dir.join("generator.jsonl"));
         let mut generator = Proc::spawn("generator", &mut command, &self.dir)?;
         ready(&mut generator)?;
         Ok(generator)

@@ -53,7 +53,7 @@ impl Case {
     pub fn run(&self, programs: &Programs, dir: &Path) -> Result<Seen> {
         let mut place = Place::create(programs, dir, self.layout, LEASE)?;
         let mut seen = Seen::default();
-        let mut generator = place.generator(self.messages, 8, 3)?;
+        let mut generator = place.generator(self.messages, 8, 3, 1)?;
         if let Way::After(point) = self.point.way {
             // the first one leaves its work behind, for the one that is to die while it takes that over
             let mut before = place.launch(Some(&format!("{point}:3:kill")))?;
