@@ -8,6 +8,8 @@
 
 pub mod memory;
 mod own_sql;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -1,0 +1,149 @@
+//! Looking into the store and operating on it from outside.
+
+use super::{
+    bells::Place,
+    due::message,
+    load::saga_row,
+    sql::{self, NOW, Reader, Sql},
+    store::PostgresStore,
+    text::escape,
+};
+use async_trait::async_trait;
+use sagabus_core::{
+    DeadLetter, PendingTimer, Result, SagaAddress, SagaRow, StoreAdmin, TimerId, Timestamp, counted_tables,
+};
+use sqlx::postgres::PgRow;
+use std::collections::{BTreeMap, HashSet};
+
+impl PostgresStore {
+    /// Rows may be due sooner than was known.
+    fn wake_due(&self, endpoint: &str) {
+        let place = Place::Due(endpoint.into());
+        self.inner.bells.ring(&place);
+        self.inner.notifier.mark(&HashSet::from([place]));
+    }
+
+    async fn changed(&self, what: &str, sql: Sql) -> Result<u64> {
+        Ok(self.open_inner()?.write(what, sql).await?.len() as u64)
+    }
+}
+
+#[async_trait]
+impl StoreAdmin for PostgresStore {
+    async fn dead_letters(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<DeadLetter>> {
+        let sql = Sql::new(format!(
+            "select id,handler,at,attempts,reason,detail,due is not null,headers,body from {}dead_letter where \
+             endpoint=$1 and id>$2 order by id limit $3",
+            self.inner.s
+        ));
+        let rows = self
+            .open_inner()?
+            .read("list dead letters", sql.with(endpoint).with(after).with(sql::limit(limit)))
+            .await?;
+        rows.iter().map(dead_letter).collect()
+    }
+
+    async fn retry_dead_letters(&self, endpoint: &str, ids: &[i64]) -> Result<u64> {
+        let sql = Sql::new(format!(
+            "update {}dead_letter set due={NOW},token=token+1 where endpoint=$1 and id=any($2) and due is null returning 1",
+            self.inner.s
+        ));
+        let count = self.changed("send dead letters again", sql.with(endpoint).with(ids.to_vec())).await?;
+        self.wake_due(endpoint);
+        Ok(count)
+    }
+
+    async fn discard_dead_letters(&self, endpoint: &str, ids: &[i64]) -> Result<u64> {
+        let text = format!("delete from {}dead_letter where endpoint=$1 and id=any($2) returning 1", self.inner.s);
+        self.changed("discard dead letters", Sql::new(text).with(endpoint).with(ids.to_vec())).await
+    }
+
+    async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
+        let sql = Sql::new(format!(
+            "select timer_id,due,kind,key,instance,headers from {}timer where endpoint=$1 order by due,id limit $2",
+            self.inner.s
+        ));
+        let rows = self.open_inner()?.read("list timers", sql.with(endpoint).with(sql::limit(limit))).await?;
+        rows.iter().map(pending).collect()
+    }
+
+    async fn move_timer(&self, endpoint: &str, id: TimerId, due: Timestamp) -> Result<bool> {
+        let sql = Sql::new(format!(
+            "update {}timer set due=$3,token=token+1 where endpoint=$1 and timer_id=$2 returning 1",
+            self.inner.s
+        ));
+        let count = self.changed("move a timer", sql.with(endpoint).with(id.0).with(due.0)).await?;
+        self.wake_due(endpoint);
+        Ok(count > 0)
+    }
+
+    async fn cancel_timer(&self, endpoint: &str, id: TimerId) -> Result<bool> {
+        let text = format!("delete from {}timer where endpoint=$1 and timer_id=$2 returning 1", self.inner.s);
+        Ok(self.changed("cancel a timer", Sql::new(text).with(endpoint).with(id.0)).await? > 0)
+    }
+
+    async fn saga(&self, kind: &str, key: &str) -> Result<Option<SagaRow>> {
+        let sql = Sql::new(format!(
+            "select kind,key,instance,version,state,schema,origin,completed_at is not null from {}saga where kind=$1 and \
+             key=$2",
+            self.inner.s
+        ));
+        let rows = self.open_inner()?.read("look at a saga", sql.with(kind).with(escape(key))).await?;
+        rows.first().map(|row| saga_row(&mut Reader::new(row), None)).transpose()
+    }
+
+    async fn saga_keys(&self, kind: &str, after: &str, limit: usize) -> Result<Vec<String>> {
+        let sql =
+            Sql::new(format!("select key from {}saga where kind=$1 and key>$2 order by key limit $3", self.inner.s));
+        let rows =
+            self.open_inner()?.read("list sagas", sql.with(kind).with(escape(after)).with(sql::limit(limit))).await?;
+        rows.iter().map(|row| Reader::new(row).text()).collect()
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<String, u64>> {
+        let s = &self.inner.s;
+        let count = |table: &str| match table {
+            // an id of an unusual age may have a row in both, and is counted once
+            "inbox" => format!(
+                "select 'inbox',count(*) from {s}inbox i where not exists(select 1 from {s}inbox_misc m where \
+                 m.message_id=i.message_id and m.handler=i.handler and m.endpoint=i.endpoint)"
+            ),
+            _ => format!("select '{table}',count(*) from {s}{table}"),
+        };
+        let parts: Vec<String> = counted_tables().into_iter().map(count).collect();
+        let rows = self.open_inner()?.read("count rows", Sql::new(parts.join(" union all "))).await?;
+        let counted = |row| {
+            let mut row = Reader::new(row);
+            Ok((row.get()?, u64::try_from(row.get::<i64>()?).unwrap_or(0)))
+        };
+        rows.iter().map(counted).collect()
+    }
+}
+
+fn dead_letter(row: &PgRow) -> Result<DeadLetter> {
+    let mut row = Reader::new(row);
+    Ok(DeadLetter {
+        id: row.get()?,
+        handler: row.text()?,
+        at: row.time()?,
+        attempts: row.count()?,
+        reason: row.text()?,
+        detail: serde_json::from_str(row.get()?).unwrap_or_default(),
+        retrying: row.get()?,
+        message: message(&mut row)?,
+    })
+}
+
+fn pending(row: &PgRow) -> Result<PendingTimer> {
+    let mut row = Reader::new(row);
+    let (id, due) = (TimerId(row.get()?), row.time()?);
+    let (kind, key, instance) = (row.maybe_text()?, row.maybe_text()?, row.get::<Option<uuid::Uuid>>()?);
+    let headers = row.headers()?;
+    let saga = match (kind, key, instance) {
+        (Some(kind), Some(key), Some(instance)) => {
+            Some(SagaAddress { kind, key, instance: sagabus_core::InstanceId(instance) })
+        }
+        _ => None,
+    };
+    Ok(PendingTimer { id, due, saga, message_type: headers.message_type, message_id: headers.message_id })
+}

@@ -1,0 +1,184 @@
+//! `Store::load`: one round trip, made of the parts that were asked for.
+
+use super::{
+    days::Place,
+    open::Inner,
+    sql::{Reader, Sql, Texts},
+    text::escape,
+};
+use sagabus_core::{LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, sabotage};
+use std::{borrow::Cow, sync::Arc};
+
+const PROBE: i16 = 0;
+const TURN: i16 = 1;
+const KEY: i16 = 2;
+const ALIAS: i16 = 3;
+
+/// What a part that finds no saga answers in the columns of one.
+const NO_SAGA: &str = "null::text,null::text,null::uuid,null::bigint,null::bytea,null::int,null::bytea,null::bool";
+/// The columns of a saga.
+const SAGA: &str =
+    "t.kind,t.key,t.instance,t.version,t.state,t.schema,t.origin,t.completed_at is not null as completed";
+
+impl Inner {
+    pub(crate) async fn load(&self, request: &LoadRequest) -> Result<LoadReply> {
+        let mut reply = LoadReply {
+            probes: vec![false; request.probes.len()],
+            sagas: vec![None; request.sagas.len()],
+            turns: vec![false; request.turns.len()],
+        };
+        let mut places = Vec::with_capacity(request.probes.len());
+        for (_, id) in &request.probes {
+            places.push(self.place(*id).await?);
+        }
+        let Some((sql, keyed, named)) = self.load_sql(request, &places) else { return Ok(reply) };
+        for row in self.read("load sagas", sql).await? {
+            let mut row = Reader::new(&row);
+            let (what, at): (i16, usize) = (row.get()?, row.place()?);
+            let (list, which) = match what {
+                PROBE => (mark(&mut reply.probes, at), None),
+                TURN => (mark(&mut reply.turns, at), None),
+                KEY => (true, keyed.get(at)),
+                _ => (true, named.get(at)),
+            };
+            let Some(place) = which.filter(|_| list).copied() else { continue };
+            let Some(lookup) = request.sagas.get(place) else { continue };
+            let saga = saga_row(&mut row, Some(lookup))?;
+            let wanted = match lookup {
+                SagaLookup::Instance(address) => address.instance == saga.instance,
+                SagaLookup::Key { .. } | SagaLookup::Alias { .. } => true,
+            };
+            if let Some(slot) = reply.sagas.get_mut(place).filter(|_| wanted) {
+                *slot = Some(saga);
+            }
+        }
+        if sabotage::active("skip-inbox-check") {
+            reply.probes.fill(false);
+        }
+        Ok(reply)
+    }
+
+    /// The statement, and which lookups its rows are about: by key and by alias.
+    fn load_sql(&self, request: &LoadRequest, places: &[Place]) -> Option<(Sql, Vec<usize>, Vec<usize>)> {
+        let (mut sql, mut parts) = (Sql::default(), Vec::new());
+        let s = &self.s;
+        self.probes(&mut sql, &mut parts, request, places);
+        self.turns(&mut sql, &mut parts, request);
+        let (mut keyed, mut named) = (Vec::new(), Vec::new());
+        let (mut kinds, mut keys): (Vec<&str>, Texts<'_>) = (Vec::new(), Vec::new());
+        let (mut alias_kinds, mut aliases, mut values): (Vec<&str>, Texts<'_>, Texts<'_>) = Default::default();
+        for (place, lookup) in request.sagas.iter().enumerate() {
+            match lookup {
+                SagaLookup::Key { kind, key } => {
+                    (keyed.push(place), kinds.push(kind), keys.push(escape(key)));
+                }
+                SagaLookup::Instance(address) => {
+                    (keyed.push(place), kinds.push(&address.kind), keys.push(escape(&address.key)));
+                }
+                SagaLookup::Alias { kind, alias, value } => {
+                    (
+                        named.push(place),
+                        alias_kinds.push(kind),
+                        aliases.push(escape(alias)),
+                        values.push(escape(value)),
+                    );
+                }
+            }
+        }
+        if !keyed.is_empty() {
+            let (kinds, keys) = (sql.bind(kinds), sql.bind(keys));
+            parts.push(format!(
+                "select {KEY}::smallint,w.ord,x.* from unnest({kinds}::text[],{keys}::text[]) with ordinality \
+                 w(kind,key,ord),lateral (select {SAGA} from {s}saga t where t.kind=w.kind and t.key=w.key offset 0) x"
+            ));
+        }
+        if !named.is_empty() {
+            let (kinds, aliases, values) = (sql.bind(alias_kinds), sql.bind(aliases), sql.bind(values));
+            parts.push(format!(
+                "select {ALIAS}::smallint,w.ord,x.* from unnest({kinds}::text[],{aliases}::text[],{values}::text[]) with \
+                 ordinality w(kind,alias,value,ord),lateral (select a.key,a.instance from {s}saga_alias a where \
+                 a.kind=w.kind and a.alias=w.alias and a.value=w.value offset 0) a,lateral (select {SAGA} from {s}saga t \
+                 where t.kind=w.kind and t.key=a.key and t.instance=a.instance offset 0) x"
+            ));
+        }
+        sql.text = parts.join(" union all ");
+        (!parts.is_empty()).then_some((sql, keyed, named))
+    }
+
+    fn probes(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest, places: &[Place]) {
+        let s = &self.s;
+        let all = || request.probes.iter().zip(places).enumerate();
+        let ord = |at: usize| i64::try_from(at + 1).unwrap_or(i64::MAX);
+        let in_days: Vec<(i64, i32, &str, MessageId)> =
+            all().filter_map(|(at, ((handler, id), place))| Some((ord(at), place.day?, &**handler, *id))).collect();
+        let in_misc: Vec<(i64, &str, MessageId)> =
+            all().filter_map(|(at, ((handler, id), place))| place.misc.then_some((ord(at), &**handler, *id))).collect();
+        if in_days.is_empty() && in_misc.is_empty() {
+            return;
+        }
+        let endpoint = sql.bind(&*request.endpoint);
+        if !in_days.is_empty() {
+            let ords = sql.bind(in_days.iter().map(|probe| probe.0).collect::<Vec<_>>());
+            let days = sql.bind(in_days.iter().map(|probe| probe.1).collect::<Vec<_>>());
+            let handlers = sql.bind(in_days.iter().map(|probe| probe.2).collect::<Vec<_>>());
+            let ids = sql.bind(in_days.iter().map(|probe| probe.3.0).collect::<Vec<_>>());
+            parts.push(format!(
+                "select {PROBE}::smallint,w.ord,{NO_SAGA} from unnest({ords}::bigint[],{days}::int[],{ids}::uuid[],\
+                 {handlers}::text[]) w(ord,day,id,handler),lateral (select 1 from {s}inbox i where i.day=w.day and \
+                 i.message_id=w.id and i.handler=w.handler and i.endpoint={endpoint} offset 0) x"
+            ));
+        }
+        if !in_misc.is_empty() {
+            let ords = sql.bind(in_misc.iter().map(|probe| probe.0).collect::<Vec<_>>());
+            let handlers = sql.bind(in_misc.iter().map(|probe| probe.1).collect::<Vec<_>>());
+            let ids = sql.bind(in_misc.iter().map(|probe| probe.2.0).collect::<Vec<_>>());
+            parts.push(format!(
+                "select {PROBE}::smallint,w.ord,{NO_SAGA} from unnest({ords}::bigint[],{ids}::uuid[],{handlers}::text[]) \
+                 w(ord,id,handler),lateral (select 1 from {s}inbox_misc i where i.message_id=w.id and \
+                 i.handler=w.handler and i.endpoint={endpoint} offset 0) x"
+            ));
+        }
+    }
+
+    fn turns(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest) {
+        if request.turns.is_empty() {
+            return;
+        }
+        let s = &self.s;
+        let endpoint = sql.bind(&*request.endpoint);
+        let handlers = sql.bind(request.turns.iter().map(|(handler, _)| &**handler).collect::<Vec<_>>());
+        let keys = sql.bind(request.turns.iter().map(|(_, key)| escape(key)).collect::<Vec<Cow<'_, str>>>());
+        let same = format!("t.endpoint={endpoint} and t.handler=w.handler and t.order_key=w.key");
+        parts.push(format!(
+            "select {TURN}::smallint,w.ord,{NO_SAGA} from unnest({handlers}::text[],{keys}::text[]) with ordinality \
+             w(handler,key,ord) where exists(select 1 from {s}retry t where {same}) or exists(select 1 from {s}parked t \
+             where {same})"
+        ));
+    }
+}
+
+fn mark(list: &mut [bool], at: usize) -> bool {
+    if let Some(slot) = list.get_mut(at) {
+        *slot = true;
+    }
+    false
+}
+
+/// Reads a saga's columns; the kind of the lookup is shared rather than copied.
+pub(crate) fn saga_row(row: &mut Reader<'_>, lookup: Option<&SagaLookup>) -> Result<SagaRow> {
+    let found = row.text()?;
+    let kind: Arc<str> = match lookup {
+        Some(SagaLookup::Key { kind, .. } | SagaLookup::Alias { kind, .. }) => kind.clone(),
+        Some(SagaLookup::Instance(_)) | None => found.into(),
+    };
+    Ok(SagaRow {
+        kind,
+        key: row.text()?,
+        instance: row.instance()?,
+        version: row.get()?,
+        state: row.bytes()?,
+        schema: row.count()?,
+        origin: row.get::<Option<Vec<u8>>>()?.map(Into::into),
+        completed: row.get()?,
+    })
+}

@@ -1,0 +1,207 @@
+//! Connections. Whoever takes one gives it back by [`Conn::release`]; one that is dropped instead, as by a cancelled
+//! future, may be in any state and is closed. So no open transaction ever comes back to the pool.
+
+use super::{
+    error::{Fault, fault},
+    options::{Address, PostgresOptions},
+};
+use sagabus_core::{Error, ErrorKind, Result, Runtime};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Statements that one connection keeps prepared.
+const STATEMENTS: usize = 256;
+/// A connection that was idle for longer is asked whether it still lives.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long after the server should have cancelled a statement its silence counts as a lost connection.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Connections of one purpose, with its settings.
+pub(crate) struct Pool {
+    connect: PgConnectOptions,
+    place: String,
+    connect_limit: Duration,
+    answer_limit: Duration,
+    named: bool,
+    runtime: Runtime,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<(PgConnection, Duration)>>,
+    closed: AtomicBool,
+}
+
+/// What connections are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The store's own statements.
+    Work,
+    /// Handlers' own transactions: the planner's settings are the server's.
+    Own,
+}
+
+impl Pool {
+    pub(crate) fn new(address: &Address, options: &PostgresOptions, purpose: Purpose) -> Arc<Self> {
+        let size = match purpose {
+            Purpose::Work => options.connections.max(options.committers + 2),
+            Purpose::Own => options.transactions.max(1),
+        };
+        Arc::new(Self {
+            connect: connect_options(address, options, purpose),
+            place: address.place.clone(),
+            connect_limit: options.connect_limit,
+            answer_limit: options.statement_limit + GRACE,
+            named: !options.pooler,
+            runtime: options.runtime.clone(),
+            permits: Arc::new(Semaphore::new(size)),
+            idle: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// A connection, as soon as there is one.
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Conn> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| self.gone())?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.gone());
+        }
+        let connection = match self.idle_one().await {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Conn { connection: Some(connection), pool: self.clone(), _permit: permit, spoiled: false })
+    }
+
+    async fn idle_one(&self) -> Option<PgConnection> {
+        loop {
+            let (mut connection, since) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if self.runtime.elapsed().saturating_sub(since) < IDLE {
+                return Some(connection);
+            }
+            if let Some(Ok(())) = self.runtime.timeout(self.connect_limit, connection.ping()).await {
+                return Some(connection);
+            }
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<PgConnection> {
+        let what = || format!("connect to {}", self.place);
+        match self.runtime.timeout(self.connect_limit, self.connect.connect()).await {
+            Some(Ok(connection)) => Ok(connection),
+            Some(Err(error)) => Err(Error::with_source(connect_kind(&error), what(), error)),
+            None => Err(Error::new(ErrorKind::Transient, format!("{}: no answer in {:?}", what(), self.connect_limit))),
+        }
+    }
+
+    /// The server has gone away: what is idle was connected to it.
+    fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn gone(&self) -> Error {
+        Error::closed(format!("the store {} is closed", self.place))
+    }
+
+    /// Waits for what is under way, for a time, and closes connections.
+    pub(crate) async fn close(&self, size: usize) {
+        self.closed.store(true, Ordering::Release);
+        let all = u32::try_from(size).unwrap_or(u32::MAX);
+        // whoever holds one longer closes it by giving it back
+        let _ = self.runtime.timeout(Duration::from_secs(5), self.permits.acquire_many(all)).await;
+        self.permits.close();
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for (connection, _) in idle {
+            // nothing is open on it, so nothing can be lost
+            let _ = self.runtime.timeout(Duration::from_secs(1), connection.close()).await;
+        }
+    }
+}
+
+/// A connection in use.
+pub(crate) struct Conn {
+    connection: Option<PgConnection>,
+    pool: Arc<Pool>,
+    _permit: OwnedSemaphorePermit,
+    spoiled: bool,
+}
+
+impl Conn {
+    /// The driver's connection.
+    #[allow(clippy::expect_used, reason = "only `release` takes it, and consumes the guard")]
+    pub(crate) fn get(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("a connection in use")
+    }
+
+    /// How long an answer may take, on which clock, and whether statements keep their names.
+    pub(crate) fn terms(&self) -> (Duration, Runtime, bool) {
+        (self.pool.answer_limit, self.pool.runtime.clone(), self.pool.named)
+    }
+
+    /// It is not to be used again.
+    pub(crate) fn spoil(&mut self) {
+        self.spoiled = true;
+    }
+
+    /// Notes what an error says about the connection.
+    pub(crate) fn met(&mut self, error: &sqlx::Error) {
+        if fault(error) == Fault::Lost {
+            self.spoiled = true;
+            self.pool.forget_idle();
+        }
+        let code = error.as_database_error().and_then(|error| error.code());
+        // its prepared statements are of another schema version, or of another server behind a pooler
+        self.spoiled |= matches!(code.as_deref(), Some("0A000" | "26000" | "08P01"));
+    }
+
+    /// Gives it back. Nothing may be open on it.
+    pub(crate) fn release(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if !self.spoiled && !connection.is_in_transaction() && !self.pool.closed.load(Ordering::Acquire) {
+            let now = self.pool.runtime.elapsed();
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, now));
+        }
+    }
+}
+
+fn connect_kind(error: &sqlx::Error) -> ErrorKind {
+    match error.as_database_error().and_then(|error| error.code()).as_deref() {
+        // no such role, wrong password, no such database, not allowed to connect
+        Some("28P01" | "28000" | "3D000" | "42501") => ErrorKind::Backend,
+        _ => match error {
+            sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => ErrorKind::Backend,
+            _ => ErrorKind::Transient,
+        },
+    }
+}
+
+fn connect_options(address: &Address, options: &PostgresOptions, purpose: Purpose) -> PgConnectOptions {
+    let connect = address.connect.clone().application_name("sagabus").disable_statement_logging();
+    if options.pooler {
+        return connect.statement_cache_capacity(0).extra_float_digits(None);
+    }
+    let limit = match purpose {
+        Purpose::Work => options.statement_limit,
+        Purpose::Own => options.transaction_limit,
+    };
+    let mut settings = vec![
+        ("statement_timeout", limit.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", options.transaction_limit.as_millis().to_string()),
+        ("synchronous_commit", if options.volatile { "off" } else { "on" }.to_owned()),
+    ];
+    if purpose == Purpose::Work {
+        // Our statements know their plans: probe an index for each element of the arrays. Statistics of a table that was
+        // empty a minute ago say otherwise, so a scan of pages gets its price here, and a plan is made once.
+        settings.extend([
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ("seq_page_cost", "1000".to_owned()),
+            ("random_page_cost", "1".to_owned()),
+            ("jit", "off".to_owned()),
+        ]);
+    }
+    connect.statement_cache_capacity(STATEMENTS).options(settings)
+}

@@ -1,0 +1,213 @@
+//! Queues as tables.
+
+use super::{
+    bells::Place,
+    commit::{QUEUE_BITS, bell_of, shard_of_queued},
+    sql::{self, NOW, Reader, Sql, Texts},
+    store::PostgresStore,
+    text::escape,
+};
+use async_trait::async_trait;
+use sagabus_core::{
+    DatabaseId, Destination, Leases, Outgoing, QueueRow, Queues, Result, SHARDS, SendOutcome, check_name,
+};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+impl PostgresStore {
+    async fn number(&self, queue: &str) -> Result<Option<i32>> {
+        let known =
+            |store: &Self| store.inner.queues.read().unwrap_or_else(PoisonError::into_inner).get(queue).copied();
+        if let Some(number) = known(self) {
+            return Ok(Some(number));
+        }
+        let sql = Sql::new(format!("select number from {}queue_name where name=$1", self.inner.s)).with(escape(queue));
+        let rows = self.inner.read("look up a queue", sql).await?;
+        let number: Option<i32> = rows.first().map(|row| Reader::new(row).get()).transpose()?;
+        if let Some(number) = number {
+            self.inner.queues.write().unwrap_or_else(PoisonError::into_inner).insert(queue.into(), number);
+        }
+        Ok(number)
+    }
+
+    async fn add(&self, batch: &[Outgoing]) -> Result<Vec<SendOutcome>> {
+        let inner = self.open_inner()?;
+        inner.resolve(batch.iter()).await?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut rows: Vec<(&Outgoing, Option<i32>)> = Vec::with_capacity(batch.len());
+        {
+            let known = inner.queues.read().unwrap_or_else(PoisonError::into_inner);
+            for outgoing in batch {
+                let number = match &outgoing.to {
+                    Destination::Topic(_) => None,
+                    Destination::Queue(name) => match known.get(name.as_str()) {
+                        Some(number) => Some(*number),
+                        None => {
+                            outcomes.push(SendOutcome::Unroutable(format!("there is no queue {name}")));
+                            continue;
+                        }
+                    },
+                };
+                rows.push((outgoing, number));
+                outcomes.push(SendOutcome::Done);
+            }
+        }
+        if !rows.is_empty() {
+            inner.write("enqueue messages", self.enqueue_sql(&rows)?).await?;
+            let bells: HashSet<Place> = rows.iter().map(|(outgoing, _)| bell_of(outgoing)).collect();
+            bells.iter().for_each(|place| inner.bells.ring(place));
+            inner.notifier.mark(&bells);
+        }
+        Ok(outcomes)
+    }
+
+    fn enqueue_sql(&self, rows: &[(&Outgoing, Option<i32>)]) -> Result<Sql> {
+        let s = &self.inner.s;
+        let mut sql = Sql::default();
+        let ids: Vec<_> = rows.iter().map(|(o, _)| o.message.headers.message_id.0).collect();
+        let repeated = ids.iter().collect::<HashSet<_>>().len() < ids.len();
+        let headers: Vec<Vec<u8>> = rows.iter().map(|(o, _)| o.message.headers.to_json()).collect::<Result<_>>()?;
+        let texts: Vec<&str> = headers.iter().map(|json| std::str::from_utf8(json).unwrap_or_default()).collect();
+        let topics: Vec<_> = rows.iter().map(|(o, number)| number.is_none().then(|| escape(o.to.name()))).collect();
+        let published = topics.iter().any(Option::is_some);
+        let numbers = sql.bind(rows.iter().map(|(_, number)| *number).collect::<Vec<_>>());
+        let shards = sql.bind(rows.iter().map(|(o, _)| shard_of_queued(&o.message)).collect::<Vec<_>>());
+        let (ids, headers) = (sql.bind(ids), sql.bind(texts));
+        let bodies = sql.bind(rows.iter().map(|(o, _)| &*o.message.body).collect::<Vec<&[u8]>>());
+        let from = if published {
+            let topics = sql.bind(topics);
+            format!(
+                "select coalesce(w.queue,t.queue) as queue,w.shard,w.id,w.headers,w.body,w.ord from \
+                 unnest({numbers}::int[],{topics}::text[],{shards}::smallint[],{ids}::uuid[],{headers}::text[],\
+                 {bodies}::bytea[]) with ordinality w(queue,topic,shard,id,headers,body,ord) left join {s}subscription t \
+                 on t.topic=w.topic where coalesce(w.queue,t.queue) is not null"
+            )
+        } else {
+            format!(
+                "select w.* from unnest({numbers}::int[],{shards}::smallint[],{ids}::uuid[],{headers}::text[],\
+                 {bodies}::bytea[]) with ordinality w(queue,shard,id,headers,body,ord)"
+            )
+        };
+        // the same id twice in one batch for one queue
+        let once =
+            if repeated { "select distinct on (queue,id) * from m order by queue,id,ord" } else { "select * from m" };
+        sql.text = format!(
+            "with m as materialized ({from}),new as (insert into {s}queue_dedup (queue,message_id,at) select \
+             m.queue,m.id,{NOW} from m order by m.queue,m.id on conflict do nothing returning queue,message_id) insert into \
+             {s}queue (id,shard,message_id,headers,body) select \
+             (x.queue::bigint<<{QUEUE_BITS})|nextval('{s}queue_seq'),x.shard,x.id,x.headers,x.body from (select u.* from \
+             ({once}) u join new on new.queue=u.queue and new.message_id=u.id order by u.ord) x"
+        );
+        Ok(sql)
+    }
+}
+
+#[async_trait]
+impl Queues for PostgresStore {
+    fn database(&self) -> &DatabaseId {
+        &self.inner.id
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        self.open_inner()?.migrate().await
+    }
+
+    async fn declare(&self, queue: &str) -> Result<()> {
+        check_name("queue", queue)?;
+        self.open_inner()?;
+        if self.number(queue).await?.is_some() {
+            return Ok(());
+        }
+        // looked for first: a conflict would use up a number
+        let text = format!("insert into {}queue_name (name) values ($1) on conflict do nothing", self.inner.s);
+        self.inner.write("declare a queue", Sql::new(text).with(escape(queue))).await?;
+        self.number(queue).await?;
+        Ok(())
+    }
+
+    async fn subscribe(&self, queue: &str, topics: &[String]) -> Result<()> {
+        self.declare(queue).await?;
+        let (s, number) = (&self.inner.s, self.number(queue).await?);
+        let sql = Sql::new(format!(
+            "with old as (delete from {s}subscription where queue=$1 and topic<>all($2::text[])) insert into \
+             {s}subscription (topic,queue) select distinct topic,$1 from unnest($2::text[]) w(topic) on conflict do nothing"
+        ))
+        .with(number)
+        .with(topics.iter().map(|topic| escape(topic)).collect::<Texts<'_>>());
+        self.inner.write("subscribe a queue", sql).await?;
+        Ok(())
+    }
+
+    async fn enqueue(&self, batch: &[Outgoing]) -> Vec<SendOutcome> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        match self.add(batch).await {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_unknown() => vec![SendOutcome::Unknown(error); batch.len()],
+            Err(error) => vec![SendOutcome::Retry(error); batch.len()],
+        }
+    }
+
+    async fn read(&self, queue: &str, shards: &[u16], after: i64, limit: usize) -> Result<Vec<QueueRow>> {
+        self.open_inner()?;
+        self.inner.bells.reading(&Place::Queue(queue.into()), &self.seen);
+        let Some(number) = self.number(queue).await? else { return Ok(Vec::new()) };
+        let first = i64::from(number) << QUEUE_BITS;
+        let end = (i64::from(number) + 1) << QUEUE_BITS;
+        let mut sql = Sql::default().with(after.max(first)).with(end).with(sql::limit(limit));
+        let mut filter = String::new();
+        if shards.iter().collect::<HashSet<_>>().len() < usize::from(SHARDS) {
+            let shards = sql.bind(sql::shards(shards));
+            filter = format!(" and shard=any({shards}::smallint[])");
+        }
+        sql.text = format!(
+            "select id,shard,message_id,headers,body from {}queue where id>$1 and id<$2{filter} order by id limit $3",
+            self.inner.s
+        );
+        let queue_row = |row| {
+            let mut row = Reader::new(row);
+            Ok(QueueRow {
+                id: row.get()?,
+                shard: row.shard()?,
+                message_id: row.message()?,
+                headers: row.get::<String>()?.into(),
+                body: row.bytes()?,
+            })
+        };
+        self.inner.read("read a queue", sql).await?.iter().map(queue_row).collect()
+    }
+
+    async fn delete(&self, queue: &str, ids: &[i64]) -> Result<()> {
+        self.open_inner()?;
+        let Some(number) = self.number(queue).await? else { return Ok(()) };
+        let ids: Vec<i64> = ids.iter().copied().filter(|id| id >> QUEUE_BITS == i64::from(number)).collect();
+        let sql = Sql::new(format!("delete from {}queue where id=any($1)", self.inner.s)).with(ids);
+        self.inner.write("settle messages of a queue", sql).await?;
+        Ok(())
+    }
+
+    async fn wait(&self, queue: &str, at_most: Duration) {
+        if self.open_inner().is_ok() {
+            self.inner.bells.wait(&Place::Queue(queue.into()), &self.seen, at_most).await;
+        }
+    }
+
+    async fn depth(&self, queue: &str) -> Result<u64> {
+        self.open_inner()?;
+        let Some(number) = self.number(queue).await? else { return Ok(0) };
+        let sql = Sql::new(format!("select count(*) from {}queue where id>=$1 and id<$2", self.inner.s))
+            .with(i64::from(number) << QUEUE_BITS)
+            .with((i64::from(number) + 1) << QUEUE_BITS);
+        let rows = self.inner.read("count a queue's messages", sql).await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| Reader::new(row).get())?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    fn leases(&self) -> Arc<dyn Leases> {
+        Arc::new(self.again())
+    }
+}
