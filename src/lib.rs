@@ -87,6 +87,11 @@
 //! | `sqlite` (default) | the SQLite store and its queues |
 //! | `testing` | `sagabus::testing` |
 
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bus;
 mod endpoint;
 mod engine;

@@ -19,20 +19,31 @@ pub(crate) const NAMES: [&str; 3] = ["shop", "payment", "shipping"];
 /// Building declares an endpoint's queue and subscriptions. Every process declares all of them, so that it does not
 /// matter which one comes first: an event that is published before anyone has subscribed to it reaches nobody.
 pub(crate) async fn start(options: &Options) -> Result<Vec<Running>, Error> {
-    let mut running = Vec::new();
-    let endpoints = [
-        (Role::Saga, shop(options)),
-        (Role::Payment, payment(options)),
-        (Role::Shipping, shipping(options)),
-        (Role::Place, builder("placer", options)),
-    ];
-    for (role, builder) in endpoints {
-        let endpoint = builder.build().await?;
+    let all: [(Role, fn(&Options) -> EndpointBuilder); 4] =
+        [(Role::Saga, shop), (Role::Payment, payment), (Role::Shipping, shipping), (Role::Place, placer)];
+    let mut endpoints = Vec::new();
+    for (role, builder) in all {
+        let endpoint = build(builder, options).await?;
         if options.role.includes(role) {
-            running.push(endpoint.start().await?);
+            endpoints.push(endpoint);
         }
     }
+    let mut running = Vec::new();
+    for endpoint in endpoints {
+        running.push(endpoint.start().await?);
+    }
     Ok(running)
+}
+
+/// Builds it, as soon as the file can be written. SQLite has one writer, and a process that was stopped (SIGSTOP) at the
+/// wrong moment keeps everyone else out until it goes on or dies.
+async fn build(builder: fn(&Options) -> EndpointBuilder, options: &Options) -> Result<Endpoint, Error> {
+    loop {
+        match builder(options).build().await {
+            Err(error) if error.is_transient() => eprintln!("{error}; trying again"),
+            other => return other,
+        }
+    }
 }
 
 fn builder(name: &str, options: &Options) -> EndpointBuilder {
@@ -42,6 +53,10 @@ fn builder(name: &str, options: &Options) -> EndpointBuilder {
         Some(url) => builder.transport(url.as_str()),
         None => builder,
     }
+}
+
+fn placer(options: &Options) -> EndpointBuilder {
+    builder("placer", options)
 }
 
 fn shop(options: &Options) -> EndpointBuilder {
