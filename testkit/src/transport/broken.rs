@@ -242,7 +242,7 @@ impl Receiver for BrokenReceiver {
         match self.defect {
             Defect::SettlesEarly => self.settle_all(&deliveries).await?,
             // what was taken is forgotten if nobody waits any more
-            Defect::CancelLoses => self.runtime.sleep(Duration::from_millis(1)).await,
+            Defect::CancelLoses => self.runtime.sleep(Duration::from_millis(5)).await,
             Defect::Backwards => deliveries.reverse(),
             _ => {}
         }

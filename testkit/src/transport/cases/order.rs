@@ -218,7 +218,10 @@ pub async fn a_stuck_key_is_alone(bed: Bed) {
     bed.settle(&receiver, &got, Settle::Requeue).await;
     bed.send("q", bed.keyed(&other, 0..50)).await;
     let mut order = Vec::new();
+    let mut rounds = 0;
     while order.len() < 50 {
+        rounds += 1;
+        assert!(rounds < 1000, "a requeue does not pause");
         let got = bed.take(&receiver, 1).await;
         if got[0].message.headers.order_key.as_deref() == Some("stuck") {
             bed.settle(&receiver, &got, Settle::Requeue).await;

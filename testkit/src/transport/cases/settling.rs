@@ -107,7 +107,10 @@ pub async fn requeue_holds_nobody_back(bed: Bed) {
     bed.settle(&receiver, &got, Settle::Requeue).await;
     let good = bed.fill("q", 200).await;
     let mut done = Vec::new();
+    let mut rounds = 0;
     while done.len() < good.len() {
+        rounds += 1;
+        assert!(rounds < 1000, "a requeue does not pause, or does not hold");
         let (stuck, fine): (Vec<_>, Vec<_>) =
             bed.take(&receiver, 1).await.into_iter().partition(|d| d.message.headers.message_id == bad[0]);
         bed.settle(&receiver, &stuck, Settle::Requeue).await;
