@@ -1,7 +1,7 @@
 //! How many units the SQLite store commits per second: each deletes a queue row, updates a saga of 360 bytes among
 //! 10,000, and sends 500 bytes to a queue of the same file.
 //!
-//! `cargo run --release -p sagabus-outbox --example commit_rate [batches-per-setting]`
+//! `cargo run --release -p sagabus-outbox --example commit_rate [batches-per-setting] [batch size]`
 #![allow(missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, reason = "a measurement")]
 
 use sagabus_core::{
@@ -65,7 +65,8 @@ async fn main() {
     let mut bench =
         Bench { store, runtime, owner, kind: "shop/order".into(), handler: "order".into(), lives: Vec::new(), next: 0 };
     bench.create().await;
-    for size in [1, 50, 100, 200] {
+    let only: Option<usize> = std::env::args().nth(2).and_then(|n| n.parse().ok());
+    for size in [1, 50, 100, 200].into_iter().filter(|size| only.is_none_or(|only| only == *size)) {
         let batches = if size == 1 { batches * 3 } else { batches };
         bench.fill(batches * size).await;
         bench.run(size, batches, false).await;

@@ -19,7 +19,7 @@ use super::{
 };
 use async_trait::async_trait;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Outcome, Result, Timestamp, Transaction, crash};
-use sqlx::{Sqlite, SqlSafeStr as _, SqliteConnection};
+use sqlx::{Sqlite, SqlSafeStr as _, SqliteConnection, sqlite::SqliteRow};
 // not in sqlx's own root; a handler's `begin()` becomes a savepoint only if the driver knows of our transaction
 use sqlx_core::transaction::TransactionManager as _;
 use std::{any::Any, sync::Arc, time::Duration};
@@ -37,6 +37,10 @@ const SLOW: Duration = Duration::from_millis(20);
 /// The database's clock, now.
 pub(super) const NOW: &str = "select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
 
+const FIRST: &str = "savepoint s;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
+
+const NEXT: &str = "release s;savepoint s;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
+
 /// A borrowed transaction.
 pub(crate) struct OwnTransaction {
     lent: Option<Lent>,
@@ -48,6 +52,8 @@ struct Lent {
     tx: Tx,
     back: oneshot::Sender<Returned>,
     limit: Duration,
+    /// When it was lent, by the runtime's clock; the transaction's `now` is the same moment by the database's.
+    since: Duration,
 }
 
 /// How the connection came back.
@@ -77,7 +83,7 @@ impl Transaction for OwnTransaction {
         if lent.back.is_closed() {
             return CommitReply::failed(units, &too_late(lent.limit));
         }
-        let reply = match effects(&mut lent.tx, batch).await {
+        let reply = match effects(&mut lent.tx, batch, lent.since).await {
             Ok(reply) => reply,
             Err(error) => {
                 // the drop rolls back
@@ -109,14 +115,12 @@ fn too_late(limit: Duration) -> Error {
     Error::new(ErrorKind::Transient, format!("the handler held its transaction longer than {limit:?}"))
 }
 
-async fn effects(tx: &mut Tx, batch: CommitBatch) -> Result<CommitReply> {
+async fn effects(tx: &mut Tx, batch: CommitBatch, since: Duration) -> Result<CommitReply> {
     if Manager::get_transaction_depth(&tx.connection) != 1 {
         return Err(Error::invalid("the handler left a transaction of its own open inside of its transaction"));
     }
-    let rows = sql::script(&mut tx.connection, NOW).await.map_err(doing("ask sqlite for the time"))?;
-    if let Some(row) = rows.last() {
-        tx.now = Timestamp(sql::column(row, 0)?);
-    }
+    // what is due so long after the commit counts from here, not from when the handler began
+    tx.now = tx.now.plus(tx.shared.runtime().elapsed().saturating_sub(since));
     apply::alone(tx, &batch).await
 }
 
@@ -126,6 +130,8 @@ struct Riders {
     finished: Vec<(CommitReply, oneshot::Sender<CommitReply>)>,
     ops: Vec<Box<dyn AnyOp>>,
     borrowers: usize,
+    /// The last borrower's savepoint stands yet: it is released with the next one's setting, or by COMMIT.
+    standing: bool,
 }
 
 impl Riders {
@@ -214,19 +220,21 @@ impl Writer {
             return Ok(tx);
         }
         riders.borrowers += 1;
-        sql::script(&mut tx.connection, "savepoint s").await.map_err(doing("set a savepoint in sqlite"))?;
+        let standing = std::mem::replace(&mut riders.standing, false);
+        let rows = end(&mut tx.connection, if standing { NEXT } else { FIRST }).await?;
+        tx.now = rows.last().map_or(Ok(0), |row| sql::column(row, 0)).map(Timestamp)?;
         let (back, returned) = oneshot::channel();
         let limit = self.shared.options.transaction_limit;
         let runtime = self.shared.runtime().clone();
         let start = runtime.elapsed();
         // dropped there or here, it comes back all the same
-        drop(reply.send(Ok(OwnTransaction { lent: Some(Lent { tx, back, limit }), nothing: () })));
+        drop(reply.send(Ok(OwnTransaction { lent: Some(Lent { tx, back, limit, since: start }), nothing: () })));
         let returned = runtime.timeout(limit, returned).await;
         let slow = runtime.elapsed() - start > SLOW;
         self.share = if slow { 1 } else { (self.share * 2).min(SHARE) };
         match returned {
-            Some(Ok(Returned::Finished(mut tx, reply, answer))) => {
-                end(&mut tx.connection, "release s").await?;
+            Some(Ok(Returned::Finished(tx, reply, answer))) => {
+                riders.standing = true;
                 riders.finished.push((reply, answer));
                 Ok(tx)
             }
@@ -270,10 +278,11 @@ async fn ride(mut tx: Tx, mut op: Box<dyn AnyOp>, riders: &mut Riders) -> Result
     }
 }
 
-/// Ends a borrower's savepoint. It fails if the handler has ended the transaction itself: then nobody knows.
-async fn end(connection: &mut SqliteConnection, how: &'static str) -> Result<()> {
+/// Ends a borrower's savepoint, and sets the next one. It fails if the handler has ended the transaction itself: then
+/// nobody knows.
+async fn end(connection: &mut SqliteConnection, how: &'static str) -> Result<Vec<SqliteRow>> {
     match sql::script(connection, how).await {
-        Ok(_) => Ok(()),
+        Ok(rows) => Ok(rows),
         Err(error) => Err(Error::with_source(
             ErrorKind::Unknown,
             "a handler has ended the transaction that it was lent; never commit or roll back by hand",

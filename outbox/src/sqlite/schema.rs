@@ -49,6 +49,11 @@ fn newer(shared: &Shared, found: i64) -> Error {
 
 impl Inner {
     pub(crate) async fn migrate(&self) -> Result<()> {
+        // most starts find it done, and need not wait for the file's one writer
+        let found = self.read.run(&self.shared, async |connection| version(connection).await).await;
+        if found.is_ok_and(|found| found == current()) {
+            return Ok(());
+        }
         self.write(|tx| Box::pin(migrate(tx))).await
     }
 

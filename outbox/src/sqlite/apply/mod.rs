@@ -46,12 +46,23 @@ impl Op for Commit {
             if tx.careful {
                 return Ok(carefully(tx, &self.0, all).await?);
             }
-            match attempt(&mut tx.desk(), &self.0, &all, false).await? {
-                Some(outcomes) => Ok(CommitReply { outcomes, cleaned: true }),
-                None => Err(Stop::Again),
+            match attempt(&mut tx.desk(), &self.0, &all, Mode::Plain).await? {
+                Tried::Applied(outcomes) => Ok(CommitReply { outcomes, cleaned: true }),
+                Tried::Refused | Tried::Missed => Err(Stop::Again),
             }
         })
     }
+}
+
+/// How a batch is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Nothing is asked that the statements themselves do not say.
+    Plain,
+    /// The same, behind the savepoint `e`.
+    Nested,
+    /// Ids that queues have seen before are left out.
+    Careful,
 }
 
 /// One unit after a handler's own SQL, behind the savepoint `s`. Unless it applies, all of it is rolled back.
@@ -62,10 +73,16 @@ pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitRepl
             batch.units.len()
         )));
     }
-    if let Some(outcomes) = attempt(&mut tx.desk(), batch, &[0], true).await? {
+    // behind a savepoint of its own: the own SQL must outlive a first try that took a repeated id for a new one
+    let mut tried = attempt(&mut tx.desk(), batch, &[0], Mode::Nested).await?;
+    if matches!(tried, Tried::Missed) {
+        back(tx, "rollback to e").await?;
+        tried = attempt(&mut tx.desk(), batch, &[0], Mode::Careful).await?;
+    }
+    if let Tried::Applied(outcomes) = tried {
         return Ok(CommitReply { outcomes, cleaned: true });
     }
-    back(tx).await?;
+    back(tx, "rollback to s").await?;
     let found = diagnose::diagnose(&mut tx.desk(), batch, &[0]).await?;
     let outcome = found.into_iter().next().map_or(Outcome::Stale, |(_, outcome)| outcome);
     Ok(CommitReply { outcomes: vec![outcome], cleaned: false })
@@ -75,7 +92,7 @@ pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitRepl
 async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Result<CommitReply> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.units.len()];
     loop {
-        if let Some(applied) = attempt(&mut tx.desk(), batch, &live, true).await? {
+        if let Tried::Applied(applied) = attempt(&mut tx.desk(), batch, &live, Mode::Careful).await? {
             for (unit, outcome) in live.into_iter().zip(applied) {
                 if let Some(slot) = outcomes.get_mut(unit) {
                     *slot = Some(outcome);
@@ -83,7 +100,7 @@ async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Re
             }
             break;
         }
-        back(tx).await?;
+        back(tx, "rollback to s").await?;
         let mut found = diagnose::diagnose(&mut tx.desk(), batch, &live).await?;
         if found.is_empty() {
             // nothing is wrong and yet it does not apply: two units that exclude each other. The later one loses.
@@ -101,36 +118,48 @@ async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Re
     Ok(CommitReply { outcomes: outcomes.into_iter().map(|o| o.unwrap_or_else(missing)).collect(), cleaned: true })
 }
 
-async fn back(tx: &mut Tx) -> Result<()> {
-    sql::script(&mut tx.connection, "rollback to s").await.map_err(doing("roll a batch back in sqlite"))?;
+async fn back(tx: &mut Tx, undo: &'static str) -> Result<()> {
+    sql::script(&mut tx.connection, undo).await.map_err(doing("roll a batch back in sqlite"))?;
     Ok(())
 }
 
-/// All of these units, or `None` if not all of them apply: then the caller rolls back.
+/// What came of a try.
+enum Tried {
+    Applied(Vec<Outcome>),
+    /// Not all of the units apply; nothing is written.
+    Refused,
+    /// Not all of the units apply; the caller rolls back.
+    Missed,
+}
+
+/// All of these units, or none.
 async fn attempt(
     desk: &mut Desk<'_>,
     batch: &CommitBatch,
     live: &[usize],
-    careful: bool,
-) -> Result<Option<Vec<Outcome>>> {
+    mode: Mode,
+) -> Result<Tried> {
     let plan = match Plan::new(desk, batch, live) {
         Ok(plan) => plan,
-        Err(plan::Refused::Broken) => return Ok(None),
+        Err(plan::Refused::Broken) => return Ok(Tried::Refused),
         Err(plan::Refused::Failed(error)) => return Err(error),
     };
     if !live.is_empty() {
         desk.notes.units = true;
     }
     if !(gates::fences_hold(desk, &plan).await? && sagas::absent(desk, &plan).await?) {
-        return Ok(None);
+        return Ok(Tried::Refused);
     }
-    let routed = route::resolve(desk, batch, &plan, careful).await?;
+    let routed = route::resolve(desk, batch, &plan, mode == Mode::Careful).await?;
     let lines = gates::lines(desk, &plan).await?;
     let mut saving = saving::Saving::default();
+    if mode == Mode::Nested {
+        saving.add_any(vec![sql::Step::new("savepoint e")]);
+    }
     gates::open(desk, &plan, &mut saving)?;
     sagas::write(desk, &plan, &mut saving)?;
     effects::write(desk, batch, &plan, &lines, &mut saving)?;
     route::write(desk, batch, &plan, &routed, &mut saving)?;
-    let Some(outbox) = saving.run(desk).await? else { return Ok(None) };
-    route::outcomes(desk, batch, live, &plan, &outbox).await.map(Some)
+    let Some(outbox) = saving.run(desk).await? else { return Ok(Tried::Missed) };
+    route::outcomes(desk, batch, live, &plan, &outbox).await.map(Tried::Applied)
 }
