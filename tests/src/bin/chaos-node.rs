@@ -21,7 +21,7 @@ struct Args {
     /// Run these endpoints only
     #[arg(long, value_delimiter = ',', default_value = "ledger,line,chaos")]
     only: Vec<String>,
-    /// When this file appears, add a number to the saga `tally` of the key `one`
+    /// Receive nothing; when this file appears, add a number to the saga `tally` of the key `one`, and end
     #[arg(long, requires = "add")]
     barrier: Option<PathBuf>,
     /// That number
@@ -34,6 +34,16 @@ async fn main() -> anyhow::Result<()> {
     program::log();
     let args = Args::parse();
     let place = &args.place;
+    if let (Some(file), Some(n)) = (&args.barrier, args.add) {
+        let endpoint = place.generator().build().await?;
+        program::say(&json!({ "ready": true }));
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        endpoint.bus().send(Add { key: "one".into(), n }).await?;
+        program::say(&json!({ "sent": n }));
+        return Ok(());
+    }
     let mut endpoints = Vec::new();
     for (name, builder) in [("ledger", place.ledger()), ("line", place.line()), ("chaos", place.chaos())] {
         if args.init || args.only.iter().any(|only| only == name) {
@@ -48,13 +58,6 @@ async fn main() -> anyhow::Result<()> {
         running.push(endpoint.start().await?);
     }
     program::say(&json!({ "ready": true }));
-    if let (Some(file), Some(n), Some(last)) = (&args.barrier, args.add, running.last()) {
-        while !file.exists() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        last.bus().send(Add { key: "one".into(), n }).await?;
-        program::say(&json!({ "sent": n }));
-    }
     program::terminated().await;
     // the one that sends first, so that what it sends still finds the others
     for endpoint in running.iter().rev() {

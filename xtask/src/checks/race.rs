@@ -1,4 +1,4 @@
-//! `cargo xtask race`: many processes start one saga at once.
+//! `cargo xtask race`: many processes start one saga at once, and several compete for handling it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,18 +15,22 @@ use super::bed::place::{self, DRAIN, Layout, Place};
 use super::bed::programs::{Build, Programs};
 use super::crash::{Layouts, counted};
 use crate::command::Check;
+use crate::proc::Proc;
 use crate::verdict::{Outcome, Timer, Verdict};
 
-/// Fifty processes beat once a third of this.
+/// Long, so that nobody loses a shard in the rush.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// Has many processes, each of them sender and receiver, send the starting message of one key at once (counts:
-/// processes, handling_processes, sagas_started, redeliveries, messages, lost, duplicated, ghosts, early, order_breaks)
+/// Has many processes send the starting message of one key at once, to several that handle them (counts: processes,
+/// handling_processes, sagas_started, redeliveries, messages, lost, duplicated, ghosts, early, order_breaks)
 #[derive(Debug, Args)]
 pub struct Race {
-    /// How many
+    /// How many send
     #[arg(long, default_value_t = 50)]
     processes: u64,
+    /// How many share the handling
+    #[arg(long, default_value_t = 6)]
+    handlers: usize,
     /// Where the queues lie
     #[arg(long, value_enum, default_value = "both")]
     layout: Layouts,
@@ -80,14 +84,17 @@ impl Race {
     fn once(&self, layout: Layout, programs: &Programs, dir: &Path, seen: &mut Seen) -> Result<()> {
         let mut place = Place::create(programs, dir, layout, LEASE)?;
         let barrier = dir.join("go");
-        let ledger = place.racer("ledger", &["--only", "ledger"])?;
-        let mut racers = Vec::new();
+        let mut nodes = vec![place.racer("ledger", &["--only", "ledger"])?];
+        for n in 0..self.handlers {
+            nodes.push(place.racer(&format!("handler{n}"), &["--only", "chaos"])?);
+        }
+        let mut racers: Vec<Proc> = Vec::new();
         for n in 0..self.processes {
             let (barrier, n) = (barrier.display().to_string(), n.to_string());
-            racers.push(place.racer(&format!("racer{n}"), &["--only", "chaos", "--barrier", &barrier, "--add", &n])?);
+            racers.push(place.racer(&format!("racer{n}"), &["--barrier", &barrier, "--add", &n])?);
         }
-        for racer in &mut racers {
-            place::ready(racer)?;
+        for process in racers.iter_mut().chain(&mut nodes) {
+            place::ready(process)?;
         }
         // until everyone has its share of the shards, nobody competes
         thread::sleep(LEASE / 2);
@@ -111,17 +118,19 @@ impl Race {
         if !place.drained(DRAIN)? {
             bail!("the work does not end: {}", place.leftovers()?);
         }
-        let ledger_pid = ledger.pid();
-        racers.push(ledger);
-        for racer in &mut racers {
-            racer.terminate()?;
-        }
         for mut racer in racers {
             racer.expect_success(DRAIN)?;
         }
+        let ledger = nodes[0].pid();
+        for node in &mut nodes {
+            node.terminate()?;
+        }
+        for mut node in nodes {
+            node.expect_success(DRAIN)?;
+        }
         let facts = place.facts()?;
         seen.started += facts.audit.iter().filter(|audit| audit.tbl == "saga" && audit.op == "insert").count() as u64;
-        seen.handling += facts.pids.iter().filter(|pid| **pid != ledger_pid).count();
+        seen.handling += facts.pids.iter().filter(|pid| **pid != ledger).count();
         seen.redeliveries += facts.redeliveries;
         seen.judgement.add(judge(&facts));
         Ok(())
