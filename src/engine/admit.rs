@@ -214,9 +214,9 @@ impl Engine {
         let simple = matches!(unit.gate, Gate::Row(_) | Gate::None) && !unit.in_turn;
         let key = match (&unit.lane, &unit.lookup) {
             (Some(lane), _) => Some(lane.clone()),
-            (None, Some(SagaLookup::Key { kind, key })) => Some(super::LaneKey { kind: kind.clone(), key: key.clone() }),
+            (None, Some(SagaLookup::Key { kind, key })) => Some(super::LaneKey { kind: kind.clone(), key: key.as_str().into() }),
             (None, Some(SagaLookup::Instance(at))) => {
-                Some(super::LaneKey { kind: at.kind.as_str().into(), key: at.key.clone() })
+                Some(super::LaneKey { kind: at.kind.as_str().into(), key: at.key.as_str().into() })
             }
             _ => None,
         };

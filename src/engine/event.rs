@@ -1,5 +1,5 @@
-use super::unit::UnitId;
-use sagabus_core::{CommitReply, Delivery, DueRow, LoadReply, OutboxId, Result, RunOutput};
+use super::{group::Ran, unit::UnitId};
+use sagabus_core::{CommitReply, Delivery, DueRow, LoadReply, OutboxId, Result};
 
 /// What happens to an engine, one after another.
 pub(crate) enum Event {
@@ -9,8 +9,8 @@ pub(crate) enum Event {
     Due(Vec<DueRow>),
     /// A load has come back.
     Loaded(Result<LoadReply>),
-    /// A handler is done; an error is the text of a panic.
-    Ran { unit: UnitId, epoch: u64, output: Result<Box<RunOutput>, String> },
+    /// Handlers are done.
+    Ran(Vec<Ran>),
     /// A failure is counted: how many there are since the counter's row was made, if the store could tell.
     Counted { unit: UnitId, failures: Option<u32>, error: FailureText },
     /// A suspect is counted and may run.

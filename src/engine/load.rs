@@ -56,7 +56,7 @@ impl Engine {
         let lanes = self.lanes_to_load.len().min(MOST);
         for key in self.lanes_to_load.drain(..lanes) {
             pending.lanes.push((key.clone(), request.sagas.len()));
-            request.sagas.push(SagaLookup::Key { kind: key.kind, key: key.key });
+            request.sagas.push(SagaLookup::Key { kind: key.kind, key: key.key.to_string() });
         }
         let units = self.to_load.len().min(MOST);
         for id in self.to_load.drain(..units) {
@@ -131,10 +131,10 @@ impl Engine {
         }
         let key = match unit.lookup.clone() {
             None => return self.ready.push_back(Ready::Plain(id)),
-            Some(SagaLookup::Key { kind, key }) => LaneKey { kind, key },
-            Some(SagaLookup::Instance(at)) => LaneKey { kind: at.kind.as_str().into(), key: at.key },
+            Some(SagaLookup::Key { kind, key }) => LaneKey { kind, key: key.into() },
+            Some(SagaLookup::Instance(at)) => LaneKey { kind: at.kind.as_str().into(), key: at.key.into() },
             Some(SagaLookup::Alias { kind, alias, value }) => match &row {
-                Some(row) => LaneKey { kind: row.kind.clone(), key: row.key.clone() },
+                Some(row) => LaneKey { kind: row.kind.clone(), key: row.key.as_str().into() },
                 None => return self.no_such_alias(id, kind, &alias, &value),
             },
         };

@@ -14,6 +14,7 @@ mod dispatch;
 mod due;
 mod event;
 mod failure;
+mod group;
 mod lane;
 mod load;
 mod pump;
@@ -98,6 +99,8 @@ pub(crate) struct Engine {
     /// Ordered endpoints: deliveries that wait for the one before them of their key.
     orders: HashMap<String, VecDeque<Delivery>>,
     ready: VecDeque<Ready>,
+    /// Handlers that are to run, until the end of the step.
+    starts: Vec<group::Start>,
     to_load: Vec<UnitId>,
     lanes_to_load: Vec<LaneKey>,
     loading: Option<PendingLoad>,
@@ -142,6 +145,7 @@ impl Engine {
             lanes: HashMap::new(),
             orders: HashMap::new(),
             ready: VecDeque::new(),
+            starts: Vec::new(),
             to_load: Vec::new(),
             lanes_to_load: Vec::new(),
             loading: None,
@@ -198,7 +202,7 @@ impl Engine {
             Event::Deliveries(deliveries) => deliveries.into_iter().for_each(|d| self.admit(d)),
             Event::Due(rows) => rows.into_iter().for_each(|row| self.admit_due(row)),
             Event::Loaded(reply) => self.loaded(reply),
-            Event::Ran { unit, epoch, output } => self.ran(unit, epoch, output),
+            Event::Ran(all) => all.into_iter().for_each(|ran| self.ran(ran.unit, ran.epoch, ran.output)),
             Event::Counted { unit, failures, error } => self.counted(unit, failures, &error.error),
             Event::SuspectCounted { unit, deaths } => self.suspect_counted(unit, deaths),
             Event::Retry { unit } => self.retry(unit),

@@ -2,6 +2,7 @@
 
 use super::{
     Engine, Event, Ready,
+    group::{Start, launch},
     unit::{Finished, LaneKey, Stage, UnitId},
 };
 use futures::FutureExt;
@@ -9,7 +10,6 @@ use sagabus_core::{
     Context, Decision, Disposition, Gate, Incoming, ParkedUntil, Route, RowTable, Run, RunOutput, SagaRow, crash,
 };
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
-use tracing::Instrument;
 
 impl Engine {
     /// Starts handlers, up to the limit.
@@ -21,6 +21,7 @@ impl Engine {
                 Some(Ready::Lane(key)) => self.start_lane(&key),
             }
         }
+        launch(&mut self.starts, &self.sender, &self.shared.info.runtime);
     }
 
     /// How many handlers may run: all, or one at a time while nothing succeeds.
@@ -58,7 +59,7 @@ impl Engine {
                 lane.waiting.push_front(id);
             }
             decision => {
-                self.decided(id, decision, key.kind.clone(), key.key.clone());
+                self.decided(id, decision, key.kind.clone(), key.key.to_string());
                 self.wake_lane(key);
             }
         }
@@ -106,18 +107,10 @@ impl Engine {
             handler = %unit.handler,
             message.id = %unit.message.headers.message_id,
             message.kind = %unit.message.headers.message_type,
-            saga.key = unit.lane.as_ref().map(|lane| lane.key.as_str()),
+            saga.key = unit.lane.as_ref().map(|lane| &*lane.key),
         );
         let run = Run { context, saga, input: unit.input.take() };
-        let (sender, epoch) = (self.sender.clone(), unit.epoch);
-        self.shared.info.runtime.spawn(
-            async move {
-                let output = handle(route, run).await;
-                // the engine may have ended meanwhile
-                let _ = sender.send(Event::Ran { unit: id, epoch, output });
-            }
-            .instrument(span),
-        );
+        self.starts.push(Start { unit: id, epoch: unit.epoch, route, run, span });
         if self.failures_in_a_row >= self.shared.policy.slow_down_after {
             self.slow = true;
             self.later(self.shared.policy.slow_down, Event::SlowAgain);
@@ -201,7 +194,7 @@ impl Engine {
     }
 }
 
-async fn handle(route: Arc<dyn Route>, run: Run) -> Result<Box<RunOutput>, String> {
+pub(super) async fn handle(route: Arc<dyn Route>, run: Run) -> Result<Box<RunOutput>, String> {
     // building the future is the route's code too
     let future = std::panic::catch_unwind(AssertUnwindSafe(|| route.run(run))).map_err(|panic| panic_text(&*panic))?;
     match AssertUnwindSafe(future).catch_unwind().await {

@@ -12,7 +12,7 @@ pub(crate) type UnitId = u64;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
     pub(crate) kind: Arc<str>,
-    pub(crate) key: String,
+    pub(crate) key: Arc<str>,
 }
 
 /// Identifies what may be in flight only once.

@@ -1,0 +1,71 @@
+//! Handlers that become ready together run together: one task for several, and one event for what it ran.
+//!
+//! A handler that waits for something goes on in a task of its own, and so does everything behind handlers that have
+//! computed for long. Measured on the durable saga: a task and an event for each handler cost a fifth of the engine's CPU.
+
+use super::{Event, run::handle, unit::UnitId};
+use sagabus_core::{Route, Run, RunOutput, Runtime};
+use std::{sync::Arc, task::Poll, time::Duration};
+use tokio::sync::mpsc;
+use tracing::Instrument;
+
+/// Most handlers of one task.
+const MOST: usize = 32;
+/// A task that has run for so long leaves the rest to others.
+const LONG: Duration = Duration::from_micros(300);
+
+/// A handler that is to run.
+pub(super) struct Start {
+    pub(super) unit: UnitId,
+    /// The lane's, when it started.
+    pub(super) epoch: u64,
+    pub(super) route: Arc<dyn Route>,
+    pub(super) run: Run,
+    pub(super) span: tracing::Span,
+}
+
+/// A handler that has run; an error is the text of a panic.
+pub(crate) struct Ran {
+    pub(crate) unit: UnitId,
+    pub(crate) epoch: u64,
+    pub(crate) output: Result<Box<RunOutput>, String>,
+}
+
+/// Runs them all, over enough tasks for several cores.
+pub(super) fn launch(starts: &mut Vec<Start>, sender: &mpsc::UnboundedSender<Event>, runtime: &Runtime) {
+    let size = (starts.len() / 4).clamp(1, MOST);
+    while !starts.is_empty() {
+        let rest = starts.split_off(size.min(starts.len()));
+        let group = std::mem::replace(starts, rest);
+        runtime.spawn(run(group, sender.clone(), runtime.clone()));
+    }
+}
+
+async fn run(group: Vec<Start>, sender: mpsc::UnboundedSender<Event>, runtime: Runtime) {
+    let began = runtime.elapsed();
+    let mut ran = Vec::with_capacity(group.len());
+    let mut group = group.into_iter();
+    while let Some(Start { unit, epoch, route, run: input, span }) = group.next() {
+        let mut running = Box::pin(handle(route, input).instrument(span));
+        match futures::poll!(&mut running) {
+            Poll::Ready(output) => ran.push(Ran { unit, epoch, output }),
+            Poll::Pending => {
+                let sender = sender.clone();
+                runtime.spawn(async move {
+                    let output = running.await;
+                    // the engine may have ended meanwhile
+                    let _ = sender.send(Event::Ran(vec![Ran { unit, epoch, output }]));
+                });
+            }
+        }
+        if group.len() > 0 && runtime.elapsed() - began > LONG {
+            let mut rest: Vec<Start> = group.collect();
+            launch(&mut rest, &sender, &runtime);
+            break;
+        }
+    }
+    if !ran.is_empty() {
+        // the engine may have ended meanwhile
+        let _ = sender.send(Event::Ran(ran));
+    }
+}
