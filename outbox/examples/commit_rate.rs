@@ -81,8 +81,7 @@ async fn main() {
 
 impl Bench {
     fn message(&self) -> Envelope {
-        let headers =
-            Headers::new(MessageId(self.runtime.uuid()), "bench.step", Intent::Command, self.runtime.now());
+        let headers = Headers::new(MessageId(self.runtime.uuid()), "bench.step", Intent::Command, self.runtime.now());
         Envelope::new(headers, vec![b'x'; 500])
     }
 
@@ -97,8 +96,7 @@ impl Bench {
                 let instance = InstanceId(self.runtime.uuid());
                 self.lives.push((instance, 1));
                 let mut unit = self.unit(MessageId(self.runtime.uuid()), Gate::Inbox);
-                let change =
-                    SagaChange::Create { instance, state: vec![b's'; 360].into(), schema: 1, origin: None };
+                let change = SagaChange::Create { instance, state: vec![b's'; 360].into(), schema: 1, origin: None };
                 let key = format!("key-{}", chunk * 200 + n);
                 unit.saga = Some(SagaWrite { kind: self.kind.clone(), key, change, aliases: Vec::new() });
                 units.push(unit);

@@ -8,9 +8,7 @@ use super::{
     store::SqliteStore,
 };
 use async_trait::async_trait;
-use sagabus_core::{
-    DeadLetter, MessageId, PendingTimer, Result, SagaAddress, SagaRow, StoreAdmin, TimerId, Timestamp,
-};
+use sagabus_core::{DeadLetter, MessageId, PendingTimer, Result, SagaAddress, SagaRow, StoreAdmin, TimerId, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use std::{collections::BTreeMap, sync::Arc};
 

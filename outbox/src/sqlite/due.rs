@@ -30,7 +30,8 @@ macro_rules! next {
         concat!(
             "select t.due from ",
             $table,
-            " t where t.endpoint=? and (t.due,t.id)>(?,?) and (1<<t.shard)&? order by t.due,t.id limit 1"
+            " t where t.endpoint=? and (t.due,t.id)>(?,?) and t.due is not null and (1<<t.shard)&? order by \
+             t.due,t.id limit 1"
         )
     };
 }
@@ -106,4 +107,3 @@ fn due_row(row: &SqliteRow, table: RowTable, due: Timestamp, id: i64) -> Result<
         message,
     }))
 }
-

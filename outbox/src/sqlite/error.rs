@@ -39,11 +39,7 @@ pub(crate) fn failed(doing: &str, error: sqlx::Error) -> Error {
 /// An error of COMMIT itself. Busy leaves the transaction open and undone; after anything else nobody knows what is in
 /// the log, and the gates have to tell.
 pub(crate) fn commit_failed(error: sqlx::Error) -> Error {
-    let kind = if is_busy(&error) {
-        ErrorKind::Transient
-    } else {
-        ErrorKind::Unknown
-    };
+    let kind = if is_busy(&error) { ErrorKind::Transient } else { ErrorKind::Unknown };
     Error::with_source(kind, "commit to sqlite", error)
 }
 

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use sagabus_core::{Lease, LeaseRequest, Leases, NodeId, Result, SHARDS, Timestamp};
 use std::sync::Arc;
 
-const READ_NODES: &str = "select node,process,wants,unbroken_since,lease_until,gone from node where grp=? order by node";
+const READ_NODES: &str =
+    "select node,process,wants,unbroken_since,lease_until,gone from node where grp=? order by node";
 
 const READ_SHARDS: &str = "select shard,node,epoch,clean from shard where grp=? order by shard";
 
@@ -130,13 +131,7 @@ impl Group {
     /// Takes out the members that are gone, and frees their shards: those whose process is dead, and, if this node's own
     /// lease was unbroken for a whole ttl, those whose lease has lapsed (else a stall of the machine would make everyone
     /// look dead to the first one back).
-    fn bury_dead(
-        &mut self,
-        node: NodeId,
-        now: Timestamp,
-        steady: bool,
-        is_dead: impl Fn(&str) -> bool,
-    ) -> Vec<NodeId> {
+    fn bury_dead(&mut self, node: NodeId, now: Timestamp, steady: bool, is_dead: impl Fn(&str) -> bool) -> Vec<NodeId> {
         let gone = |member: &Member| {
             member.node != node && !member.gone && ((steady && member.lease_until < now) || is_dead(&member.process))
         };
@@ -241,20 +236,30 @@ async fn write_member(tx: &mut Tx, group: &str, me: &Member) -> Result<()> {
 }
 
 async fn write(tx: &mut Tx, name: &str, dead: &[NodeId], group: &mut Group) -> Result<()> {
-    let mut steps = Step::rows(&GONE, dead, |args| args.text(name), |args, node| {
-        args.id(node.0);
-        Ok(())
-    })?;
+    let mut steps = Step::rows(
+        &GONE,
+        dead,
+        |args| args.text(name),
+        |args, node| {
+            args.id(node.0);
+            Ok(())
+        },
+    )?;
     let changed: Vec<(u16, Shard)> =
         (0..SHARDS).zip(&group.shards).filter(|(_, shard)| shard.changed).map(|(n, shard)| (n, *shard)).collect();
-    steps.extend(Step::rows(&WRITE, &changed, |_| {}, |args, (number, shard)| {
-        args.text(name);
-        args.int(i64::from(*number));
-        args.maybe_blob(shard.owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()));
-        args.int(shard.epoch);
-        args.int(i64::from(shard.clean));
-        Ok(())
-    })?);
+    steps.extend(Step::rows(
+        &WRITE,
+        &changed,
+        |_| {},
+        |args, (number, shard)| {
+            args.text(name);
+            args.int(i64::from(*number));
+            args.maybe_blob(shard.owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()));
+            args.int(shard.epoch);
+            args.int(i64::from(shard.clean));
+            Ok(())
+        },
+    )?);
     sql::run_all(&mut tx.connection, steps, "write shards in sqlite", |_, _| true).await?;
     Ok(())
 }

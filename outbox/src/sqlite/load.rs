@@ -7,9 +7,7 @@ use super::{
     packed::Packed,
     sql::{self, Rows, Step},
 };
-use sagabus_core::{
-    InstanceId, LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, Timestamp, sabotage,
-};
+use sagabus_core::{InstanceId, LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, Timestamp, sabotage};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -84,15 +82,20 @@ async fn probes(
         return Ok(known);
     }
     let mut place = 0i64;
-    let steps = Step::rows(&PROBE, &request.probes, |_| {}, |args, (handler, id): &(Arc<str>, MessageId)| {
-        args.int(place);
-        place += 1;
-        args.maybe_int(age_of(*id, now, horizon).day());
-        args.shared(&request.endpoint);
-        args.shared(handler);
-        args.id(id.0);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &PROBE,
+        &request.probes,
+        |_| {},
+        |args, (handler, id): &(Arc<str>, MessageId)| {
+            args.int(place);
+            place += 1;
+            args.maybe_int(age_of(*id, now, horizon).day());
+            args.shared(&request.endpoint);
+            args.shared(handler);
+            args.id(id.0);
+            Ok(())
+        },
+    )?;
     mark(connection, steps, &mut known).await?;
     Ok(known)
 }
@@ -100,14 +103,19 @@ async fn probes(
 async fn turns(connection: &mut SqliteConnection, request: &LoadRequest) -> Result<Vec<bool>> {
     let mut blocked = vec![false; request.turns.len()];
     let mut place = 0i64;
-    let steps = Step::rows(&TURN, &request.turns, |_| {}, |args, (handler, key)| {
-        args.int(place);
-        place += 1;
-        args.shared(&request.endpoint);
-        args.shared(handler);
-        args.text(key);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &TURN,
+        &request.turns,
+        |_| {},
+        |args, (handler, key)| {
+            args.int(place);
+            place += 1;
+            args.shared(&request.endpoint);
+            args.shared(handler);
+            args.text(key);
+            Ok(())
+        },
+    )?;
     mark(connection, steps, &mut blocked).await?;
     Ok(blocked)
 }
@@ -163,13 +171,18 @@ async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Res
 
 fn key_steps(statement: &Rows, keys: &[(&str, &str)]) -> Result<Vec<Step>> {
     let mut place = 0i64;
-    Step::rows(statement, keys, |_| {}, |args, (kind, key)| {
-        args.int(place);
-        place += 1;
-        args.text(kind);
-        args.text(key);
-        Ok(())
-    })
+    Step::rows(
+        statement,
+        keys,
+        |_| {},
+        |args, (kind, key)| {
+            args.int(place);
+            place += 1;
+            args.text(kind);
+            args.text(key);
+            Ok(())
+        },
+    )
 }
 
 async fn by_key(connection: &mut SqliteConnection, keys: &[(&str, &str)]) -> Result<Vec<Option<SagaRow>>> {
@@ -217,13 +230,18 @@ async fn by_alias(
     aliases: &[(usize, &Arc<str>, &str, &str)],
     answers: &mut [Option<SagaRow>],
 ) -> Result<()> {
-    let steps = Step::rows(&BY_ALIAS, aliases, |_| {}, |args, (place, kind, alias, value)| {
-        args.int(i64::try_from(*place).unwrap_or(i64::MAX));
-        args.shared(kind);
-        args.text(alias);
-        args.text(value);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &BY_ALIAS,
+        aliases,
+        |_| {},
+        |args, (place, kind, alias, value)| {
+            args.int(i64::try_from(*place).unwrap_or(i64::MAX));
+            args.shared(kind);
+            args.text(alias);
+            args.text(value);
+            Ok(())
+        },
+    )?;
     let kinds: HashMap<usize, &Arc<str>> = aliases.iter().map(|(place, kind, _, _)| (*place, *kind)).collect();
     for step in steps {
         for row in step.fetch(connection, "load sagas by alias from sqlite").await? {

@@ -10,6 +10,7 @@
 
 mod admin;
 mod apply;
+mod args;
 mod attempts;
 mod bells;
 mod database;
@@ -23,6 +24,7 @@ mod options;
 mod outbox;
 mod own;
 mod packed;
+mod patience;
 mod process;
 mod prune;
 mod queue;
@@ -32,6 +34,9 @@ mod sql;
 mod store;
 mod tx;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use database::Sqlite;
 pub use options::SqliteOptions;

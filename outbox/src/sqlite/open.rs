@@ -88,8 +88,7 @@ impl Shared {
     /// The connection that writes. It does its own waiting for locks: the driver's would hold up its thread, and its
     /// steps are too coarse for a fair share.
     pub(crate) async fn connect_writer(&self) -> Result<SqliteConnection> {
-        let synchronous =
-            if self.options.volatile { SqliteSynchronous::Off } else { SqliteSynchronous::Full };
+        let synchronous = if self.options.volatile { SqliteSynchronous::Off } else { SqliteSynchronous::Full };
         let options = self
             .connect_options()
             .journal_mode(SqliteJournalMode::Wal)

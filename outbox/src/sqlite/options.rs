@@ -94,9 +94,9 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
     if let Ok(found) = path.canonicalize() {
         return Ok(found);
     }
-    let name = path.file_name().ok_or_else(|| {
-        Error::invalid(format!("the sqlite file {} has no file name", path.display()))
-    })?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::invalid(format!("the sqlite file {} has no file name", path.display())))?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

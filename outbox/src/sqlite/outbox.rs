@@ -8,18 +8,21 @@ use super::{
     tx::Tx,
 };
 use sagabus_core::{Destination, NodeId, OutboxId, OutboxRow, Outgoing, Owner, Result};
-use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use std::{collections::HashMap, sync::Arc};
 
-/// A row belongs to its node as long as that one is in the group: the heartbeats of the others mark it as gone when
-/// its lease has lapsed by the rules, or its process is dead.
-pub(crate) const ORPHANS: &str =
-    "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and o.node<>? and not \
-     exists(select 1 from node n where n.grp=o.endpoint and n.node=o.node and not n.gone) order by o.id limit ?";
+/// Nodes that own rows and are not in the group: the heartbeats of the others mark a node as gone when its lease has
+/// lapsed by the rules, or its process is dead. It jumps from node to node, however many rows each has.
+const GONE: &str = "with recursive owner(node) as (select min(o.node) from outbox o where o.endpoint=?1 union all select (select \
+     min(o.node) from outbox o where o.endpoint=?1 and o.node>owner.node) from owner where owner.node is not null) select \
+     w.node from owner w where w.node is not null and w.node<>?2 and not exists(select 1 from node n where n.grp=?1 and \
+     n.node=w.node and not n.gone)";
+
+const ORPHANS: &str = "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and \
+                       o.node=? order by o.id limit ?";
 
 /// Rows behind an earlier one of their key that another node has not sent yet are not shown.
-pub(crate) const OWN: &str =
-    "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and o.node=? and \
+const OWN: &str = "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and o.node=? and \
      o.id>? and not exists(select 1 from outbox e where e.endpoint=o.endpoint and e.order_key=o.order_key and \
      e.order_key is not null and e.id<o.id and e.node<>o.node) order by o.id limit ?";
 
@@ -47,6 +50,11 @@ impl Inner {
     }
 
     pub(crate) async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
+        let gone = async |connection: &mut SqliteConnection| gone(connection, owner).await;
+        // nearly always there are none, and then nobody has to wait for the write lock
+        if self.read.run(&self.shared, gone).await?.is_empty() {
+            return Ok(Vec::new());
+        }
         let owner = owner.clone();
         self.write(move |tx| {
             let owner = owner.clone();
@@ -84,35 +92,65 @@ impl Inner {
 }
 
 async fn delete(tx: &mut Tx, ids: &[OutboxId]) -> Result<()> {
-    let steps = Step::rows(&DELETE_SENT, ids, |_| {}, |args, id| {
-        args.int(id.0);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &DELETE_SENT,
+        ids,
+        |_| {},
+        |args, id| {
+            args.int(id.0);
+            Ok(())
+        },
+    )?;
     sql::run_all(&mut tx.connection, steps, "delete from the outbox in sqlite", |_, _| true).await?;
     Ok(())
 }
 
-async fn take_orphans(tx: &mut Tx, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
-    let step = Step::with(ORPHANS, |args| {
+async fn gone(connection: &mut SqliteConnection, owner: &Owner) -> Result<Vec<uuid::Uuid>> {
+    let step = Step::with(GONE, |args| {
         args.shared(&owner.endpoint);
         args.id(owner.node.0);
-        args.int(i64::try_from(limit).unwrap_or(i64::MAX));
     });
-    let rows = step.fetch(&mut tx.connection, "look for orphans in sqlite").await?;
-    let found: Vec<OutboxRow> = rows.iter().map(outbox_row).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    let steps = Step::rows(&TAKE, &found, |args| args.id(owner.node.0), |args, row| {
-        args.int(row.id.0);
-        Ok(())
-    })?;
+    let rows = step.fetch(connection, "look for orphans in sqlite").await?;
+    rows.iter().map(|row| sql::uuid(row, 0)).collect()
+}
+
+async fn take_orphans(tx: &mut Tx, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
+    let mut found = Vec::new();
+    for node in gone(&mut tx.connection, owner).await? {
+        let step = Step::with(ORPHANS, |args| {
+            args.shared(&owner.endpoint);
+            args.id(node);
+            args.int(i64::try_from(limit).unwrap_or(i64::MAX));
+        });
+        for row in step.fetch(&mut tx.connection, "look for orphans in sqlite").await? {
+            found.extend(outbox_row(&row)?);
+        }
+    }
+    found.sort_unstable_by_key(|row| row.id);
+    found.truncate(limit);
+    let steps = Step::rows(
+        &TAKE,
+        &found,
+        |args| args.id(owner.node.0),
+        |args, row| {
+            args.int(row.id.0);
+            Ok(())
+        },
+    )?;
     sql::run_all(&mut tx.connection, steps, "take over outbox rows in sqlite", |_, _| true).await?;
     Ok(found)
 }
 
 async fn bury(tx: &mut Tx, owner: &Owner, reasons: &[(OutboxId, String)]) -> Result<()> {
-    let steps = Step::rows(&READ, reasons, |args| args.shared(&owner.endpoint), |args, (id, _)| {
-        args.int(id.0);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &READ,
+        reasons,
+        |args| args.shared(&owner.endpoint),
+        |args, (id, _)| {
+            args.int(id.0);
+            Ok(())
+        },
+    )?;
     let mut lost = Vec::new();
     let texts: HashMap<OutboxId, &str> = reasons.iter().map(|(id, reason)| (*id, reason.as_str())).collect();
     let mut ids = Vec::new();

@@ -13,13 +13,14 @@ use super::{
     apply,
     error::{doing, is_busy},
     op::{AnyOp, Flow},
+    patience::Patience,
     sql,
     tx::Tx,
-    writer::{Job, Patience, Writer, run_one},
+    writer::{Job, Writer, run_one},
 };
 use async_trait::async_trait;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Outcome, Result, Timestamp, Transaction, crash};
-use sqlx::{Sqlite, SqlSafeStr as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{SqlSafeStr as _, Sqlite, SqliteConnection, sqlite::SqliteRow};
 // not in sqlx's own root; a handler's `begin()` becomes a savepoint only if the driver knows of our transaction
 use sqlx_core::transaction::TransactionManager as _;
 use std::{any::Any, sync::Arc, time::Duration};
@@ -37,9 +38,11 @@ const SLOW: Duration = Duration::from_millis(20);
 /// The database's clock, now.
 pub(super) const NOW: &str = "select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
 
-const FIRST: &str = "savepoint s;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
+// the second one is released before the effects are written, which fails if the handler has ended the transaction
+const FIRST: &str = "savepoint s;savepoint o;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
 
-const NEXT: &str = "release s;savepoint s;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
+const NEXT: &str =
+    "release s;savepoint s;savepoint o;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
 
 /// A borrowed transaction.
 pub(crate) struct OwnTransaction {
@@ -245,7 +248,10 @@ impl Writer {
             Some(Err(_)) => Err(Error::new(ErrorKind::Transient, "a handler's transaction was lost")),
             None => {
                 tracing::warn!(?limit, "a handler holds its transaction for too long; those who share it run again");
-                Err(Error::new(ErrorKind::Transient, format!("a transaction that was shared took longer than {limit:?}")))
+                Err(Error::new(
+                    ErrorKind::Transient,
+                    format!("a transaction that was shared took longer than {limit:?}"),
+                ))
             }
         }
     }

@@ -90,11 +90,16 @@ impl Queues for SqliteStore {
                         Step::with("insert or ignore into queue_name(name) values (?)", |args| args.shared(&queue)),
                         Step::with("delete from subscription where queue=?", |args| args.shared(&queue)),
                     ];
-                    steps.extend(Step::rows(&ADD, &topics, |_| {}, |args, topic| {
-                        args.text(topic);
-                        args.shared(&queue);
-                        Ok(())
-                    })?);
+                    steps.extend(Step::rows(
+                        &ADD,
+                        &topics,
+                        |_| {},
+                        |args, topic| {
+                            args.text(topic);
+                            args.shared(&queue);
+                            Ok(())
+                        },
+                    )?);
                     sql::run_all(&mut tx.connection, steps, what, |_, _| true).await?;
                     Ok(())
                 })
@@ -163,10 +168,15 @@ impl Queues for SqliteStore {
             .write(move |tx| {
                 let (queue, ids) = (Arc::clone(&queue), Arc::clone(&ids));
                 Box::pin(async move {
-                    let steps = Step::rows(&DELETE, &ids, |args| args.shared(&queue), |args, id| {
-                        args.int(*id);
-                        Ok(())
-                    })?;
+                    let steps = Step::rows(
+                        &DELETE,
+                        &ids,
+                        |args| args.shared(&queue),
+                        |args, id| {
+                            args.int(*id);
+                            Ok(())
+                        },
+                    )?;
                     sql::run_all(&mut tx.connection, steps, "delete from a queue", |_, _| true).await?;
                     Ok(())
                 })

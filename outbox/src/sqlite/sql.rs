@@ -7,10 +7,11 @@
 //! This is the only module that asserts SQL text to be safe: the texts are made of `&'static str` alone, and everything
 //! that comes from outside is a bound parameter.
 
+pub(crate) use super::args::Args;
 use super::error::doing;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use sagabus_core::{Error, ErrorKind, Result, Timestamp};
+use sagabus_core::{Error, ErrorKind, Result};
 use sqlx::{
     AssertSqlSafe, Either, Executor as _, Row as _, SqliteConnection,
     sqlite::{SqliteArguments, SqliteRow},
@@ -33,12 +34,7 @@ pub(crate) struct Rows {
 impl Rows {
     /// See the module.
     pub(crate) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
-        Self {
-            before,
-            row,
-            after,
-            texts: [const { OnceLock::new() }; SIZES],
-        }
+        Self { before, row, after, texts: [const { OnceLock::new() }; SIZES] }
     }
 
     /// The text for so many rows.
@@ -64,89 +60,6 @@ impl Rows {
     }
 }
 
-enum Value {
-    Null,
-    Int(i64),
-    Text(String),
-    Shared(Arc<str>),
-    Blob(Vec<u8>),
-}
-
-/// Bound values.
-#[derive(Default)]
-pub(crate) struct Args(Vec<Value>);
-
-impl Args {
-    pub(crate) fn int(&mut self, value: i64) {
-        self.0.push(Value::Int(value));
-    }
-
-    pub(crate) fn time(&mut self, value: Timestamp) {
-        self.int(value.0);
-    }
-
-    pub(crate) fn maybe_int(&mut self, value: Option<i64>) {
-        self.0.push(value.map_or(Value::Null, Value::Int));
-    }
-
-    pub(crate) fn text(&mut self, value: &str) {
-        self.0.push(Value::Text(value.to_string()));
-    }
-
-    pub(crate) fn maybe_text(&mut self, value: Option<&str>) {
-        self.0.push(value.map_or(Value::Null, |text| Value::Text(text.to_string())));
-    }
-
-    /// Costs no copy.
-    pub(crate) fn shared(&mut self, value: &Arc<str>) {
-        self.0.push(Value::Shared(Arc::clone(value)));
-    }
-
-    pub(crate) fn blob(&mut self, value: &[u8]) {
-        self.0.push(Value::Blob(value.to_vec()));
-    }
-
-    pub(crate) fn maybe_blob(&mut self, value: Option<&[u8]>) {
-        self.0.push(value.map_or(Value::Null, |bytes| Value::Blob(bytes.to_vec())));
-    }
-
-    pub(crate) fn id(&mut self, value: Uuid) {
-        self.blob(value.as_bytes());
-    }
-
-    /// Headers as they are stored: JSON text, readable for whoever looks with sqlite3.
-    pub(crate) fn headers(&mut self, value: &sagabus_core::Headers) -> Result<()> {
-        let text = String::from_utf8(value.to_json()?);
-        // serde_json writes UTF-8 only
-        self.0.push(Value::Text(text.unwrap_or_default()));
-        Ok(())
-    }
-
-    /// Unbound parameters at the end, up to `count`, as NULL: where another statement's parameters follow.
-    fn pad(&mut self, count: usize) {
-        while self.0.len() < count {
-            self.0.push(Value::Null);
-        }
-    }
-
-    fn bind(self) -> Result<SqliteArguments> {
-        use sqlx::Arguments as _;
-        let mut bound = SqliteArguments::default();
-        bound.reserve(self.0.len(), 0);
-        for value in self.0 {
-            let added = match value {
-                Value::Null => bound.add(None::<i64>),
-                Value::Int(value) => bound.add(value),
-                Value::Text(value) => bound.add(value),
-                Value::Shared(value) => bound.add(value),
-                Value::Blob(value) => bound.add(value),
-            };
-            added.map_err(|e| Error::with_source(ErrorKind::Invalid, "bind a value for sqlite", e))?;
-        }
-        Ok(bound)
-    }
-}
-
 /// What a statement did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
@@ -163,10 +76,7 @@ pub(crate) struct Step {
 impl Step {
     /// A statement without rows.
     pub(crate) fn new(text: &'static str) -> Self {
-        Self {
-            text: Arc::from(text),
-            args: Args::default(),
-        }
+        Self { text: Arc::from(text), args: Args::default() }
     }
 
     /// With values.
@@ -190,25 +100,26 @@ impl Step {
             for row in chunk {
                 each(&mut args, row)?;
             }
-            steps.push(Self {
-                text: statement.text(chunk.len()),
-                args,
-            });
+            steps.push(Self { text: statement.text(chunk.len()), args });
         }
         Ok(steps)
     }
 
+    /// For the test that looks at every statement's plan.
+    fn note(&self) {
+        #[cfg(test)]
+        recorded().lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(self.text.to_string());
+    }
+
     fn query(self) -> Result<sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>> {
+        self.note();
         Ok(sqlx::query_with(AssertSqlSafe(self.text), self.args.bind()?))
     }
 
     /// Runs it for its effect.
     pub(crate) async fn run(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Done> {
         let result = self.query()?.execute(connection).await.map_err(doing(what))?;
-        Ok(Done {
-            changes: result.rows_affected(),
-            last_id: result.last_insert_rowid(),
-        })
+        Ok(Done { changes: result.rows_affected(), last_id: result.last_insert_rowid() })
     }
 
     /// Runs it for its rows.
@@ -254,24 +165,19 @@ async fn joined(
     let mut all = Args::default();
     let count = steps.len();
     for mut step in steps {
+        step.note();
         text.push_str(&step.text);
         text.push(';');
         step.args.pad(step.text.bytes().filter(|b| *b == b'?').count());
-        all.0.append(&mut step.args.0);
+        all.append(step.args);
     }
-    let step = Step {
-        text: Arc::from(text),
-        args: all,
-    };
+    let step = Step { text: Arc::from(text), args: all };
     let query = step.query()?;
     let mut results = Vec::with_capacity(count);
     let mut stream = connection.fetch_many(query);
     while let Some(item) = stream.try_next().await.map_err(doing(what))? {
         if let Either::Left(result) = item {
-            results.push(Done {
-                changes: result.rows_affected(),
-                last_id: result.last_insert_rowid(),
-            });
+            results.push(Done { changes: result.rows_affected(), last_id: result.last_insert_rowid() });
         }
     }
     Ok(results)
@@ -319,4 +225,19 @@ pub(crate) fn position(row: &SqliteRow, index: usize) -> Result<usize> {
 pub(crate) async fn migration(connection: &mut SqliteConnection, text: &'static str) -> Result<()> {
     sqlx::raw_sql(text).execute(connection).await.map_err(doing("migrate the schema of sqlite"))?;
     Ok(())
+}
+
+/// The statements that this test process has run.
+#[cfg(test)]
+pub(crate) fn recorded() -> &'static std::sync::Mutex<std::collections::BTreeSet<String>> {
+    static RECORDED: OnceLock<std::sync::Mutex<std::collections::BTreeSet<String>>> = OnceLock::new();
+    RECORDED.get_or_init(Default::default)
+}
+
+/// The plan of a statement, a line per step.
+#[cfg(test)]
+pub(crate) async fn plan(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
+    let text = AssertSqlSafe(format!("explain query plan {text}"));
+    let rows = sqlx::query(text).fetch_all(connection).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(3)).collect()
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use async_trait::async_trait;
 use sagabus_core::{
-    CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, LoadReply, LoadRequest, Leases, MessageId,
+    CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
     OutboxId, OutboxRow, Outgoing, Owner, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
 };
 use sqlx::SqliteConnection;

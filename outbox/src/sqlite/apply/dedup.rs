@@ -54,18 +54,28 @@ pub(super) fn remember(desk: &Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Ve
             Age::Unusual(day) => misc.push((day, &row.queue, id)),
         }
     }
-    let first = Step::rows(&REMEMBER, &dated, |_| {}, |args, (day, queue, id)| {
-        args.int(*day);
-        args.shared(queue);
-        args.id(id.0);
-        Ok(())
-    })?;
-    let second = Step::rows(&REMEMBER_MISC, &misc, |args| args.time(desk.now), |args, (day, queue, id)| {
-        args.maybe_int(*day);
-        args.shared(queue);
-        args.id(id.0);
-        Ok(())
-    })?;
+    let first = Step::rows(
+        &REMEMBER,
+        &dated,
+        |_| {},
+        |args, (day, queue, id)| {
+            args.int(*day);
+            args.shared(queue);
+            args.id(id.0);
+            Ok(())
+        },
+    )?;
+    let second = Step::rows(
+        &REMEMBER_MISC,
+        &misc,
+        |args| args.time(desk.now),
+        |args, (day, queue, id)| {
+            args.maybe_int(*day);
+            args.shared(queue);
+            args.id(id.0);
+            Ok(())
+        },
+    )?;
     Ok([(first, dated.len()), (second, misc.len())])
 }
 
@@ -73,15 +83,20 @@ pub(super) fn remember(desk: &Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Ve
 async fn seen(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<HashSet<usize>> {
     let mut place = 0i64;
     let (now, horizon) = (desk.now, desk.shared.options.horizon);
-    let steps = Step::rows(&SEEN, rows, |_| {}, |args, row| {
-        let id = row.outgoing.message.headers.message_id;
-        args.int(place);
-        place += 1;
-        args.maybe_int(age_of(id, now, horizon).day());
-        args.shared(&row.queue);
-        args.id(id.0);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &SEEN,
+        rows,
+        |_| {},
+        |args, row| {
+            let id = row.outgoing.message.headers.message_id;
+            args.int(place);
+            place += 1;
+            args.maybe_int(age_of(id, now, horizon).day());
+            args.shared(&row.queue);
+            args.id(id.0);
+            Ok(())
+        },
+    )?;
     let mut seen = HashSet::new();
     for step in steps {
         for row in step.fetch(desk.connection, "look for repeated messages in sqlite").await? {

@@ -20,8 +20,7 @@ static INBOX: Rows = Rows::new(
      m.message_id=column5)",
 );
 
-static QUEUE: Rows =
-    Rows::new("select column1 from (values ", "(?,?,?)", ") w cross join queue t on t.id=w.column2");
+static QUEUE: Rows = Rows::new("select column1 from (values ", "(?,?,?)", ") w cross join queue t on t.id=w.column2");
 
 macro_rules! present {
     ($table:literal) => {
@@ -70,9 +69,7 @@ pub(super) async fn diagnose(
         let key = unit.saga.as_ref().map(|write| (&*write.kind, write.key.as_str()));
         let outcome = if taken.contains(&index) {
             Some(Outcome::Duplicate)
-        } else if unit.fence.is_some() && !held.contains(&index) {
-            Some(Outcome::Stale)
-        } else if key.is_some_and(|key| broken.contains(&key)) {
+        } else if (unit.fence.is_some() && !held.contains(&index)) || key.is_some_and(|key| broken.contains(&key)) {
             Some(Outcome::Stale)
         } else {
             let write = unit.saga.as_ref().zip(key);
@@ -93,7 +90,9 @@ fn fits(row: &mut Live, write: &SagaWrite) -> bool {
     let (fits, after) = match &write.change {
         SagaChange::Create { instance, .. } => (row.is_none(), Some((*instance, 1))),
         SagaChange::Complete { version: 0, .. } => (row.is_none(), None),
-        SagaChange::Update { instance, version, .. } => (same(row, *instance, *version), Some((*instance, version + 1))),
+        SagaChange::Update { instance, version, .. } => {
+            (same(row, *instance, *version), Some((*instance, version + 1)))
+        }
         SagaChange::Complete { instance, version, .. } => (same(row, *instance, *version), None),
     };
     if fits {
@@ -104,7 +103,8 @@ fn fits(row: &mut Live, write: &SagaWrite) -> bool {
 
 fn same(row: &Live, instance: InstanceId, version: i64) -> bool {
     row.is_some_and(|(i, v)| {
-        (i == instance || sabotage::active("no-instance-check")) && (v == version || sabotage::active("no-version-check"))
+        (i == instance || sabotage::active("no-instance-check"))
+            && (v == version || sabotage::active("no-version-check"))
     })
 }
 
@@ -113,14 +113,19 @@ async fn taken(desk: &mut Desk<'_>, batch: &CommitBatch, units: &[(usize, &UnitO
     let mut taken = HashSet::new();
     let inbox: Vec<_> = units.iter().filter(|(_, unit)| unit.gate == Gate::Inbox).collect();
     if !sabotage::active("skip-inbox-check") {
-        let steps = Step::rows(&INBOX, &inbox, |_| {}, |args, (index, unit)| {
-            args.int(number(*index));
-            args.maybe_int(age_of(unit.message_id, desk.now, desk.shared.options.horizon).day());
-            args.shared(&batch.owner.endpoint);
-            args.shared(&unit.handler);
-            args.id(unit.message_id.0);
-            Ok(())
-        })?;
+        let steps = Step::rows(
+            &INBOX,
+            &inbox,
+            |_| {},
+            |args, (index, unit)| {
+                args.int(number(*index));
+                args.maybe_int(age_of(unit.message_id, desk.now, desk.shared.options.horizon).day());
+                args.shared(&batch.owner.endpoint);
+                args.shared(&unit.handler);
+                args.id(unit.message_id.0);
+                Ok(())
+            },
+        )?;
         collect(desk, steps, &mut taken).await?;
     }
     let mut tables: HashMap<RowTable, Vec<(usize, i64, i64)>> = HashMap::new();
@@ -140,12 +145,17 @@ async fn taken(desk: &mut Desk<'_>, batch: &CommitBatch, units: &[(usize, &UnitO
             RowTable::DeadLetter => &DEAD_LETTER,
             _ => &QUEUE,
         };
-        let steps = Step::rows(statement, &rows, |_| {}, |args, (index, id, token)| {
-            args.int(number(*index));
-            args.int(*id);
-            args.int(*token);
-            Ok(())
-        })?;
+        let steps = Step::rows(
+            statement,
+            &rows,
+            |_| {},
+            |args, (index, id, token)| {
+                args.int(number(*index));
+                args.int(*id);
+                args.int(*token);
+                Ok(())
+            },
+        )?;
         let mut present = HashSet::new();
         collect(desk, steps, &mut present).await?;
         taken.extend(rows.iter().map(|(index, _, _)| *index).filter(|index| !present.contains(index)));
@@ -157,13 +167,18 @@ async fn taken(desk: &mut Desk<'_>, batch: &CommitBatch, units: &[(usize, &UnitO
 async fn held(desk: &mut Desk<'_>, units: &[(usize, &UnitOfWork)]) -> Result<HashSet<usize>> {
     let fenced: Vec<(usize, &Fence)> =
         units.iter().filter_map(|(index, unit)| unit.fence.as_ref().map(|fence| (*index, fence))).collect();
-    let steps = Step::rows(&FENCES, &fenced, |_| {}, |args, (index, fence)| {
-        args.int(number(*index));
-        args.shared(&fence.group);
-        args.int(i64::from(fence.shard));
-        args.int(fence.epoch);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &FENCES,
+        &fenced,
+        |_| {},
+        |args, (index, fence)| {
+            args.int(number(*index));
+            args.shared(&fence.group);
+            args.int(i64::from(fence.shard));
+            args.int(fence.epoch);
+            Ok(())
+        },
+    )?;
     let mut held = HashSet::new();
     collect(desk, steps, &mut held).await?;
     Ok(held)
@@ -176,13 +191,18 @@ async fn sagas<'u>(
 ) -> Result<HashMap<(&'u str, &'u str), Live>> {
     let writes: Vec<&SagaWrite> = units.iter().filter_map(|(_, unit)| unit.saga.as_ref()).collect();
     let mut place = 0usize;
-    let steps = Step::rows(&SAGAS, &writes, |_| {}, |args, write| {
-        args.int(number(place));
-        place += 1;
-        args.shared(&write.kind);
-        args.text(&write.key);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &SAGAS,
+        &writes,
+        |_| {},
+        |args, write| {
+            args.int(number(place));
+            place += 1;
+            args.shared(&write.kind);
+            args.text(&write.key);
+            Ok(())
+        },
+    )?;
     let mut sagas = HashMap::new();
     for step in steps {
         for row in step.fetch(desk.connection, "look at sagas in sqlite").await? {

@@ -78,11 +78,8 @@ static ADVANCE: Rows = Rows::new(
      r.order_key=column3))",
 );
 
-static FORGET_ATTEMPT: Rows = Rows::new(
-    "delete from attempt where (endpoint,handler,message_id) in (values ",
-    "(?,?,?)",
-    ")",
-);
+static FORGET_ATTEMPT: Rows =
+    Rows::new("delete from attempt where (endpoint,handler,message_id) in (values ", "(?,?,?)", ")");
 
 pub(crate) static DELETE_SENT: Rows = Rows::new("delete from outbox where id in (values ", "(?)", ")");
 
@@ -105,63 +102,100 @@ pub(super) fn write(
 ) -> Result<()> {
     timers(plan, saving)?;
     stories(desk, plan, saving)?;
-    saving.add_any(Step::rows(&ADVANCE, &lines.iter().collect::<Vec<_>>(), |args| args.time(desk.now), |args, line| {
-        args.shared(plan.endpoint);
-        args.shared(&line.0);
-        args.text(&line.1);
-        Ok(())
-    })?);
-    saving.add_any(Step::rows(&FORGET_ATTEMPT, &plan.counted, |_| {}, |args, (handler, id)| {
-        args.shared(plan.endpoint);
-        args.shared(handler);
-        args.id(id.0);
-        Ok(())
-    })?);
-    saving.add_any(Step::rows(&DELETE_SENT, &batch.sent, |_| {}, |args, id| {
-        args.int(id.0);
-        Ok(())
-    })?);
+    saving.add_any(Step::rows(
+        &ADVANCE,
+        &lines.iter().collect::<Vec<_>>(),
+        |args| args.time(desk.now),
+        |args, line| {
+            args.shared(plan.endpoint);
+            args.shared(&line.0);
+            args.text(&line.1);
+            Ok(())
+        },
+    )?);
+    saving.add_any(Step::rows(
+        &FORGET_ATTEMPT,
+        &plan.counted,
+        |_| {},
+        |args, (handler, id)| {
+            args.shared(plan.endpoint);
+            args.shared(handler);
+            args.id(id.0);
+            Ok(())
+        },
+    )?);
+    saving.add_any(Step::rows(
+        &DELETE_SENT,
+        &batch.sent,
+        |_| {},
+        |args, id| {
+            args.int(id.0);
+            Ok(())
+        },
+    )?);
     desk.notes.sent |= !batch.sent.is_empty();
     let moves = plan.rows.keys().any(|table| *table != RowTable::Queue);
-    if moves || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.created.is_empty() && plan.aliases.is_empty()) {
+    if moves
+        || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.created.is_empty() && plan.aliases.is_empty())
+    {
         desk.notes.due(plan.endpoint);
     }
     Ok(())
 }
 
 fn timers(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
-    saving.add_any(Step::rows(&CANCEL, &plan.cancels, |_| {}, |args, (kind, key, id)| {
-        args.shared(kind);
-        args.text(key);
-        args.id(id.0);
-        Ok(())
-    })?);
-    saving.add_any(Step::rows(&CANCEL_TYPE, &plan.cancel_types, |_| {}, |args, (kind, key, instance, name)| {
-        args.shared(kind);
-        args.text(key);
-        args.id(instance.0);
-        args.text(name);
-        Ok(())
-    })?);
-    saving.add_any(Step::rows(&END_TIMERS, &plan.ended, |_| {}, |args, (kind, key, instance)| {
-        args.shared(kind);
-        args.text(key);
-        args.id(instance.0);
-        Ok(())
-    })?);
-    saving.add_any(Step::rows(&SET, &plan.timers, |_| {}, |args, timer| {
-        let headers = &timer.message.headers;
-        args.shared(plan.endpoint);
-        args.shared(timer.handler);
-        args.int(i64::from(shard_of_row(None, timer.message)));
-        args.time(timer.due);
-        args.id(timer.id.0);
-        args.maybe_text(headers.saga.as_ref().map(|saga| saga.kind.as_str()));
-        args.maybe_text(headers.saga.as_ref().map(|saga| saga.key.as_str()));
-        args.maybe_blob(headers.saga.as_ref().map(|saga| saga.instance.0.as_bytes().as_slice()));
-        args.text(&headers.message_type);
-        envelope(args, timer.message)
-    })?);
+    saving.add_any(Step::rows(
+        &CANCEL,
+        &plan.cancels,
+        |_| {},
+        |args, (kind, key, id)| {
+            args.shared(kind);
+            args.text(key);
+            args.id(id.0);
+            Ok(())
+        },
+    )?);
+    saving.add_any(Step::rows(
+        &CANCEL_TYPE,
+        &plan.cancel_types,
+        |_| {},
+        |args, (kind, key, instance, name)| {
+            args.shared(kind);
+            args.text(key);
+            args.id(instance.0);
+            args.text(name);
+            Ok(())
+        },
+    )?);
+    saving.add_any(Step::rows(
+        &END_TIMERS,
+        &plan.ended,
+        |_| {},
+        |args, (kind, key, instance)| {
+            args.shared(kind);
+            args.text(key);
+            args.id(instance.0);
+            Ok(())
+        },
+    )?);
+    saving.add_any(Step::rows(
+        &SET,
+        &plan.timers,
+        |_| {},
+        |args, timer| {
+            let headers = &timer.message.headers;
+            args.shared(plan.endpoint);
+            args.shared(timer.handler);
+            args.int(i64::from(shard_of_row(None, timer.message)));
+            args.time(timer.due);
+            args.id(timer.id.0);
+            args.maybe_text(headers.saga.as_ref().map(|saga| saga.kind.as_str()));
+            args.maybe_text(headers.saga.as_ref().map(|saga| saga.key.as_str()));
+            args.maybe_blob(headers.saga.as_ref().map(|saga| saga.instance.0.as_bytes().as_slice()));
+            args.text(&headers.message_type);
+            envelope(args, timer.message)
+        },
+    )?);
     Ok(())
 }
 
@@ -169,11 +203,16 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> 
     let named = plan.aliases.iter().map(|alias| (alias.kind, Cow::Owned(alias_key(alias.name, alias.value))));
     let found: Vec<(&Arc<str>, Cow<'_, str>)> =
         plan.created.iter().map(|(kind, key)| (*kind, Cow::Borrowed(*key))).chain(named).collect();
-    saving.add_any(Step::rows(&ADOPT, &found, |args| args.time(desk.now), |args, (kind, key)| {
-        args.shared(kind);
-        args.text(key);
-        Ok(())
-    })?);
+    saving.add_any(Step::rows(
+        &ADOPT,
+        &found,
+        |args| args.time(desk.now),
+        |args, (kind, key)| {
+            args.shared(kind);
+            args.text(key);
+            Ok(())
+        },
+    )?);
     let (mut deferred, mut dead, mut parked) = (Vec::new(), Vec::new(), Vec::new());
     for Story { handler, disposition } in &plan.stories {
         match disposition {
@@ -187,45 +226,60 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> 
             Disposition::Handled | Disposition::Dropped { .. } => {}
         }
     }
-    saving.add_any(Step::rows(&DEFER, &deferred, |_| {}, |args, (handler, message, key, attempts, due, reason)| {
-        whose(args, plan.endpoint, handler, *key, message);
-        args.time(*due);
-        args.maybe_text(*key);
-        args.int(i64::from(*attempts));
-        args.text(reason);
-        envelope(args, message)
-    })?);
+    saving.add_any(Step::rows(
+        &DEFER,
+        &deferred,
+        |_| {},
+        |args, (handler, message, key, attempts, due, reason)| {
+            whose(args, plan.endpoint, handler, *key, message);
+            args.time(*due);
+            args.maybe_text(*key);
+            args.int(i64::from(*attempts));
+            args.text(reason);
+            envelope(args, message)
+        },
+    )?);
     saving.add_any(bury(desk, plan.endpoint, &dead)?);
-    saving.add_any(Step::rows(&PARK, &parked, |args| args.time(desk.now), |args, (handler, message, attempts, until)| {
-        let (turn, saga) = match until {
-            ParkedUntil::Turn { key } => (Some(key.as_str()), None),
-            ParkedUntil::Saga { kind, key, at_most } => (None, Some((kind, key.as_str(), desk.now.plus(*at_most)))),
-        };
-        whose(args, plan.endpoint, handler, turn, message);
-        args.maybe_text(turn);
-        args.maybe_text(saga.map(|(kind, _, _)| &**kind));
-        args.maybe_text(saga.map(|(_, key, _)| key));
-        args.int(i64::from(*attempts));
-        envelope(args, message)?;
-        args.maybe_int(saga.map(|(_, _, due)| due.0));
-        // an alias's key is name=value (`alias_key`), and a name has no equals sign
-        let alias = saga.and_then(|(_, key, _)| key.split_once('='));
-        args.maybe_text(alias.map(|(name, _)| name));
-        args.maybe_text(alias.map(|(_, value)| value));
-        Ok(())
-    })?);
+    saving.add_any(Step::rows(
+        &PARK,
+        &parked,
+        |args| args.time(desk.now),
+        |args, (handler, message, attempts, until)| {
+            let (turn, saga) = match until {
+                ParkedUntil::Turn { key } => (Some(key.as_str()), None),
+                ParkedUntil::Saga { kind, key, at_most } => (None, Some((kind, key.as_str(), desk.now.plus(*at_most)))),
+            };
+            whose(args, plan.endpoint, handler, turn, message);
+            args.maybe_text(turn);
+            args.maybe_text(saga.map(|(kind, _, _)| &**kind));
+            args.maybe_text(saga.map(|(_, key, _)| key));
+            args.int(i64::from(*attempts));
+            envelope(args, message)?;
+            args.maybe_int(saga.map(|(_, _, due)| due.0));
+            // an alias's key is name=value (`alias_key`), and a name has no equals sign
+            let alias = saga.and_then(|(_, key, _)| key.split_once('='));
+            args.maybe_text(alias.map(|(name, _)| name));
+            args.maybe_text(alias.map(|(_, value)| value));
+            Ok(())
+        },
+    )?);
     Ok(())
 }
 
 /// Rows of `dead_letter`.
 pub(super) fn bury(desk: &Desk<'_>, endpoint: &Arc<str>, dead: &[Dead<'_>]) -> Result<Vec<Step>> {
-    Step::rows(&BURY, dead, |args| args.time(desk.now), |args, letter| {
-        whose(args, endpoint, letter.handler, None, letter.message);
-        args.int(i64::from(letter.attempts));
-        args.text(letter.reason);
-        args.text(&serde_json::Value::from(letter.detail).to_string());
-        envelope(args, letter.message)
-    })
+    Step::rows(
+        &BURY,
+        dead,
+        |args| args.time(desk.now),
+        |args, letter| {
+            whose(args, endpoint, letter.handler, None, letter.message);
+            args.int(i64::from(letter.attempts));
+            args.text(letter.reason);
+            args.text(&serde_json::Value::from(letter.detail).to_string());
+            envelope(args, letter.message)
+        },
+    )
 }
 
 fn whose(args: &mut Args, endpoint: &Arc<str>, handler: &Arc<str>, key: Option<&str>, message: &Envelope) {

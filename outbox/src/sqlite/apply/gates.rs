@@ -142,17 +142,27 @@ fn delete(table: RowTable, rows: &[(i64, i64)]) -> Result<Vec<Step>> {
         RowTable::Parked => &PARKED,
         RowTable::DeadLetter => &DEAD_LETTER,
         _ => {
-            return Step::rows(&QUEUE, rows, |_| {}, |args, (id, _)| {
-                args.int(*id);
-                Ok(())
-            });
+            return Step::rows(
+                &QUEUE,
+                rows,
+                |_| {},
+                |args, (id, _)| {
+                    args.int(*id);
+                    Ok(())
+                },
+            );
         }
     };
-    Step::rows(statement, rows, |_| {}, |args, (id, token)| {
-        args.int(*id);
-        args.int(*token);
-        Ok(())
-    })
+    Step::rows(
+        statement,
+        rows,
+        |_| {},
+        |args, (id, token)| {
+            args.int(*id);
+            args.int(*token);
+            Ok(())
+        },
+    )
 }
 
 /// The planted bug `timer-delete-early`: rows that are deleted before their gates open.
@@ -171,12 +181,17 @@ impl Op for DeleteRow {
 
 /// Whether all fences still hold.
 pub(super) async fn fences_hold(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<bool> {
-    let steps = Step::rows(&FENCES, &plan.fences, |_| {}, |args, fence| {
-        args.shared(&fence.group);
-        args.int(i64::from(fence.shard));
-        args.int(fence.epoch);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &FENCES,
+        &plan.fences,
+        |_| {},
+        |args, fence| {
+            args.shared(&fence.group);
+            args.int(i64::from(fence.shard));
+            args.int(fence.epoch);
+            Ok(())
+        },
+    )?;
     let mut held = 0i64;
     for step in steps {
         for row in step.fetch(desk.connection, "compare fences in sqlite").await? {
@@ -192,10 +207,15 @@ pub(super) async fn lines(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<BTreeS
     let mut lines = plan.waiting_lines();
     for (table, statement) in [(RowTable::Retry, &RETRY_LINES), (RowTable::Parked, &PARKED_LINES)] {
         let Some(rows) = plan.rows.get(&table) else { continue };
-        let steps = Step::rows(statement, rows, |_| {}, |args, (id, _)| {
-            args.int(*id);
-            Ok(())
-        })?;
+        let steps = Step::rows(
+            statement,
+            rows,
+            |_| {},
+            |args, (id, _)| {
+                args.int(*id);
+                Ok(())
+            },
+        )?;
         for step in steps {
             for row in step.fetch(desk.connection, "read order keys from sqlite").await? {
                 lines.insert((sql::column::<&str>(&row, 0)?.into(), sql::column(&row, 1)?));

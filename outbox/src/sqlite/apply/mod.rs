@@ -8,6 +8,7 @@ mod chain;
 mod dedup;
 mod diagnose;
 mod effects;
+mod enlist;
 mod enqueue;
 mod gates;
 mod plan;
@@ -15,10 +16,11 @@ mod route;
 mod sagas;
 mod saving;
 
-pub(crate) use gates::{DeleteRow, age_of};
 pub(crate) use effects::DELETE_SENT;
+pub(crate) use enlist::enlist;
 pub(crate) use enqueue::Enqueue;
-pub(crate) use route::{bury_rows, enlist};
+pub(crate) use gates::{DeleteRow, age_of};
+pub(crate) use route::bury_rows;
 
 use super::{
     error::doing,
@@ -68,10 +70,7 @@ enum Mode {
 /// One unit after a handler's own SQL, behind the savepoint `s`. Unless it applies, all of it is rolled back.
 pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitReply> {
     if batch.units.len() != 1 {
-        return Err(Error::invalid(format!(
-            "a transaction with own sql finishes one unit, not {}",
-            batch.units.len()
-        )));
+        return Err(Error::invalid(format!("a transaction with own sql finishes one unit, not {}", batch.units.len())));
     }
     // behind a savepoint of its own: the own SQL must outlive a first try that took a repeated id for a new one
     let mut tried = attempt(&mut tx.desk(), batch, &[0], Mode::Nested).await?;
@@ -133,12 +132,7 @@ enum Tried {
 }
 
 /// All of these units, or none.
-async fn attempt(
-    desk: &mut Desk<'_>,
-    batch: &CommitBatch,
-    live: &[usize],
-    mode: Mode,
-) -> Result<Tried> {
+async fn attempt(desk: &mut Desk<'_>, batch: &CommitBatch, live: &[usize], mode: Mode) -> Result<Tried> {
     let plan = match Plan::new(desk, batch, live) {
         Ok(plan) => plan,
         Err(plan::Refused::Broken) => return Ok(Tried::Refused),
@@ -154,7 +148,7 @@ async fn attempt(
     let lines = gates::lines(desk, &plan).await?;
     let mut saving = saving::Saving::default();
     if mode == Mode::Nested {
-        saving.add_any(vec![sql::Step::new("savepoint e")]);
+        saving.add_any(vec![sql::Step::new("release o"), sql::Step::new("savepoint e")]);
     }
     gates::open(desk, &plan, &mut saving)?;
     sagas::write(desk, &plan, &mut saving)?;

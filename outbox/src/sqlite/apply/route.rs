@@ -10,9 +10,7 @@ use super::{
     plan::Plan,
     saving::{Expected, Saving},
 };
-use sagabus_core::{
-    CommitBatch, Destination, Headers, OutboxId, Outcome, Outgoing, Owner, Result, shard_of,
-};
+use sagabus_core::{CommitBatch, Destination, Headers, OutboxId, Outcome, Outgoing, Owner, Result, shard_of};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError},
@@ -20,11 +18,8 @@ use std::{
 
 static KNOWN: Rows = Rows::new("select name from queue_name where name in (values ", "(?)", ")");
 
-static SUBSCRIBED: Rows = Rows::new(
-    "select column1,s.queue from (values ",
-    "(?,?)",
-    ") w cross join subscription s on s.topic=w.column2",
-);
+static SUBSCRIBED: Rows =
+    Rows::new("select column1,s.queue from (values ", "(?,?)", ") w cross join subscription s on s.topic=w.column2");
 
 pub(super) static QUEUE: Rows = Rows::new(
     "insert or fail into queue(queue,shard,message_id,headers,body) select column1,column2,column3,column4,column5 \
@@ -91,10 +86,7 @@ pub(super) async fn queues_of<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -
 }
 
 /// The named queues, as far as they exist. Those that are known from before need no asking.
-async fn known_queues<'a>(
-    desk: &mut Desk<'_>,
-    sends: &[&'a Outgoing],
-) -> Result<HashMap<&'a str, Option<Arc<str>>>> {
+async fn known_queues<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<HashMap<&'a str, Option<Arc<str>>>> {
     let mut found: HashMap<&str, Option<Arc<str>>> = HashMap::new();
     {
         let cache = desk.shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,10 +97,15 @@ async fn known_queues<'a>(
         }
     }
     let missing: Vec<&str> = found.iter().filter(|(_, queue)| queue.is_none()).map(|(name, _)| *name).collect();
-    let steps = Step::rows(&KNOWN, &missing, |_| {}, |args, name| {
-        args.text(name);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &KNOWN,
+        &missing,
+        |_| {},
+        |args, name| {
+            args.text(name);
+            Ok(())
+        },
+    )?;
     for step in steps {
         for row in step.fetch(desk.connection, "look for queues in sqlite").await? {
             let name: Arc<str> = sql::column::<&str>(&row, 0)?.into();
@@ -134,12 +131,17 @@ async fn subscribers<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<
     topics.sort_unstable();
     topics.dedup();
     let mut place = 0i64;
-    let steps = Step::rows(&SUBSCRIBED, &topics, |_| {}, |args, topic| {
-        args.int(place);
-        place += 1;
-        args.text(topic);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &SUBSCRIBED,
+        &topics,
+        |_| {},
+        |args, topic| {
+            args.int(place);
+            place += 1;
+            args.text(topic);
+            Ok(())
+        },
+    )?;
     let mut found: HashMap<&str, Vec<Arc<str>>> = HashMap::new();
     for step in steps {
         for row in step.fetch(desk.connection, "look for subscribers in sqlite").await? {
@@ -156,13 +158,18 @@ pub(super) fn queue_steps(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Resu
     for row in rows {
         desk.notes.queue(&row.queue);
     }
-    Step::rows(&QUEUE, rows, |_| {}, |args, row| {
-        let headers = &row.outgoing.message.headers;
-        args.shared(&row.queue);
-        args.int(i64::from(shard_in_queue(headers)));
-        args.id(headers.message_id.0);
-        envelope(args, &row.outgoing.message)
-    })
+    Step::rows(
+        &QUEUE,
+        rows,
+        |_| {},
+        |args, row| {
+            let headers = &row.outgoing.message.headers;
+            args.shared(&row.queue);
+            args.int(i64::from(shard_in_queue(headers)));
+            args.id(headers.message_id.0);
+            envelope(args, &row.outgoing.message)
+        },
+    )
 }
 
 /// Joined: where the sends of a batch go. Only a careful one asks which ids the queues have seen before: otherwise the
@@ -208,19 +215,24 @@ pub(super) fn write(
     Ok(())
 }
 
-fn outbox_steps(owner: &Owner, sends: &[&Outgoing]) -> Result<Vec<Step>> {
-    Step::rows(&OUTBOX, sends, |_| {}, |args, outgoing| {
-        args.shared(&owner.endpoint);
-        args.id(owner.node.0);
-        args.int(i64::from(matches!(outgoing.to, Destination::Topic(_))));
-        args.text(outgoing.to.name());
-        args.maybe_text(outgoing.message.headers.order_key.as_deref());
-        envelope(args, &outgoing.message)
-    })
+pub(super) fn outbox_steps(owner: &Owner, sends: &[&Outgoing]) -> Result<Vec<Step>> {
+    Step::rows(
+        &OUTBOX,
+        sends,
+        |_| {},
+        |args, outgoing| {
+            args.shared(&owner.endpoint);
+            args.id(owner.node.0);
+            args.int(i64::from(matches!(outgoing.to, Destination::Topic(_))));
+            args.text(outgoing.to.name());
+            args.maybe_text(outgoing.message.headers.order_key.as_deref());
+            envelope(args, &outgoing.message)
+        },
+    )
 }
 
 /// Sends to queues that do not exist.
-fn bury_unroutable(desk: &mut Desk<'_>, owner: &Owner, lost: &[&Outgoing]) -> Result<Vec<Step>> {
+pub(super) fn bury_unroutable(desk: &mut Desk<'_>, owner: &Owner, lost: &[&Outgoing]) -> Result<Vec<Step>> {
     let reasons: Vec<String> =
         lost.iter().map(|outgoing| format!("unroutable: there is no queue {}", outgoing.to.name())).collect();
     let rows: Vec<(Outgoing, &str)> =
@@ -276,13 +288,18 @@ async fn behind(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'_>) -> Re
         .iter()
         .filter_map(|(unit, outgoing)| outgoing.message.headers.order_key.as_deref().map(|key| (*unit, key)))
         .collect();
-    let steps = Step::rows(&BEHIND, &keyed, |_| {}, |args, (unit, key)| {
-        args.int(i64::try_from(*unit).unwrap_or(i64::MAX));
-        args.shared(&batch.owner.endpoint);
-        args.id(batch.owner.node.0);
-        args.text(key);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &BEHIND,
+        &keyed,
+        |_| {},
+        |args, (unit, key)| {
+            args.int(i64::try_from(*unit).unwrap_or(i64::MAX));
+            args.shared(&batch.owner.endpoint);
+            args.id(batch.owner.node.0);
+            args.text(key);
+            Ok(())
+        },
+    )?;
     let mut late = HashSet::new();
     for step in steps {
         for row in step.fetch(desk.connection, "look for unsent rows in sqlite").await? {
@@ -290,22 +307,4 @@ async fn behind(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'_>) -> Re
         }
     }
     Ok(late)
-}
-
-/// Records sends in a transaction that is open on `desk`'s connection.
-pub(crate) async fn enlist(desk: &mut Desk<'_>, owner: &Owner, joined: bool, sends: &[Outgoing]) -> Result<()> {
-    let sends: Vec<&Outgoing> = sends.iter().collect();
-    let steps = if joined {
-        let mut routed = queues_of(desk, &sends).await?;
-        dedup::drop_seen(desk, &mut routed).await?;
-        let mut steps: Vec<Step> = dedup::remember(desk, &routed.rows)?.into_iter().flat_map(|(s, _)| s).collect();
-        steps.extend(queue_steps(desk, &routed.rows)?);
-        let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
-        steps.extend(bury_unroutable(desk, owner, &lost)?);
-        steps
-    } else {
-        outbox_steps(owner, &sends)?
-    };
-    sql::run_all(desk.connection, steps, "record sends in sqlite", |_, _| true).await?;
-    Ok(())
 }

@@ -88,11 +88,16 @@ fn fleeting<'p, 'b>(plan: &'p Plan<'b>) -> Vec<&'p Chain<'b>> {
 }
 
 fn key_steps(statement: &Rows, chains: &[&Chain<'_>]) -> Result<Vec<Step>> {
-    Step::rows(statement, chains, |_| {}, |args, chain| {
-        args.shared(chain.kind);
-        args.text(chain.key);
-        Ok(())
-    })
+    Step::rows(
+        statement,
+        chains,
+        |_| {},
+        |args, chain| {
+            args.shared(chain.kind);
+            args.text(chain.key);
+            Ok(())
+        },
+    )
 }
 
 /// Writes the saga rows.
@@ -121,26 +126,36 @@ pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Re
     )?;
     saving.add(steps, created.len(), Expected::Exactly);
     let updated = chosen(&|chain| matches!(chain.need, Need::At(_)) && chain.end != End::Gone);
-    let steps = Step::rows(update(), &updated, |args| args.time(now), |args, chain| {
-        args.shared(chain.kind);
-        args.text(chain.key);
-        args.id(chain.instance.0);
-        args.int(chain.version - chain.units);
-        args.int(chain.units);
-        args.blob(chain.state.map_or(&[], |state| state));
-        args.maybe_int(chain.schema.map(i64::from));
-        ending(args, chain, now);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        update(),
+        &updated,
+        |args| args.time(now),
+        |args, chain| {
+            args.shared(chain.kind);
+            args.text(chain.key);
+            args.id(chain.instance.0);
+            args.int(chain.version - chain.units);
+            args.int(chain.units);
+            args.blob(chain.state.map_or(&[], |state| state));
+            args.maybe_int(chain.schema.map(i64::from));
+            ending(args, chain, now);
+            Ok(())
+        },
+    )?;
     saving.add(steps, updated.len(), Expected::Exactly);
     let deleted = chosen(&|chain| matches!(chain.need, Need::At(_)) && chain.end == End::Gone);
-    let steps = Step::rows(&DELETE, &deleted, |_| {}, |args, chain| {
-        args.shared(chain.kind);
-        args.text(chain.key);
-        args.id(chain.instance.0);
-        args.int(chain.version - chain.units);
-        Ok(())
-    })?;
+    let steps = Step::rows(
+        &DELETE,
+        &deleted,
+        |_| {},
+        |args, chain| {
+            args.shared(chain.kind);
+            args.text(chain.key);
+            args.id(chain.instance.0);
+            args.int(chain.version - chain.units);
+            Ok(())
+        },
+    )?;
     saving.add(steps, deleted.len(), Expected::Exactly);
     saving.add_any(key_steps(&DELETE_COMPLETED, &fleeting(plan))?);
     aliases(plan, saving)
@@ -167,18 +182,28 @@ fn ending(args: &mut sql::Args, chain: &Chain<'_>, now: Timestamp) {
 }
 
 fn aliases(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
-    saving.add_any(Step::rows(&END_ALIASES, &plan.ended, |_| {}, |args, (kind, key, _)| {
-        args.shared(kind);
-        args.text(key);
-        Ok(())
-    })?);
-    saving.add_any(Step::rows(&ALIAS, &plan.aliases, |_| {}, |args, alias| {
-        args.shared(alias.kind);
-        args.text(alias.name);
-        args.text(alias.value);
-        args.text(alias.key);
-        args.id(alias.instance.0);
-        Ok(())
-    })?);
+    saving.add_any(Step::rows(
+        &END_ALIASES,
+        &plan.ended,
+        |_| {},
+        |args, (kind, key, _)| {
+            args.shared(kind);
+            args.text(key);
+            Ok(())
+        },
+    )?);
+    saving.add_any(Step::rows(
+        &ALIAS,
+        &plan.aliases,
+        |_| {},
+        |args, alias| {
+            args.shared(alias.kind);
+            args.text(alias.name);
+            args.text(alias.value);
+            args.text(alias.key);
+            args.id(alias.instance.0);
+            Ok(())
+        },
+    )?);
     Ok(())
 }

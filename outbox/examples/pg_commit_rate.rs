@@ -1,0 +1,175 @@
+//! How many units a second go through `Store::commit` on PostgreSQL: batches of several sizes, on one and two committers.
+//!
+//! Joined: each unit deletes its queue row, updates one of 10,000 sagas (360 bytes of state) and puts a message of 500
+//! bytes into another queue. Split: the gate is the inbox, the message goes to the outbox, and is removed in a later batch.
+//!
+//! `SAGABUS_POSTGRES_URL=… cargo run --release -p sagabus-outbox --features postgres --example pg_commit_rate [units]`
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measuring program")]
+
+use sagabus_core::{
+    CommitBatch, Destination, Envelope, Gate, Headers, InstanceId, Intent, LoadRequest, MessageId, NodeId, OutboxId,
+    Outcome, Outgoing, Owner, RowGate, RowTable, Runtime, SHARDS, SagaChange, SagaLookup, SagaWrite, Store, UnitOfWork,
+};
+use sagabus_outbox::postgres::{PostgresOptions, PostgresStore};
+use std::{sync::Arc, time::Instant};
+
+const SAGAS: usize = 10_000;
+
+struct Bench {
+    store: Arc<PostgresStore>,
+    runtime: Runtime,
+    owner: Owner,
+    lives: Vec<InstanceId>,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let units: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(60_000);
+    let url = std::env::var("SAGABUS_POSTGRES_URL").expect("SAGABUS_POSTGRES_URL");
+    let runtime = Runtime::system();
+    let schema = format!("bench_{}", runtime.uuid().simple());
+    let store = Arc::new(PostgresStore::open(&url, PostgresOptions::default().schema(&schema)).await.unwrap());
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+    let owner = Owner { endpoint: "bench".into(), node: NodeId(runtime.uuid()) };
+    let mut bench = Bench { store: store.clone(), runtime, owner, lives: Vec::new() };
+    bench.sagas().await;
+    println!("{:>8} {:>6} {:>10} {:>12} {:>12}", "mode", "batch", "committers", "units/s", "with load");
+    for joined in [true, false] {
+        for batch in [50, 100, 200, 500] {
+            for committers in [1, 2] {
+                let plain = bench.measure(joined, batch, committers, units, false).await;
+                let loaded = bench.measure(joined, batch, committers, units, true).await;
+                let mode = if joined { "joined" } else { "split" };
+                println!("{mode:>8} {batch:>6} {committers:>10} {plain:>12.0} {loaded:>12.0}");
+            }
+        }
+    }
+    store.close().await;
+    let mut admin: sqlx::PgConnection = sqlx::Connection::connect(&url).await.unwrap();
+    let drop = sqlx::AssertSqlSafe(format!("set client_min_messages=warning;drop schema {schema} cascade"));
+    sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
+}
+
+impl Bench {
+    fn message(&self) -> Envelope {
+        let id = MessageId(self.runtime.uuid());
+        let headers = Headers::new(id, "bench.message", Intent::Command, self.runtime.now());
+        Envelope::new(headers, vec![b'x'; 500])
+    }
+
+    async fn commit(&self, batch: CommitBatch) -> Vec<Outcome> {
+        let reply = self.store.commit(batch).await;
+        let bad = reply.outcomes.iter().find(|outcome| !outcome.is_applied());
+        assert!(bad.is_none(), "{bad:?}");
+        reply.outcomes
+    }
+
+    fn batch(&self, joined: bool, units: Vec<UnitOfWork>, sent: Vec<OutboxId>) -> CommitBatch {
+        CommitBatch { owner: self.owner.clone(), joined, units, sent }
+    }
+
+    async fn sagas(&mut self) {
+        for from in (0..SAGAS).step_by(500) {
+            let mut units = Vec::new();
+            for n in from..from + 500 {
+                let instance = InstanceId(self.runtime.uuid());
+                self.lives.push(instance);
+                let mut unit = UnitOfWork::new("order".into(), MessageId(self.runtime.uuid()), Gate::None);
+                let change = SagaChange::Create { instance, state: vec![b's'; 360].into(), schema: 1, origin: None };
+                unit.saga =
+                    Some(SagaWrite { kind: "bench/order".into(), key: format!("{n}"), change, aliases: Vec::new() });
+                units.push(unit);
+            }
+            self.commit(self.batch(true, units, Vec::new())).await;
+        }
+    }
+
+    async fn measure(&self, joined: bool, batch: usize, committers: usize, units: usize, load: bool) -> f64 {
+        let queues = self.store.queues().unwrap();
+        let (input, output) = (format!("in-{batch}-{committers}-{load}"), "out".to_string());
+        queues.declare(&input).await.unwrap();
+        queues.declare(&output).await.unwrap();
+        let mut gates = Vec::new();
+        if joined {
+            for _ in 0..units / 1000 {
+                let sends: Vec<Outgoing> = (0..1000)
+                    .map(|_| Outgoing { to: Destination::Queue(input.clone()), message: self.message() })
+                    .collect();
+                assert!(queues.enqueue(&sends).await.iter().all(sagabus_core::SendOutcome::is_done));
+            }
+            let (all, mut after) = ((0..SHARDS).collect::<Vec<_>>(), 0);
+            loop {
+                let rows = queues.read(&input, &all, after, 5000).await.unwrap();
+                let Some(last) = rows.last() else { break };
+                after = last.id;
+                gates.extend(
+                    rows.iter().map(|row| {
+                        (row.message_id, Gate::Row(RowGate { table: RowTable::Queue, id: row.id, token: 0 }))
+                    }),
+                );
+            }
+        } else {
+            gates.extend((0..units).map(|_| (MessageId(self.runtime.uuid()), Gate::Inbox)));
+        }
+        let keys = SAGAS / committers;
+        let versions = self.versions().await;
+        let start = Instant::now();
+        let work = gates.chunks(gates.len().div_ceil(committers)).enumerate().map(|(committer, gates)| {
+            let mut versions = versions[committer * keys..(committer + 1) * keys].to_vec();
+            let output = output.clone();
+            async move {
+                let mut next = 0;
+                let mut sent = Vec::new();
+                for gates in gates.chunks(batch) {
+                    if load {
+                        self.load(committer * keys, next, gates.len(), keys).await;
+                    }
+                    let units = gates.iter().map(|(id, gate)| {
+                        let slot = next % keys;
+                        next += 1;
+                        let mut unit = UnitOfWork::new("order".into(), *id, *gate);
+                        let at = committer * keys + slot;
+                        let (instance, version) = (self.lives[at], versions[slot]);
+                        versions[slot] += 1;
+                        let change = SagaChange::Update { instance, version, state: vec![b't'; 360].into(), schema: 1 };
+                        unit.saga = Some(SagaWrite {
+                            kind: "bench/order".into(),
+                            key: format!("{at}"),
+                            change,
+                            aliases: Vec::new(),
+                        });
+                        unit.sends.push(Outgoing { to: Destination::Queue(output.clone()), message: self.message() });
+                        unit
+                    });
+                    let units = units.collect();
+                    let outcomes = self.commit(self.batch(joined, units, std::mem::take(&mut sent))).await;
+                    sent = outcomes
+                        .into_iter()
+                        .flat_map(|outcome| match outcome {
+                            Outcome::Applied { outbox, .. } => outbox,
+                            _ => Vec::new(),
+                        })
+                        .collect();
+                }
+            }
+        });
+        futures::future::join_all(work).await;
+        units as f64 / start.elapsed().as_secs_f64()
+    }
+
+    async fn load(&self, from: usize, next: usize, count: usize, keys: usize) {
+        let sagas = (next..next + count)
+            .map(|n| SagaLookup::Key { kind: "bench/order".into(), key: format!("{}", from + n % keys) })
+            .collect();
+        let request = LoadRequest { endpoint: "bench".into(), sagas, ..LoadRequest::default() };
+        assert!(self.store.load(request).await.unwrap().sagas.iter().all(Option::is_some));
+    }
+
+    async fn versions(&self) -> Vec<i64> {
+        let sagas = (0..SAGAS).map(|n| SagaLookup::Key { kind: "bench/order".into(), key: format!("{n}") }).collect();
+        let request = LoadRequest { endpoint: "bench".into(), sagas, ..LoadRequest::default() };
+        self.store.load(request).await.unwrap().sagas.into_iter().map(|row| row.unwrap().version).collect()
+    }
+}
