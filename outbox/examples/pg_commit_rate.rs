@@ -47,7 +47,7 @@ async fn main() {
         }
     }
     store.close().await;
-    let mut admin: sqlx::PgConnection = sqlx::Connection::connect(&url).await.unwrap();
+    let mut admin: sqlx::PgConnection = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
     let drop = sqlx::AssertSqlSafe(format!("set client_min_messages=warning;drop schema {schema} cascade"));
     sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
 }

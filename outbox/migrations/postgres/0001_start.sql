@@ -162,14 +162,21 @@ create table {schema}.subscription (
 );
 create index subscription_queue on {schema}.subscription (queue);
 
--- What was put into a queue from outside of a unit, so that a repeated send is recognised.
+-- Ids that queues have taken, so that a repeated send is recognised. Like inbox and inbox_misc.
 create table {schema}.queue_dedup (
-    queue integer not null,
+    day integer not null,
     message_id uuid not null,
+    queue integer not null,
+    primary key (day, message_id, queue)
+) partition by range (day);
+
+create table {schema}.queue_dedup_misc (
+    message_id uuid not null,
+    queue integer not null,
     at bigint not null,
-    primary key (queue, message_id)
+    primary key (message_id, queue)
 );
-create index queue_dedup_at on {schema}.queue_dedup using brin (at);
+create index queue_dedup_misc_at on {schema}.queue_dedup_misc (at);
 
 -- Members of a group, and who owns which shard of its work.
 create table {schema}.node (

@@ -1,7 +1,8 @@
-//! Where the inbox remembers a message: in the partition of the day that its id carries, or in `inbox_misc`.
+//! Where a message's id is remembered, by the inbox and by queues: in the partition of the day that it carries, or in
+//! `inbox_misc` or `queue_dedup_misc`.
 //!
-//! An id of a usual age has its day's partition and nothing else. Any other id has a row in `inbox_misc`, and one in its
-//! day's partition too as long as that partition exists: so two processes that disagree about an id's age, because
+//! An id of a usual age has its day's partition and nothing else. Any other id has a row in the table `_misc`, and one in
+//! its day's partition too as long as that partition exists: so two processes that disagree about an id's age, because
 //! midnight has passed for one of them only, still meet on one unique key.
 
 use super::{open::Inner, pool::Conn, sql, sql::Sql};
@@ -16,6 +17,8 @@ use std::{
 };
 
 const DAY: i64 = 86_400_000_000;
+/// The tables with a partition per day.
+const TABLES: [&str; 2] = ["inbox", "queue_dedup"];
 /// Partitions are made so many days ahead.
 const AHEAD: i64 = 8;
 
@@ -69,69 +72,69 @@ impl Days {
 }
 
 impl Inner {
-    /// Where a message is remembered. Makes partitions that are missing.
-    pub(crate) async fn place(&self, id: MessageId) -> Result<Place> {
-        let (now, horizon) = (self.runtime().now(), self.options.horizon);
-        if let Ok(place) = self.days.place(id, now, horizon) {
-            return Ok(place);
-        }
-        let mut conn = self.work.take().await?;
-        self.make_days(&mut conn).await?;
-        conn.release();
-        // a day that could not be made is one for which the server has refused us; the insert will say so
-        Ok(self
-            .days
-            .place(id, now, horizon)
-            .unwrap_or(Place { day: id.day().and_then(|day| i32::try_from(day).ok()), misc: false }))
+    /// Where a message is remembered. A partition that should exist and is not known to is taken to be there: if it is
+    /// not, the insert fails as [`NoPartition`](super::error::Fault::NoPartition), and it is made.
+    pub(crate) fn place(&self, id: MessageId) -> Place {
+        let place = self.days.place(id, self.runtime().now(), self.options.horizon);
+        place.unwrap_or_else(|born| Place { day: i32::try_from(born).ok(), misc: false })
+    }
+
+    /// Learns which partitions there are.
+    pub(crate) async fn learn_days(&self, conn: &mut Conn) -> Result<()> {
+        let known = self.known_days(conn).await?;
+        *self.days.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
     }
 
     /// Sees to it that the partitions of all usual days exist, and learns which there are.
     pub(crate) async fn make_days(&self, conn: &mut Conn) -> Result<()> {
-        let what = "make the partitions of the inbox";
+        let what = "make the partitions of the days";
         let before = self.runtime().now();
         let rows = Sql::new(format!("select {}", sql::NOW)).run(conn).await.map_err(super::error::doing(what))?;
         let now = rows.first().map_or(Ok(before), |row| sql::Reader::new(row).time())?;
         self.days.set_clock(before, now);
         let today = day_of(now);
         let wanted: BTreeSet<i64> = (today - days(self.options.horizon) - 1..=today + AHEAD).collect();
-        let mut known = self.known_days(conn).await?;
+        let known = self.known_days(conn).await?;
         let missing: Vec<i64> = wanted.difference(&known).copied().collect();
-        if !missing.is_empty() {
-            let schema = self.address.schema.quoted();
-            let mut script =
-                format!("begin;set local lock_timeout='5s';select pg_advisory_xact_lock({});", self.lock_key());
-            for day in &missing {
-                let next = day + 1;
-                script.push_str(&format!(
-                    "do $do$ begin if to_regclass('{schema}.inbox_{day}') is null then \
-                     create table {schema}.inbox_{day} (like {schema}.inbox including all); \
-                     alter table {schema}.inbox attach partition {schema}.inbox_{day} for values from ({day}) to ({next}); \
-                     end if; end $do$;"
-                ));
-            }
-            script.push_str("commit");
-            if let Err(error) = sql::script(conn, script).await {
-                // whatever is open ends with the connection
-                conn.spoil();
-                return Err(super::error::failed(what, error));
-            }
-            known = self.known_days(conn).await?;
+        if missing.is_empty() {
+            *self.days.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+            return Ok(());
         }
-        *self.days.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-        Ok(())
+        let schema = self.address.schema.quoted();
+        let mut script =
+            format!("begin;set local lock_timeout='5s';select pg_advisory_xact_lock({});", self.lock_key());
+        for (day, table) in missing.iter().flat_map(|day| TABLES.map(|table| (day, table))) {
+            let (name, next) = (format!("{schema}.{table}_{day}"), day + 1);
+            script.push_str(&format!(
+                "do $do$ begin if to_regclass('{name}') is null then create table {name} (like {schema}.{table} \
+                 including all); alter table {schema}.{table} attach partition {name} for values from ({day}) to \
+                 ({next}); end if; end $do$;"
+            ));
+        }
+        script.push_str("commit");
+        if let Err(error) = sql::script(conn, script).await {
+            // whatever is open ends with the connection
+            conn.spoil();
+            return Err(super::error::failed(what, error));
+        }
+        self.learn_days(conn).await
     }
 
+    /// Days of which every table has its partition.
     async fn known_days(&self, conn: &mut Conn) -> Result<BTreeSet<i64>> {
-        let text = "select substring(c.relname from 7)::bigint from pg_inherits i join pg_class c on c.oid=i.inhrelid \
-                    where i.inhparent=to_regclass($1) and c.relname ~ '^inbox_[0-9]+$'";
-        let sql = Sql::new(text).with(format!("{}.inbox", self.address.schema.quoted()));
-        let rows = sql.run(conn).await.map_err(super::error::doing("list the partitions of the inbox"))?;
+        let text = "select substring(c.relname from '[0-9]+$')::bigint from unnest($1::text[]) w(name) join pg_inherits i \
+                    on i.inhparent=to_regclass(w.name) join pg_class c on c.oid=i.inhrelid where c.relname ~ '_[0-9]+$' \
+                    group by 1 having count(*)=cardinality($1::text[])";
+        let schema = self.address.schema.quoted();
+        let sql = Sql::new(text).with(TABLES.map(|table| format!("{schema}.{table}")).to_vec());
+        let rows = sql.run(conn).await.map_err(super::error::doing("list the partitions of the days"))?;
         rows.iter().map(|row| sql::Reader::new(row).get()).collect()
     }
 
-    /// Drops the partitions of days that are two horizons old. Returns how many rows they held.
+    /// Drops the partitions of days that are two horizons old. Returns how many inbox rows they held.
     pub(crate) async fn drop_days(&self, conn: &mut Conn, horizon: Duration) -> Result<u64> {
-        let what = "drop old partitions of the inbox";
+        let what = "drop old partitions";
         let horizon = days(self.options.horizon.max(horizon));
         let last = self.days.today(self.runtime().now()) - 2 * horizon - 1;
         let schema = self.address.schema.quoted();
@@ -140,14 +143,15 @@ impl Inner {
             let count = Sql::new(format!("select count(*) from {schema}.inbox_{day}"));
             let rows = count.run(conn).await.map_err(super::error::doing(what))?;
             let count: i64 = rows.first().map_or(Ok(0), |row| sql::Reader::new(row).get())?;
-            // dropping locks the whole inbox for a moment: not while somebody holds it for long
-            let script =
-                format!("begin;set local lock_timeout='200ms';drop table if exists {schema}.inbox_{day};commit");
+            // forgotten first: nobody here goes by a partition that is on its way out
+            self.days.known.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
+            // dropping locks the parent for a moment: not while somebody holds it for long
+            let tables = TABLES.map(|table| format!("drop table if exists {schema}.{table}_{day};")).concat();
+            let script = format!("begin;set local lock_timeout='200ms';{tables}commit");
             if let Err(error) = sql::script(conn, script).await {
                 conn.spoil();
                 return Err(super::error::failed(what, error));
             }
-            self.days.known.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
             dropped += u64::try_from(count).unwrap_or(0);
         }
         Ok(dropped)

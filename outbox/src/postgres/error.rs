@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     Transient,
     /// The server refuses this statement. Nothing was done.
     Refused,
+    /// A queue has taken one of the ids before. Nothing was done.
+    Repeated,
     /// The table has no partition for the row's day.
     NoPartition,
     /// The connection is gone, and perhaps the statement was executed.
@@ -39,6 +41,9 @@ pub(crate) fn fault(error: &sqlx::Error) -> Fault {
     }
     let code = database.code().unwrap_or_default();
     let class = code.get(..2).unwrap_or_default();
+    if code == "23505" && database.table().is_some_and(|table| table.starts_with("queue_dedup")) {
+        return Fault::Repeated;
+    }
     match (&*code, class) {
         // 22012 is our own: a count that is not what it should be divides by zero
         ("22012" | "23505", _) => Fault::Conflict,
@@ -59,7 +64,7 @@ pub(crate) fn failed(doing: &str, error: sqlx::Error) -> Error {
             return Error::with_source(ErrorKind::Backend, text, error);
         }
         Fault::Refused | Fault::NoPartition => ErrorKind::Backend,
-        Fault::Conflict | Fault::Again | Fault::Transient | Fault::Lost => ErrorKind::Transient,
+        Fault::Conflict | Fault::Repeated | Fault::Again | Fault::Transient | Fault::Lost => ErrorKind::Transient,
     };
     Error::with_source(kind, doing, error)
 }

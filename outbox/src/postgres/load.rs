@@ -27,10 +27,7 @@ impl Inner {
             sagas: vec![None; request.sagas.len()],
             turns: vec![false; request.turns.len()],
         };
-        let mut places = Vec::with_capacity(request.probes.len());
-        for (_, id) in &request.probes {
-            places.push(self.place(*id).await?);
-        }
+        let places: Vec<Place> = request.probes.iter().map(|(_, id)| self.place(*id)).collect();
         let Some((sql, keyed, named)) = self.load_sql(request, &places) else { return Ok(reply) };
         for row in self.read("load sagas", sql).await? {
             let mut row = Reader::new(&row);

@@ -76,9 +76,8 @@ impl Inner {
         let own = Pool::new(&address, &options, Purpose::Own);
         let mut conn = work.take().await?;
         let id = identify(&mut conn, &address).await?;
-        conn.release();
         let bells = Arc::new(Bells::new(&address, &options));
-        Ok(Self {
+        let inner = Self {
             id,
             s: format!("{}.", address.schema.quoted()),
             notifier: Notifier::new(&address, &options, bells.process()),
@@ -93,7 +92,10 @@ impl Inner {
             attempts: Mutex::default(),
             closed: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
-        })
+        };
+        inner.learn_days(&mut conn).await?;
+        conn.release();
+        Ok(inner)
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {

@@ -32,9 +32,9 @@ impl Inner {
         }
         // an id that still waits in the queue is remembered as long as it waits
         let waits = format!(
-            "at<={NOW}-$1::bigint and not exists(select 1 from {s}queue q where q.message_id={s}queue_dedup.message_id)"
+            "at<={NOW}-$1::bigint and not exists(select 1 from {s}queue q where q.message_id=queue_dedup_misc.message_id)"
         );
-        self.prune_table("queue_dedup", "queue,message_id", &waits, old).await?;
+        self.prune_table("queue_dedup_misc", "message_id,queue", &waits, old).await?;
         let nodes = Sql::new(format!(
             "delete from {s}node n where n.lease_until+$1<={NOW} and not exists(select 1 from {s}shard h where \
              h.grp=n.grp and h.node=n.node)"

@@ -2,8 +2,8 @@
 
 use super::{
     bells::Place,
-    commit::{QUEUE_BITS, bell_of, shard_of_queued},
-    sql::{self, NOW, Reader, Sql, Texts},
+    commit::{QUEUE_BITS, Queued, bell_of},
+    sql::{self, Reader, Sql, Texts},
     store::PostgresStore,
     text::escape,
 };
@@ -37,7 +37,7 @@ impl PostgresStore {
         let inner = self.open_inner()?;
         inner.resolve(batch.iter()).await?;
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut rows: Vec<(&Outgoing, Option<i32>)> = Vec::with_capacity(batch.len());
+        let mut rows: Vec<Queued<'_>> = Vec::with_capacity(batch.len());
         {
             let known = inner.queues.read().unwrap_or_else(PoisonError::into_inner);
             for outgoing in batch {
@@ -56,52 +56,12 @@ impl PostgresStore {
             }
         }
         if !rows.is_empty() {
-            inner.write("enqueue messages", self.enqueue_sql(&rows)?).await?;
+            inner.enqueue(&rows).await?;
             let bells: HashSet<Place> = rows.iter().map(|(outgoing, _)| bell_of(outgoing)).collect();
             bells.iter().for_each(|place| inner.bells.ring(place));
             inner.notifier.mark(&bells);
         }
         Ok(outcomes)
-    }
-
-    fn enqueue_sql(&self, rows: &[(&Outgoing, Option<i32>)]) -> Result<Sql> {
-        let s = &self.inner.s;
-        let mut sql = Sql::default();
-        let ids: Vec<_> = rows.iter().map(|(o, _)| o.message.headers.message_id.0).collect();
-        let repeated = ids.iter().collect::<HashSet<_>>().len() < ids.len();
-        let headers: Vec<Vec<u8>> = rows.iter().map(|(o, _)| o.message.headers.to_json()).collect::<Result<_>>()?;
-        let texts: Vec<&str> = headers.iter().map(|json| std::str::from_utf8(json).unwrap_or_default()).collect();
-        let topics: Vec<_> = rows.iter().map(|(o, number)| number.is_none().then(|| escape(o.to.name()))).collect();
-        let published = topics.iter().any(Option::is_some);
-        let numbers = sql.bind(rows.iter().map(|(_, number)| *number).collect::<Vec<_>>());
-        let shards = sql.bind(rows.iter().map(|(o, _)| shard_of_queued(&o.message)).collect::<Vec<_>>());
-        let (ids, headers) = (sql.bind(ids), sql.bind(texts));
-        let bodies = sql.bind(rows.iter().map(|(o, _)| &*o.message.body).collect::<Vec<&[u8]>>());
-        let from = if published {
-            let topics = sql.bind(topics);
-            format!(
-                "select coalesce(w.queue,t.queue) as queue,w.shard,w.id,w.headers,w.body,w.ord from \
-                 unnest({numbers}::int[],{topics}::text[],{shards}::smallint[],{ids}::uuid[],{headers}::text[],\
-                 {bodies}::bytea[]) with ordinality w(queue,topic,shard,id,headers,body,ord) left join {s}subscription t \
-                 on t.topic=w.topic where coalesce(w.queue,t.queue) is not null"
-            )
-        } else {
-            format!(
-                "select w.* from unnest({numbers}::int[],{shards}::smallint[],{ids}::uuid[],{headers}::text[],\
-                 {bodies}::bytea[]) with ordinality w(queue,shard,id,headers,body,ord)"
-            )
-        };
-        // the same id twice in one batch for one queue
-        let once =
-            if repeated { "select distinct on (queue,id) * from m order by queue,id,ord" } else { "select * from m" };
-        sql.text = format!(
-            "with m as materialized ({from}),new as (insert into {s}queue_dedup (queue,message_id,at) select \
-             m.queue,m.id,{NOW} from m order by m.queue,m.id on conflict do nothing returning queue,message_id) insert into \
-             {s}queue (id,shard,message_id,headers,body) select \
-             (x.queue::bigint<<{QUEUE_BITS})|nextval('{s}queue_seq'),x.shard,x.id,x.headers,x.body from (select u.* from \
-             ({once}) u join new on new.queue=u.queue and new.message_id=u.id order by u.ord) x"
-        );
-        Ok(sql)
     }
 }
 

@@ -126,7 +126,10 @@ impl Transaction for OwnTransaction {
 async fn judge(inner: &Inner, run: &mut Run<'_>, mut conn: Conn, error: sqlx::Error) {
     let kind = fault(&error);
     if kind != Fault::Lost && rolled_back(inner, &mut conn).await {
-        // a partition that is missing is made by the next try
+        if kind == Fault::NoPartition {
+            // for the next try, which finds out if this failed
+            let _ = inner.make_days(&mut conn).await;
+        }
         let told = kind != Fault::Conflict || run.judge(&mut conn, &[0]).await.is_err();
         conn.release();
         if !told && !run.is_open() {

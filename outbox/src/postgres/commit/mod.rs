@@ -4,14 +4,15 @@
 
 mod chain;
 mod deliveries;
+mod enqueue;
 mod facts;
 mod gates;
 mod plan;
 mod sends;
 mod statement;
 
-pub(crate) use plan::{shard_of_queued, shard_of_row};
-pub(crate) use sends::QUEUE_BITS;
+pub(crate) use enqueue::{QUEUE_BITS, Queued};
+pub(crate) use plan::shard_of_row;
 
 use super::{
     bells::Place as Bell,
@@ -28,6 +29,7 @@ use sagabus_core::{
     RowTable, crash, sabotage,
 };
 use sqlx::postgres::PgRow;
+use statement::Mode;
 use std::{
     collections::{HashMap, HashSet},
     sync::PoisonError,
@@ -46,6 +48,8 @@ pub(super) struct Run<'b> {
     /// (kind, key) of which a unit was not applied: the later ones of its chain are not either.
     broken: HashSet<(&'b str, &'b str)>,
     cleaned: bool,
+    /// A queue has taken one of the ids before: such are skipped from now on.
+    repeats: bool,
     bells: HashSet<Bell>,
 }
 
@@ -99,7 +103,34 @@ impl Inner {
             self.resolve(sends.iter()).await?;
         }
         let plan = Plan { sends: sends.iter().map(|outgoing| (0, outgoing)).collect(), ..Plan::default() };
-        statement::draft(self, owner, joined, &plan, &[])
+        statement::draft(self, owner, Mode { joined, repeats: true }, &plan, &[])
+    }
+
+    /// Adds messages to queues.
+    pub(crate) async fn enqueue(&self, rows: &[Queued<'_>]) -> Result<()> {
+        let what = "enqueue messages";
+        let mut conn = self.work.take().await?;
+        let (mut again, mut repeats) = (0, false);
+        while let Some(sql) = statement::enqueue(self, rows, repeats)? {
+            let Err(error) = sql.run(&mut conn).await else { break };
+            match fault(&error) {
+                Fault::Repeated if !repeats => repeats = true,
+                Fault::NoPartition if again < AGAIN => {
+                    again += 1;
+                    self.make_days(&mut conn).await?;
+                }
+                Fault::Again if again < AGAIN => {
+                    again += 1;
+                    self.runtime().sleep(self.runtime().jitter(Duration::from_millis(2 << again.min(5)))).await;
+                }
+                _ => {
+                    conn.release();
+                    return Err(write_failed(what, error));
+                }
+            }
+        }
+        conn.release();
+        Ok(())
     }
 }
 
@@ -111,7 +142,7 @@ impl<'b> Run<'b> {
         let mut places = HashMap::new();
         for (index, unit) in batch.units.iter().enumerate() {
             if unit.gate == Gate::Inbox {
-                places.insert(index, inner.place(unit.message_id).await?);
+                places.insert(index, inner.place(unit.message_id));
             }
         }
         Ok(Self {
@@ -121,6 +152,7 @@ impl<'b> Run<'b> {
             outcomes: vec![None; batch.units.len()],
             broken: HashSet::new(),
             cleaned: batch.sent.is_empty(),
+            repeats: false,
             bells: HashSet::new(),
         })
     }
@@ -179,6 +211,7 @@ impl<'b> Run<'b> {
             };
             match fault(&error) {
                 Fault::Conflict if again < AGAIN => judge = true,
+                Fault::Repeated if !self.repeats => self.repeats = true,
                 Fault::Again if again < AGAIN => {
                     again += 1;
                     let runtime = self.inner.runtime();
@@ -271,12 +304,15 @@ impl<'b> Run<'b> {
         let owner = &self.batch.owner;
         if sabotage::active("inbox-apart") && !plan.inbox.is_empty() {
             let apart = Plan { inbox: plan.inbox.clone(), ..Plan::default() };
-            if let Some(sql) = statement::draft(self.inner, owner, false, &apart, &[]).map_err(encode)? {
+            if let Some(sql) = statement::draft(self.inner, owner, Mode { joined: false, repeats: false }, &apart, &[])
+                .map_err(encode)?
+            {
                 // the planted bug: what fails is found out by the next statement
                 let _ = sql.run(conn).await;
             }
         }
-        statement::draft(self.inner, owner, self.batch.joined, plan, sent).map_err(encode)
+        statement::draft(self.inner, owner, Mode { joined: self.batch.joined, repeats: self.repeats }, plan, sent)
+            .map_err(encode)
     }
 
     /// What a plan's statement has answered, as outcomes.
@@ -325,7 +361,9 @@ impl<'b> Run<'b> {
         let mut plan = Plan::default();
         plan.fold(self.batch, &[0], &self.places);
         let encode = |error: Error| sqlx::Error::Encode(Box::new(error));
-        let draft = statement::draft(self.inner, &self.batch.owner, self.batch.joined, &plan, &self.batch.sent);
+        // nothing may fail here that could be gone around: the handler would run again
+        let mode = Mode { joined: self.batch.joined, repeats: true };
+        let draft = statement::draft(self.inner, &self.batch.owner, mode, &plan, &self.batch.sent);
         let rows = match draft.map_err(encode)? {
             Some(sql) => sql.run(conn).await?,
             None => Vec::new(),

@@ -11,16 +11,20 @@ use super::{
         text::escape,
     },
     chain::{Chain, End, Start},
-    deliveries, gates,
+    deliveries,
+    enqueue::{self, Queued},
+    gates,
     plan::Plan,
     sends,
 };
-use sagabus_core::{OutboxId, Owner, Result, sabotage};
+use sagabus_core::{NodeId, OutboxId, Owner, Result, sabotage};
 
 /// A statement in the making.
 pub(super) struct Draft<'a> {
     pub(super) inner: &'a Inner,
     pub(super) owner: &'a Owner,
+    /// Ids that a queue has taken before are skipped; otherwise they fail the statement.
+    pub(super) repeats: bool,
     pub(super) sql: Sql,
     /// `name as (…)`
     pub(super) parts: Vec<String>,
@@ -28,7 +32,23 @@ pub(super) struct Draft<'a> {
     pub(super) checks: Vec<String>,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    fn new(inner: &'a Inner, owner: &'a Owner, repeats: bool) -> Self {
+        Self { inner, owner, repeats, sql: Sql::default(), parts: Vec::new(), checks: Vec::new() }
+    }
+
+    fn finish(mut self, ids: &str, behind: &str) -> Option<Sql> {
+        if self.parts.is_empty() {
+            return None;
+        }
+        let check = match self.checks.as_slice() {
+            [] => "1".to_owned(),
+            checks => format!("1/(case when {} then 1 else 0 end)", checks.join(" and ")),
+        };
+        self.sql.text = format!("with {} select {check},{ids},{behind}", self.parts.join(","));
+        Some(self.sql)
+    }
+
     /// A part that has to touch exactly so many rows.
     pub(super) fn counted(&mut self, name: &str, part: String, count: usize) {
         let count = self.sql.bind(i64::try_from(count).unwrap_or(i64::MAX));
@@ -53,34 +73,42 @@ impl Draft<'_> {
     }
 }
 
+/// How a plan is written down.
+#[derive(Clone, Copy)]
+pub(super) struct Mode {
+    pub(super) joined: bool,
+    /// See [`Draft::repeats`].
+    pub(super) repeats: bool,
+}
+
 /// The statement for a plan, and outbox rows that are done with. It answers (1, ids of outbox rows, order keys behind).
 pub(super) fn draft(
     inner: &Inner,
     owner: &Owner,
-    joined: bool,
+    mode: Mode,
     plan: &Plan<'_>,
     sent: &[OutboxId],
 ) -> Result<Option<Sql>> {
-    let mut draft = Draft { inner, owner, sql: Sql::default(), parts: Vec::new(), checks: Vec::new() };
+    let mut draft = Draft::new(inner, owner, mode.repeats);
     gates::write(&mut draft, plan);
     sagas(&mut draft, &plan.chains);
     aliases(&mut draft, plan);
     deliveries::write(&mut draft, plan)?;
-    let (ids, behind) = sends::write(&mut draft, joined, &plan.sends)?;
+    let (ids, behind) = sends::write(&mut draft, mode.joined, &plan.sends)?;
     if !sent.is_empty() {
         let sent = draft.sql.bind(sent.iter().map(|id| id.0).collect::<Vec<_>>());
         let outbox = draft.table("outbox");
         draft.part("sent", format!("delete from {outbox} where id=any({sent}::bigint[])"));
     }
-    if draft.parts.is_empty() {
-        return Ok(None);
-    }
-    let check = match draft.checks.as_slice() {
-        [] => "1".to_owned(),
-        checks => format!("1/(case when {} then 1 else 0 end)", checks.join(" and ")),
-    };
-    draft.sql.text = format!("with {} select {check},{ids},{behind}", draft.parts.join(","));
-    Ok(Some(draft.sql))
+    Ok(draft.finish(&ids, &behind))
+}
+
+/// The statement that adds messages to queues, and nothing else.
+pub(super) fn enqueue(inner: &Inner, rows: &[Queued<'_>], repeats: bool) -> Result<Option<Sql>> {
+    let nobody = Owner { endpoint: "".into(), node: NodeId(uuid::Uuid::nil()) };
+    let mut draft = Draft::new(inner, &nobody, repeats);
+    enqueue::write(&mut draft, rows)?;
+    Ok(draft.finish("null", "null"))
 }
 
 fn sagas(draft: &mut Draft<'_>, chains: &[Chain<'_>]) {

@@ -1,0 +1,121 @@
+//! Rows of queues.
+
+use super::{
+    super::{days::Place, sql::NOW},
+    deliveries::envelopes,
+    plan::shard_of_queued,
+    statement::Draft,
+};
+use sagabus_core::{Outgoing, Result};
+
+/// Bits of a queue row's id below its queue's number.
+pub(crate) const QUEUE_BITS: u32 = 45;
+
+/// A message and the number of its queue; none for one that goes to whoever subscribed.
+pub(crate) type Queued<'a> = (&'a Outgoing, Option<i32>);
+
+/// What the rows' arguments are called in the statement.
+struct Columns {
+    numbers: String,
+    shards: String,
+    ids: String,
+    headers: String,
+    bodies: String,
+    days: String,
+}
+
+/// Adds rows, in order. Ids that a queue has taken before fail the statement, unless the draft takes its time about them.
+pub(super) fn write(draft: &mut Draft<'_>, rows: &[Queued<'_>]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<Place> = rows.iter().map(|(o, _)| draft.inner.place(o.message.headers.message_id)).collect();
+    let careful = draft.repeats || places.iter().any(|place| place.misc);
+    let numbers = draft.sql.bind(rows.iter().map(|(_, number)| *number).collect::<Vec<_>>());
+    let shards = draft.sql.bind(rows.iter().map(|(o, _)| shard_of_queued(&o.message)).collect::<Vec<_>>());
+    let ids = draft.sql.bind(rows.iter().map(|(o, _)| o.message.headers.message_id.0).collect::<Vec<_>>());
+    let (headers, bodies) = envelopes(draft, rows.iter().map(|(outgoing, _)| &outgoing.message))?;
+    let days = draft.sql.bind(places.iter().map(|place| place.day).collect::<Vec<_>>());
+    let columns = Columns { numbers, shards, ids, headers, bodies, days };
+    if careful || rows.iter().any(|(_, number)| number.is_none()) {
+        routed(draft, rows, &places, &columns, careful);
+    } else {
+        direct(draft, &columns);
+    }
+    Ok(())
+}
+
+/// The usual case: to queues by name, with ids of our own making.
+fn direct(draft: &mut Draft<'_>, columns: &Columns) {
+    let Columns { numbers, shards, ids, headers, bodies, days } = columns;
+    let (dedup, insert, id) = (draft.table("queue_dedup"), insert(draft), row_id(draft, "w"));
+    draft.part(
+        "taken",
+        format!(
+            "insert into {dedup} (day,message_id,queue) select w.* from unnest({days}::int[],{ids}::uuid[],\
+             {numbers}::int[]) w"
+        ),
+    );
+    draft.part(
+        "sends",
+        format!(
+            "{insert} select {id},w.shard,w.id,w.headers,w.body from unnest({numbers}::int[],{shards}::smallint[],\
+             {ids}::uuid[],{headers}::text[],{bodies}::bytea[]) w(queue,shard,id,headers,body)"
+        ),
+    );
+}
+
+/// With topics, or with ids that may have been taken before.
+fn routed(draft: &mut Draft<'_>, rows: &[Queued<'_>], places: &[Place], columns: &Columns, careful: bool) {
+    let Columns { numbers, shards, ids, headers, bodies, days } = columns;
+    let topics = draft.maybe_texts(rows.iter().map(|(o, number)| number.is_none().then(|| o.to.name())));
+    let misc = draft.sql.bind(places.iter().map(|place| place.misc).collect::<Vec<_>>());
+    let (subscription, insert, id) = (draft.table("subscription"), insert(draft), row_id(draft, "x"));
+    let (dedup, dedup_misc) = (draft.table("queue_dedup"), draft.table("queue_dedup_misc"));
+    let once = if careful { "distinct on (queue,id)" } else { "" };
+    let by = if careful { "order by queue,id,ord" } else { "" };
+    draft.part(
+        "routed",
+        format!(
+            "select {once} y.* from (select coalesce(w.queue,t.queue) as queue,w.shard,w.id,w.headers,w.body,w.day,\
+             w.misc,w.ord from unnest({numbers}::int[],{topics}::text[],{shards}::smallint[],{ids}::uuid[],\
+             {headers}::text[],{bodies}::bytea[],{days}::int[],{misc}::bool[]) with ordinality \
+             w(queue,topic,shard,id,headers,body,day,misc,ord) left join {subscription} t on t.topic=w.topic where \
+             coalesce(w.queue,t.queue) is not null) y {by}"
+        ),
+    );
+    // in the order of the keys: two who add the same ids wait for each other in one direction only
+    let skip = if careful { " order by 1,2,3 on conflict do nothing returning message_id,queue" } else { "" };
+    draft.part(
+        "taken",
+        format!(
+            "insert into {dedup} (day,message_id,queue) select day,id,queue from routed where day is not null{skip}"
+        ),
+    );
+    let mut from = "routed m where true".to_owned();
+    if careful {
+        draft.part(
+            "taken_misc",
+            format!(
+                "insert into {dedup_misc} (message_id,queue,at) select id,queue,{NOW} from routed where misc{skip}"
+            ),
+        );
+        from = "routed m left join taken d on d.message_id=m.id and d.queue=m.queue left join taken_misc e on \
+                e.message_id=m.id and e.queue=m.queue where (m.day is null or d.queue is not null) and (not m.misc or \
+                e.queue is not null)"
+            .into();
+    }
+    // numbers are drawn after the sort, so that the order of the sends is that of the rows
+    draft.part(
+        "sends",
+        format!("{insert} select {id},x.shard,x.id,x.headers,x.body from (select m.* from {from} order by m.ord) x"),
+    );
+}
+
+fn insert(draft: &Draft<'_>) -> String {
+    format!("insert into {} (id,shard,message_id,headers,body)", draft.table("queue"))
+}
+
+fn row_id(draft: &Draft<'_>, row: &str) -> String {
+    format!("({row}.queue::bigint<<{QUEUE_BITS})|nextval('{}')", draft.table("queue_seq"))
+}
