@@ -38,8 +38,13 @@ pub(crate) fn say(ctx: &Context, order: u64, text: impl Display) {
 pub(crate) fn line(who: &str, order: u64, text: impl Display) {
     let Some(diary) = DIARY.get().filter(|diary| !diary.quiet) else { return };
     let seconds = diary.since.elapsed().as_secs_f64();
+    tell(format_args!("{seconds:9.3}  {who:<8}  order {order:<5} {text}"));
+}
+
+/// A line, whether quiet or not.
+pub(crate) fn tell(text: impl Display) {
     // a reader that has gone away (`| head`) does not end the work
-    let _ = writeln!(io::stdout().lock(), "{seconds:9.3}  {who:<8}  order {order:<5} {text}");
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// Seconds since the start of the process.

@@ -79,7 +79,7 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let pool = rows::open(&options.store).await?;
     let (placed, finished) = rows::progress(&pool).await?;
     if placed > 0 {
-        println!("{placed} orders are there, {finished} of them final: going on");
+        diary::tell(format_args!("{placed} orders are there, {finished} of them final: going on"));
     }
     let outcome = work(options, &running, &pool, &stop).await;
     // whatever happened, what is in flight is finished first
@@ -88,7 +88,7 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     outcome?;
     if stop.is_wanted() {
-        println!("stopped; start it again to go on");
+        diary::tell("stopped; start it again to go on");
         return Ok(true);
     }
     let dead = summary::dead_letters(&running).await?;

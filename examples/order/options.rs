@@ -12,10 +12,10 @@ An order saga with its payment and shipping services.
   --orders N        how many orders, in all             (default: 12)
   --role ROLE       all, saga, payment, shipping or place: what this process does (default: all)
   --seed S          which orders fail, and how          (default: 1)
-  --pace MS         pause between placed orders         (default: 100)
+  --pace MS         pause between placed orders         (default: 100; 0 places 50 per transaction)
   --window N        most orders that are open at once   (default: 64)
   --timeout MS      how long the shop waits for a payment (default: 1000)
-  --load            as fast as it goes: --pace 0 --window 500 --timeout 5000 --quiet
+  --load            as fast as it goes: --pace 0 --window 1000 --timeout 5000 --quiet
   --mail            send mail about confirmed orders; some bounces, and is a dead letter
   --quiet           the summary only
   --log FILE        append a line of JSON per placed order and started handler, each synced
@@ -93,7 +93,7 @@ impl Options {
                 "--timeout" => options.timeout = Duration::from_millis(number(&flag, &value()?)?),
                 "--load" => {
                     options.pace = Duration::ZERO;
-                    options.window = 500;
+                    options.window = 1000;
                     options.timeout = Duration::from_secs(5);
                     options.quiet = true;
                 }

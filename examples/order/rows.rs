@@ -63,11 +63,10 @@ pub(crate) async fn enter(ctx: &mut Context, order: u64, entry: &str, amount: i6
 
 /// How many orders there are, and how many of them are final.
 pub(crate) async fn progress(pool: &SqlitePool) -> sqlx::Result<(u64, u64)> {
-    let row = sqlx::query(
-        "SELECT count(*), count(CASE WHEN status IN ('confirmed', 'cancelled') THEN 1 END) FROM orders",
-    )
-    .fetch_one(pool)
-    .await?;
+    let row =
+        sqlx::query("SELECT count(*), count(CASE WHEN status IN ('confirmed', 'cancelled') THEN 1 END) FROM orders")
+            .fetch_one(pool)
+            .await?;
     let count = |at: usize| row.try_get::<i64, _>(at).map(|n| u64::try_from(n).unwrap_or(0));
     Ok((count(0)?, count(1)?))
 }

@@ -1,7 +1,9 @@
 //! The end: what became of the orders, and whether the rows add up.
 
 use crate::{
-    check, diary, endpoints,
+    check,
+    diary::{self, tell},
+    endpoints,
     fate::Fate,
     mail,
     options::Options,
@@ -16,28 +18,28 @@ pub(crate) async fn print(options: &Options, pool: &SqlitePool, dead: &[String])
     let confirmed = orders.values().filter(|order| order.status == "confirmed").count();
     let cancelled = orders.values().filter(|order| order.status == "cancelled").count();
     let total = |entry| orders.values().map(|order| order.count(entry)).sum::<u64>();
-    println!();
-    println!("{} orders after {:.1} s: {confirmed} confirmed, {cancelled} cancelled", orders.len(), diary::seconds());
+    let (number, seconds) = (orders.len(), diary::seconds());
+    tell(format_args!("\n{number} orders after {seconds:.1} s: {confirmed} confirmed, {cancelled} cancelled"));
     for (outcome, count) in outcomes(&orders, options.seed) {
-        println!("  {count:6}  {outcome}");
+        tell(format_args!("  {count:6}  {outcome}"));
     }
-    println!(
+    tell(format_args!(
         "ledger: {} reserved, {} released, {} captured, {} shipped",
         total("reserved"),
         total("released"),
         total("captured"),
         total("shipped")
-    );
+    ));
     let mut problems = check::all(&orders, options.orders, options.seed);
     for letter in dead {
-        println!("dead letter: {letter}");
+        tell(format_args!("dead letter: {letter}"));
     }
     problems.extend(dead.iter().filter(|letter| !is_expected(letter)).map(|letter| format!("dead letter: {letter}")));
     for problem in &problems {
-        println!("WRONG: {problem}");
+        tell(format_args!("WRONG: {problem}"));
     }
     if problems.is_empty() {
-        println!("check: every order is final, and its ledger adds up");
+        tell("check: every order is final, and its ledger adds up");
     }
     Ok(problems.is_empty())
 }
