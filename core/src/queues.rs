@@ -21,6 +21,13 @@ pub trait Queues: Send + Sync + 'static {
     /// Sets the topics that are copied into the queue: adds what is new, removes what is no longer named.
     async fn subscribe(&self, queue: &str, topics: &[String]) -> Result<()>;
 
+    /// Forgets a queue with its rows and subscriptions: a reply queue whose process is going. A store that does not
+    /// implement it keeps the queue, which then fills with replies that nobody reads.
+    async fn remove(&self, queue: &str) -> Result<()> {
+        let _ = queue;
+        Ok(())
+    }
+
     /// Adds messages, durably. One outcome each, in order. A queue that was never declared is
     /// [Unroutable](SendOutcome::Unroutable); a topic without subscribers is Done. A message id that the queue has seen
     /// within the horizon is Done without a second row.
