@@ -1,4 +1,5 @@
-//! How many deliveries per second the sql adapter hands out over the memory store's queues: what it costs by itself.
+//! How many deliveries per second the sql adapter hands out and settles: over the memory store's queues, which is what it
+//! costs by itself, and over a SQLite file.
 //!
 //! `cargo run --release -p sagabus-transports --example sql_rate [-- messages window]`
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement stands outside of the bus")]
@@ -8,7 +9,10 @@ use sagabus_core::{
     Destination, Envelope, Headers, Intent, MessageId, NodeId, Outgoing, Queues, ReceiveOptions, Runtime, Settle,
     Settlement, Topology, Transport,
 };
-use sagabus_outbox::memory::MemoryStore;
+use sagabus_outbox::{
+    memory::MemoryStore,
+    sqlite::{SqliteOptions, SqliteStore},
+};
 use sagabus_transports::sql::{SqlOptions, SqlTransport};
 use std::{sync::Arc, time::Duration};
 
@@ -17,9 +21,15 @@ async fn main() {
     let mut args = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a number"));
     let (count, window) = (args.next().unwrap_or(500_000), args.next().unwrap_or(2000));
     let runtime = Runtime::system();
-    for ordered in [false, true] {
-        let store = MemoryStore::new(runtime.clone());
-        let queues: Arc<dyn Queues> = Arc::new(store.clone());
+    let directory = std::env::temp_dir().join(format!("sagabus-rate-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let url = format!("sqlite://{}", directory.join("bus.db").display());
+    for (name, ordered) in [("memory", false), ("memory", true), ("sqlite", false)] {
+        let queues: Arc<dyn Queues> = match name {
+            "sqlite" => SqliteStore::open(&url, SqliteOptions::new(runtime.clone())).await.unwrap(),
+            _ => Arc::new(MemoryStore::new(runtime.clone())),
+        };
+        queues.migrate().await.unwrap();
         let transport = SqlTransport::new(queues, SqlOptions::default());
         let topology = Topology { queue: Some("q".into()), ..Topology::default() };
         transport.provision(&topology).await.unwrap();
@@ -51,7 +61,8 @@ async fn main() {
             receiver.settle(deliveries.iter().map(settle).collect()).await.unwrap();
         }
         let took = (runtime.elapsed() - start).as_secs_f64();
-        println!("ordered {ordered}: {count} deliveries in {took:.2} s, {:.0}/s", count as f64 / took);
+        println!("{name}, ordered {ordered}: {count} deliveries in {took:.2} s, {:.0}/s", count as f64 / took);
         receiver.close().await;
     }
+    std::fs::remove_dir_all(directory).unwrap();
 }

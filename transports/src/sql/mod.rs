@@ -16,6 +16,8 @@ mod decode;
 mod deletes;
 mod desk;
 mod handing;
+#[cfg(test)]
+mod model;
 mod pump;
 mod receiver;
 mod tenure;

@@ -18,11 +18,13 @@ use std::{
 /// Whether it is *joined* with an endpoint's store is for the endpoint to find out, by comparing
 /// [`database`](Transport::database) with the store's.
 ///
-/// The database's handle is not closed with it: its store owns it.
+/// Reply queues that it provisioned are removed when it is closed; a crash leaves them behind. The database's handle is
+/// not closed with it: its store owns it.
 pub struct SqlTransport {
     queues: Arc<dyn Queues>,
     options: SqlOptions,
     receivers: Mutex<Vec<Weak<Shared>>>,
+    temporary: Mutex<Vec<String>>,
     closed: AtomicBool,
 }
 
@@ -45,7 +47,13 @@ impl Default for SqlOptions {
 impl SqlTransport {
     /// A transport over the queues. They must have been migrated.
     pub fn new(queues: Arc<dyn Queues>, options: SqlOptions) -> Self {
-        Self { queues, options, receivers: Mutex::default(), closed: AtomicBool::new(false) }
+        Self {
+            queues,
+            options,
+            receivers: Mutex::default(),
+            temporary: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     fn open(&self) -> Result<()> {
@@ -72,6 +80,9 @@ impl Transport for SqlTransport {
         let Some(queue) = &topology.queue else {
             return Ok(());
         };
+        if topology.temporary {
+            lock(&self.temporary).push(queue.clone());
+        }
         self.queues.declare(queue).await?;
         self.queues.subscribe(queue, &topology.subscriptions).await
     }
@@ -117,5 +128,11 @@ impl Transport for SqlTransport {
 
     async fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        let temporary = std::mem::take(&mut *lock(&self.temporary));
+        for queue in temporary {
+            if let Err(error) = self.queues.remove(&queue).await {
+                tracing::warn!(%queue, %error, "a reply queue stays behind");
+            }
+        }
     }
 }

@@ -73,6 +73,10 @@ impl Queues for Meddled {
         self.inner.declare(queue).await
     }
 
+    async fn remove(&self, queue: &str) -> Result<()> {
+        self.inner.remove(queue).await
+    }
+
     async fn subscribe(&self, queue: &str, topics: &[String]) -> Result<()> {
         self.inner.subscribe(queue, topics).await
     }
