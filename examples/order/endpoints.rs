@@ -14,12 +14,14 @@ use std::time::Duration;
 /// The names under which dead letters are looked for.
 pub(crate) const NAMES: [&str; 3] = ["shop", "payment", "shipping"];
 
+type Make = fn(&Options) -> EndpointBuilder;
+
 /// Builds all of them, and starts those of this process's role.
 ///
 /// Building declares an endpoint's queue and subscriptions. Every process declares all of them, so that it does not
 /// matter which one comes first: an event that is published before anyone has subscribed to it reaches nobody.
 pub(crate) async fn start(options: &Options) -> Result<Vec<Running>, Error> {
-    let all: [(Role, fn(&Options) -> EndpointBuilder); 4] =
+    let all: [(Role, Make); 4] =
         [(Role::Saga, shop), (Role::Payment, payment), (Role::Shipping, shipping), (Role::Place, placer)];
     let mut endpoints = Vec::new();
     for (role, builder) in all {
@@ -37,7 +39,7 @@ pub(crate) async fn start(options: &Options) -> Result<Vec<Running>, Error> {
 
 /// Builds it, as soon as the file can be written. SQLite has one writer, and a process that was stopped (SIGSTOP) at the
 /// wrong moment keeps everyone else out until it goes on or dies.
-async fn build(builder: fn(&Options) -> EndpointBuilder, options: &Options) -> Result<Endpoint, Error> {
+async fn build(builder: Make, options: &Options) -> Result<Endpoint, Error> {
     loop {
         match builder(options).build().await {
             Err(error) if error.is_transient() => eprintln!("{error}; trying again"),

@@ -8,7 +8,7 @@ pub(crate) const HANDLER: &str = "mail";
 
 pub(crate) async fn confirm_by_mail(m: OrderConfirmed, ctx: &mut Context) -> Result {
     diary::start(ctx, m.order);
-    if m.order % 5 == 0 {
+    if m.order.is_multiple_of(5) {
         diary::say(ctx, m.order, "the mail to the customer bounced: a dead letter");
         return Err(HandlerError::permanent(format!("the mailbox of the customer of order {} is full", m.order)));
     }
