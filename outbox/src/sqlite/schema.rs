@@ -70,10 +70,16 @@ impl Inner {
                 current()
             )));
         }
+        let (journal, synchronous, encoding) = self.write(|tx| Box::pin(settings(tx))).await?;
+        if encoding != "UTF-8" {
+            return Err(Error::invalid(format!(
+                "{} is encoded in {encoding}; sagabus needs a database in UTF-8",
+                self.shared.path.display()
+            )));
+        }
         if self.shared.options.volatile {
             return Ok(());
         }
-        let (journal, synchronous) = self.write(|tx| Box::pin(settings(tx))).await?;
         if journal == "wal" && synchronous >= 2 {
             return Ok(());
         }
@@ -88,13 +94,11 @@ impl Inner {
     }
 }
 
-/// As SQLite itself reports them, on the connection that writes.
-async fn settings(tx: &mut Tx) -> Result<(String, i64)> {
+/// Journal mode, synchronous and encoding, as SQLite itself reports them on the connection that writes.
+async fn settings(tx: &mut Tx) -> Result<(String, i64, String)> {
     let what = "read settings from sqlite";
-    let journal = Step::new("pragma journal_mode").fetch(&mut tx.connection, what).await?;
-    let synchronous = Step::new("pragma synchronous").fetch(&mut tx.connection, what).await?;
-    Ok((
-        journal.first().map_or(Ok(String::new()), |row| sql::column(row, 0))?,
-        synchronous.first().map_or(Ok(0), |row| sql::column(row, 0))?,
-    ))
+    let text = "select journal_mode,synchronous,encoding from pragma_journal_mode,pragma_synchronous,pragma_encoding";
+    let rows = Step::new(text).fetch(&mut tx.connection, what).await?;
+    let row = rows.first().ok_or_else(|| Error::new(ErrorKind::Backend, "sqlite does not tell its settings"))?;
+    Ok((sql::column(row, 0)?, sql::column(row, 1)?, sql::column(row, 2)?))
 }

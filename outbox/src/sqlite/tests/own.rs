@@ -2,7 +2,7 @@
 
 use super::bed::{Bed, letters};
 use crate::sqlite::SqliteOptions;
-use sagabus_core::{InstanceId, Store as _, Transaction};
+use sagabus_core::{InstanceId, Outcome, Store as _, Transaction};
 use sqlx::{Connection as _, SqliteConnection};
 use std::time::Duration;
 
@@ -97,5 +97,22 @@ async fn a_begin_that_nobody_waits_for_any_more_blocks_nobody() {
         let _ = bed.runtime.timeout(bed.runtime.jitter(Duration::from_micros(300)), waiting).await;
     }
     assert_eq!(bed.commit(vec![bed.unit()]).await, "A");
+    bed.close().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_not_taken_for_a_success() {
+    let bed = Bed::new().await;
+    table(&bed).await;
+    let unit = bed.unit();
+    let mut transaction = bed.store.begin().await.unwrap();
+    put(&mut transaction, 1).await;
+    // the one way to make COMMIT itself fail on purpose
+    raw(&mut transaction).lock_handle().await.unwrap().set_commit_hook(|| false);
+    let reply = transaction.finish(bed.batch(vec![unit.clone()])).await;
+    let [Outcome::Failed(error)] = reply.outcomes.as_slice() else { panic!("{:?}", reply.outcomes) };
+    assert!(error.is_unknown(), "only the gate can tell: {error}");
+    assert_eq!(rows(&bed).await, [0i64; 0]);
+    assert_eq!(bed.commit(vec![unit]).await, "A");
     bed.close().await;
 }

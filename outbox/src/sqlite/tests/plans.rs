@@ -14,6 +14,7 @@ const MAY_SCAN: &[&str] = &[
     "select 'saga',count(*)",
     "sagabus_schema",
     "sqlite_schema",
+    "pragma_",
     "delete from attempt where (endpoint,handler,message_id) in (select",
     "from node where gone",
     "delete from subscription",
