@@ -49,7 +49,8 @@ impl EndpointBuilder {
                 recoverability: Recoverability::default(),
                 runtime: Runtime::system(),
                 concurrency: 256,
-                batch: 200,
+                // SQLite's statements come in powers of two
+                batch: 256,
                 ordered: false,
                 lease: Duration::from_secs(5),
                 horizon: Duration::from_secs(7 * 86_400),
@@ -143,7 +144,7 @@ impl EndpointBuilder {
         self
     }
 
-    /// Most units in one commit (default 200). 1 commits each message on its own.
+    /// Most units in one commit (default 256). 1 commits each message on its own.
     pub fn batch(mut self, units: usize) -> Self {
         if units == 0 {
             self.problems.push("batch is 0: a commit needs at least one unit".into());

@@ -97,6 +97,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         concurrency: settings.concurrency,
         batch: settings.batch,
         owner,
+        keeper: keeper.clone(),
     });
     let (to_transport, outbound) = dispatcher();
     let mut readers = Vec::new();

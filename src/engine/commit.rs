@@ -132,6 +132,7 @@ impl Engine {
             lane.pending.remove(at);
             if applied {
                 lane.exclusive = false;
+                lane.remembered = false;
             } else {
                 self.break_lane(&key);
             }

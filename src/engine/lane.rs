@@ -24,6 +24,8 @@ pub(crate) struct Lane {
     pub(crate) epoch: u64,
     /// A unit with its own SQL is being committed: nothing may run ahead of it.
     pub(crate) exclusive: bool,
+    /// The state is remembered, not loaded, and no commit has proved it yet.
+    pub(crate) remembered: bool,
     /// It stands in the engine's ready list.
     pub(crate) ready: bool,
     /// A load for it is under way.
@@ -57,9 +59,15 @@ impl Lane {
         self.waiting.insert(at, unit);
     }
 
+    /// Has the state loaded before anything else happens.
+    pub(crate) fn reload(&mut self) {
+        self.state = None;
+        self.remembered = false;
+    }
+
     pub(crate) fn invalidate(&mut self) {
         self.epoch += 1;
-        self.state = None;
+        self.reload();
         self.exclusive = false;
     }
 

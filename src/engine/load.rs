@@ -28,6 +28,14 @@ impl Engine {
     /// Queues a unit behind the others of its saga, and has the saga loaded if need be.
     pub(super) fn enter_lane(&mut self, id: UnitId, key: LaneKey) {
         let lane = self.lanes.entry(key.clone()).or_default();
+        if lane.is_idle()
+            && lane.state.is_none()
+            && !lane.loading
+            && let Some(row) = self.recent.take(&key)
+        {
+            lane.state = Some(Some(row));
+            lane.remembered = true;
+        }
         lane.put_back(id);
         self.wake_lane(&key);
     }
@@ -42,8 +50,19 @@ impl Engine {
             lane.ready = true;
             self.ready.push_back(Ready::Lane(key.clone()));
         } else if lane.is_idle() && !lane.ready && !lane.loading {
-            self.lanes.remove(key);
+            let lane = self.lanes.remove(key);
+            match lane.and_then(|lane| lane.state.flatten()) {
+                Some(row) if self.alone && !row.completed => self.recent.put(key.clone(), row),
+                _ => drop(self.recent.take(key)),
+            }
         }
+    }
+
+    /// Whether a saga's state need not be loaded.
+    fn knows(&self, lookup: &SagaLookup) -> bool {
+        let SagaLookup::Key { kind, key } = lookup else { return false };
+        let key = LaneKey { kind: kind.clone(), key: key.as_str().into() };
+        self.recent.contains(&key) || self.lanes.get(&key).is_some_and(|lane| lane.state.is_some())
     }
 
     /// Sends one load for everything that waits, unless one is under way.
@@ -59,14 +78,15 @@ impl Engine {
             request.sagas.push(SagaLookup::Key { kind: key.kind, key: key.key.to_string() });
         }
         let units = self.to_load.len().min(MOST);
-        for id in self.to_load.drain(..units) {
+        let units: Vec<UnitId> = self.to_load.drain(..units).collect();
+        for id in units {
             let Some(unit) = self.units.get(&id) else { continue };
             let mut entry = LoadUnit { unit: id, probe: None, saga: None, turn: None };
             if unit.gate == Gate::Inbox {
                 entry.probe = Some(request.probes.len());
                 request.probes.push((unit.handler.clone(), unit.message.headers.message_id));
             }
-            if let Some(lookup) = &unit.lookup {
+            if let Some(lookup) = unit.lookup.as_ref().filter(|lookup| !self.knows(lookup)) {
                 entry.saga = Some(request.sagas.len());
                 request.sagas.push(match lookup {
                     // by its key: a later life must be seen as what it is
@@ -115,11 +135,11 @@ impl Engine {
                 continue;
             }
             let blocked = entry.turn.is_some_and(|at| reply.turns.get(at).copied().unwrap_or(false));
-            self.unit_loaded(entry.unit, row, blocked);
+            self.unit_loaded(entry.unit, entry.saga.is_some(), row, blocked);
         }
     }
 
-    fn unit_loaded(&mut self, id: UnitId, row: Option<SagaRow>, blocked: bool) {
+    fn unit_loaded(&mut self, id: UnitId, asked: bool, row: Option<SagaRow>, blocked: bool) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let (true, Some(key)) = (blocked, unit.order_key.clone()) {
             let disposition = Disposition::Parked {
@@ -141,7 +161,7 @@ impl Engine {
         unit.lane = Some(key.clone());
         let lane: &mut Lane = self.lanes.entry(key.clone()).or_default();
         // what a busy lane knows is newer than what was read meanwhile
-        if lane.state.is_none() && lane.running.is_none() && lane.pending.is_empty() && !lane.loading {
+        if asked && !self.recent.contains(&key) && lane.state.is_none() && lane.running.is_none() && lane.pending.is_empty() && !lane.loading {
             lane.state = Some(row);
         }
         self.enter_lane(id, key);

@@ -18,6 +18,7 @@ mod group;
 mod lane;
 mod load;
 mod pump;
+mod recent;
 mod recoverability;
 mod relay;
 mod run;
@@ -40,7 +41,8 @@ use crate::endpoint::RouteTable;
 use commit::Committer;
 use lane::Lane;
 use load::PendingLoad;
-use sagabus_core::{Delivery, EndpointInfo, Owner, RowGate, Settlement, Store, Token, crash};
+use recent::Recent;
+use sagabus_core::{Delivery, EndpointInfo, LeaseKeeper, Owner, RowGate, Settlement, Store, Token, crash};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
@@ -61,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) concurrency: usize,
     pub(crate) batch: usize,
     pub(crate) owner: Owner,
+    pub(crate) keeper: Arc<LeaseKeeper>,
 }
 
 /// Where a delivery came from.
@@ -98,6 +101,9 @@ pub(crate) struct Engine {
     lanes: HashMap<LaneKey, Lane>,
     /// Ordered endpoints: deliveries that wait for the one before them of their key.
     orders: HashMap<String, VecDeque<Delivery>>,
+    recent: Recent,
+    /// Whether this is the only node of its endpoint, as far as the lease tells.
+    alone: bool,
     ready: VecDeque<Ready>,
     /// Handlers that are to run, until the end of the step.
     starts: Vec<group::Start>,
@@ -144,6 +150,8 @@ impl Engine {
             gates: HashMap::new(),
             lanes: HashMap::new(),
             orders: HashMap::new(),
+            recent: Recent::default(),
+            alone: false,
             ready: VecDeque::new(),
             starts: Vec::new(),
             to_load: Vec::new(),
@@ -189,6 +197,10 @@ impl Engine {
 
     /// Starts whatever can start now.
     fn step(&mut self) {
+        let alone = self.shared.keeper.view().members <= 1;
+        if std::mem::replace(&mut self.alone, alone) && !alone {
+            self.recent.clear();
+        }
         self.start_suspect();
         self.flush_load();
         self.start_ready();

@@ -58,6 +58,12 @@ impl Engine {
                 // no verdict on a state that may turn out not to be; the commit wakes the lane
                 lane.waiting.push_front(id);
             }
+            _ if lane.remembered => {
+                // nor on one that may be old
+                lane.reload();
+                lane.waiting.push_front(id);
+                self.wake_lane(key);
+            }
             decision => {
                 self.decided(id, decision, key.kind.clone(), key.key.to_string());
                 self.wake_lane(key);
@@ -135,6 +141,16 @@ impl Engine {
             // no verdict on a state that may turn out not to be: once more, on what is committed
             let key = key.clone();
             unit.settled = true;
+            return self.back_to_lane(id, &key);
+        }
+        if (failed || output.is_err())
+            && let Some(key) = &unit.lane
+            && let Some(lane) = self.lanes.get_mut(key)
+            && lane.remembered
+        {
+            // nor on one that may be old
+            lane.reload();
+            let key = key.clone();
             return self.back_to_lane(id, &key);
         }
         let output = match output {

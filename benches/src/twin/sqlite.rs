@@ -153,7 +153,8 @@ pub(super) struct Batch {
     pub(super) at: Vec<u64>,
 }
 
-/// The writing connection.
+/// The writing connection. `or fail`: a statement that could abort would copy every page that it touches first, and
+/// whatever goes wrong rolls the whole batch back anyway.
 pub(super) struct Writer {
     connection: SqliteConnection,
     delete: Sized,
@@ -170,26 +171,26 @@ impl Writer {
             connection: connect(path).await?,
             delete: Sized::new("delete from queue where id in (", "?", ")", batch),
             create: Sized::new(
-                "insert into saga(key, version, state) select * from (values ",
+                "insert or fail into saga(key, version, state) select * from (values ",
                 "(?,?,?)",
                 ") where column1 is not null",
                 batch,
             ),
             // not `on conflict`: a changed version must change nothing
             update: Sized::new(
-                "update saga set version = w.column3, state = w.column4 from (values ",
+                "update or fail saga set version = w.column3, state = w.column4 from (values ",
                 "(?,?,?,?)",
                 ") w where saga.key = w.column1 and saga.version = w.column2",
                 batch,
             ),
             seen: Sized::new(
-                "insert into seen(message_id) select * from (values ",
+                "insert or fail into seen(message_id) select * from (values ",
                 "(?)",
                 ") where column1 is not null",
                 batch,
             ),
             insert: Sized::new(
-                "insert into queue(queue, message_id, body) select * from (values ",
+                "insert or fail into queue(queue, message_id, body) select * from (values ",
                 "(?,?,?)",
                 ") where column1 is not null",
                 batch,
@@ -245,7 +246,7 @@ impl Writer {
                 .execute(&mut *transaction)
                 .await?;
         }
-        self.seen.query(n, ids(&work.outputs)?)?.execute(&mut *transaction).await?;
+        // no row in `seen`: the gate stands for the outputs too
         self.insert.query(n, rows_of(OUT, work.outputs)?)?.execute(&mut *transaction).await?;
         transaction.commit().await?;
         self.commits += 1;
