@@ -35,14 +35,21 @@ async fn main() {
     let owner = Owner { endpoint: "bench".into(), node: NodeId(runtime.uuid()) };
     let mut bench = Bench { store: store.clone(), runtime, owner, lives: Vec::new() };
     bench.sagas().await;
-    println!("{:>8} {:>6} {:>10} {:>12} {:>12}", "mode", "batch", "committers", "units/s", "with load");
+    println!("CPU of all postgres processes of this machine, and of this program, in microseconds per unit");
+    println!(
+        "{:>8} {:>6} {:>10} {:>10} {:>8} {:>8} {:>12} {:>8} {:>8}",
+        "mode", "batch", "committers", "commit/s", "server", "program", "+ load/s", "server", "program"
+    );
     for joined in [true, false] {
         for batch in [50, 100, 200, 500] {
             for committers in [1, 2] {
                 let plain = bench.measure(joined, batch, committers, units, false).await;
                 let loaded = bench.measure(joined, batch, committers, units, true).await;
                 let mode = if joined { "joined" } else { "split" };
-                println!("{mode:>8} {batch:>6} {committers:>10} {plain:>12.0} {loaded:>12.0}");
+                let [rate, server, program] = plain;
+                print!("{mode:>8} {batch:>6} {committers:>10} {rate:>10.0} {server:>8.1} {program:>8.1}");
+                let [rate, server, program] = loaded;
+                println!(" {rate:>12.0} {server:>8.1} {program:>8.1}");
             }
         }
     }
@@ -86,7 +93,7 @@ impl Bench {
         }
     }
 
-    async fn measure(&self, joined: bool, batch: usize, committers: usize, units: usize, load: bool) -> f64 {
+    async fn measure(&self, joined: bool, batch: usize, committers: usize, units: usize, load: bool) -> [f64; 3] {
         let queues = self.store.queues().unwrap();
         let (input, output) = (format!("in-{batch}-{committers}-{load}"), "out".to_string());
         queues.declare(&input).await.unwrap();
@@ -115,7 +122,7 @@ impl Bench {
         }
         let keys = SAGAS / committers;
         let versions = self.versions().await;
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), cpu());
         let work = gates.chunks(gates.len().div_ceil(committers)).enumerate().map(|(committer, gates)| {
             let mut versions = versions[committer * keys..(committer + 1) * keys].to_vec();
             let output = output.clone();
@@ -156,7 +163,9 @@ impl Bench {
             }
         });
         futures::future::join_all(work).await;
-        units as f64 / start.elapsed().as_secs_f64()
+        let (seconds, after) = (start.elapsed().as_secs_f64(), cpu());
+        let per_unit = |at: usize| (after[at] - before[at]) / units as f64;
+        [units as f64 / seconds, per_unit(0), per_unit(1)]
     }
 
     async fn load(&self, from: usize, next: usize, count: usize, keys: usize) {
@@ -172,4 +181,23 @@ impl Bench {
         let request = LoadRequest { endpoint: "bench".into(), sagas, ..LoadRequest::default() };
         self.store.load(request).await.unwrap().sagas.into_iter().map(|row| row.unwrap().version).collect()
     }
+}
+
+/// Microseconds of CPU that postgres and this program have used, as far as Linux tells.
+fn cpu() -> [f64; 2] {
+    let ticks = |stat: &str| -> f64 {
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields[11].parse::<f64>().unwrap_or(0.0) + fields[12].parse::<f64>().unwrap_or(0.0)
+    };
+    let mut sums = [0.0; 2];
+    let processes = std::fs::read_dir("/proc").map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    for process in processes {
+        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { continue };
+        if stat.contains("(postgres)") {
+            sums[0] += ticks(&stat) * 10_000.0;
+        } else if stat.starts_with(&format!("{} ", std::process::id())) {
+            sums[1] += ticks(&stat) * 10_000.0;
+        }
+    }
+    sums
 }
