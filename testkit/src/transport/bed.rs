@@ -146,6 +146,11 @@ impl Bed {
         }
     }
 
+    /// None of them is suspect, unless the transport cannot tell what was returned from what was in flight at a death.
+    pub fn unsuspected(&self, deliveries: &[Delivery]) -> bool {
+        self.harness.blurs_returns() || deliveries.iter().all(|d| !d.suspect)
+    }
+
     /// Settles deliveries.
     pub async fn settle(&self, receiver: &Arc<dyn Receiver>, deliveries: &[Delivery], settle: Settle) {
         let settlements = deliveries.iter().map(|d| Settlement { token: d.token, settle }).collect();

@@ -41,6 +41,12 @@ pub trait TransportHarness: Send + Sync + 'static {
         Promises::default()
     }
 
+    /// Whether what was returned, by a settlement or by a clean stop, is suspect when it comes again: a broker may mark it
+    /// the same way as what was in flight when a process died.
+    fn blurs_returns(&self) -> bool {
+        false
+    }
+
     /// How long leases last in the suite.
     fn lease(&self) -> Duration {
         Duration::from_secs(2)

@@ -59,7 +59,7 @@ pub async fn what_was_not_handed_out_goes_back(bed: Bed) {
     let rest = bed.take(&next, 295).await;
     assert!(bed.runtime.elapsed() - start < bed.harness.lease(), "a clean stop frees at once");
     assert_eq!(sorted([ids(&rest), ids(&got)].concat()), sorted(sent));
-    assert!(rest.iter().all(|d| !d.suspect));
+    assert!(bed.unsuspected(&rest));
 }
 
 /// Stopping and closing twice, and settling after that, does no harm.
@@ -97,7 +97,7 @@ pub async fn fifty_cycles(bed: Bed) {
     for _ in 0..50 {
         let receiver = bed.receiver("q", 8).await;
         let got = bed.take(&receiver, 8).await;
-        assert!(got.iter().all(|d| !d.suspect));
+        assert!(bed.unsuspected(&got));
         receiver.stop().await;
         bed.settle(&receiver, &got[..4], Settle::Done).await;
         bed.settle(&receiver, &got[4..], Settle::Return).await;

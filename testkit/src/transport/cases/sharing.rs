@@ -86,7 +86,7 @@ pub async fn a_clean_leave_hands_over(bed: Bed) {
     receiver.close().await;
     let second = bed.receiver("q", 200).await;
     let rest = bed.take(&second, 95).await;
-    assert!(rest.iter().all(|d| !d.suspect), "nobody died");
+    assert!(bed.unsuspected(&rest), "nobody died");
     assert_eq!(sorted([ids(&rest), ids(&got[..5])].concat()), sorted(sent));
     bed.settle(&second, &rest, Settle::Done).await;
     bed.depth("q", 0).await;
