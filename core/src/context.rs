@@ -3,7 +3,12 @@ use crate::{
     Outgoing, Result, Runtime, SagaAddress, SagaWrite, Store, TimerChange, Timestamp, Transaction, UserHeader,
 };
 use bytes::Bytes;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// What an endpoint is made of, as far as a handler's context and the programming models need it.
@@ -48,6 +53,7 @@ pub struct Context {
     transaction: Option<Box<dyn Transaction>>,
     may_begin: bool,
     wanted_begin: bool,
+    hold: Hold,
 }
 
 /// What a handler asked for, so far.
@@ -192,6 +198,7 @@ impl Context {
             transaction: None,
             may_begin,
             wanted_begin: false,
+            hold: Hold::default(),
         }
     }
 
@@ -319,7 +326,11 @@ impl Context {
             let Some(store) = self.info.store.clone() else {
                 return Err(Error::unsupported(format!("endpoint {} has no store", self.info.name)));
             };
-            self.transaction = Some(store.begin().await?);
+            let transaction = store.begin().await?;
+            if let Some(limit) = transaction.limit() {
+                self.hold.start(limit);
+            }
+            self.transaction = Some(transaction);
         }
         match &mut self.transaction {
             Some(transaction) => Ok(&mut **transaction),
@@ -352,6 +363,11 @@ impl Context {
         self.wanted_begin
     }
 
+    /// For the endpoint: tells when the handler has held its transaction for too long.
+    pub fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+
     /// For the endpoint: the effects and the open transaction.
     pub fn into_parts(self) -> (Effects, Option<Box<dyn Transaction>>) {
         (self.effects, self.transaction)
@@ -366,5 +382,34 @@ impl Context {
     /// For the programming models: encodes a value.
     pub fn encode<T: serde::Serialize>(&self, what: &str, value: &T) -> Result<Bytes> {
         self.info.codec.encode_value(what, value)
+    }
+}
+
+/// How long a handler may hold its transaction, known to the endpoint as soon as it has one.
+#[derive(Clone, Default)]
+pub struct Hold(Arc<HoldInner>);
+
+#[derive(Default)]
+struct HoldInner {
+    limit: OnceLock<Duration>,
+    started: Notify,
+}
+
+impl Hold {
+    fn start(&self, limit: Duration) {
+        // only the first transaction of a run counts: there is no second one
+        let _ = self.0.limit.set(limit);
+        self.0.started.notify_one();
+    }
+
+    /// Ends when a transaction has been held for its limit, with the limit; never without one. For one waiter.
+    pub async fn exceeded(&self, runtime: &Runtime) -> Duration {
+        loop {
+            if let Some(limit) = self.0.limit.get() {
+                runtime.sleep(*limit).await;
+                return *limit;
+            }
+            self.0.started.notified().await;
+        }
     }
 }

@@ -34,7 +34,7 @@ mod unit;
 
 pub use admin::*;
 pub use codec::{BodyCodec, Codec};
-pub use context::{Context, Effects, EndpointInfo, Incoming, SendOptions};
+pub use context::{Context, Effects, EndpointInfo, Hold, Incoming, SendOptions};
 pub use envelope::Envelope;
 pub use error::{Error, ErrorKind};
 pub use handler_error::{HandlerError, HandlerResultExt, Permanent};

@@ -1,6 +1,6 @@
 use crate::{CommitBatch, CommitReply};
 use async_trait::async_trait;
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 /// A handler's own database transaction, open.
 ///
@@ -11,6 +11,12 @@ pub trait Transaction: Send + Sync {
     /// The backend's connection, for a downcast: `sqlx::SqliteConnection`, `sqlx::PgConnection`, or the memory store's
     /// `ScratchRows`.
     fn raw(&mut self) -> &mut (dyn Any + Send);
+
+    /// How long it may be held. The endpoint drops a handler that holds it longer, which rolls back and counts as a
+    /// failure; the backend may have taken it back by then.
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
 
     /// Applies the batch's one unit in this transaction, gate last, and commits. Anything but Applied rolls the own SQL
     /// back too. Transactions that are finished at about the same time may share a commit, but never a failure.

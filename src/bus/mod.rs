@@ -9,6 +9,7 @@ use sagabus_core::{
     EndpointInfo, Error, Intent, Message, MessageId, Outgoing, Owner, Result, SendOptions, SendOutcome, Transport,
 };
 use std::{any::Any, sync::Arc, time::Duration};
+use tokio::sync::Notify;
 
 /// Sends and publishes from outside handlers. Cheap to clone.
 ///
@@ -22,6 +23,7 @@ pub struct Bus {
     joined: bool,
     direct: Direct,
     requests: Requests,
+    enlisted: Arc<Notify>,
 }
 
 impl Bus {
@@ -34,7 +36,7 @@ impl Bus {
     ) -> Self {
         let direct = Direct::new(transport.clone(), &info.runtime);
         let requests = Requests::new(transport, info.clone(), lease);
-        Self { info, owner, joined, direct, requests }
+        Self { info, owner, joined, direct, requests, enlisted: Arc::default() }
     }
 
     /// Sends a command to the endpoint that owns its type. Returns when it is durable at its destination.
@@ -104,6 +106,7 @@ impl Bus {
         };
         let id = outgoing.message.headers.message_id;
         store.enlist(connection, &self.owner, self.joined, vec![outgoing]).await?;
+        self.enlisted.notify_one();
         Ok(id)
     }
 
@@ -132,6 +135,11 @@ impl Bus {
     #[cfg(test)]
     pub(crate) fn runtime(&self) -> &sagabus_core::Runtime {
         &self.info.runtime
+    }
+
+    /// Rung when a caller's own transaction has recorded sends.
+    pub(crate) fn enlisted(&self) -> Arc<Notify> {
+        self.enlisted.clone()
     }
 
     pub(crate) async fn close(&self) {

@@ -107,6 +107,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         shared.clone(),
         to_transport.clone(),
         keeper.clone(),
+        running.bus.enlisted(),
         period,
         stop_rx.clone(),
     )));

@@ -1,5 +1,5 @@
 use super::{group::Ran, unit::UnitId};
-use sagabus_core::{CommitReply, Delivery, DueRow, LoadReply, OutboxId, Result};
+use sagabus_core::{CommitReply, Delivery, DueRow, LoadReply, OutboxId, Result, SagaRow};
 
 /// What happens to an engine, one after another.
 pub(crate) enum Event {
@@ -13,8 +13,8 @@ pub(crate) enum Event {
     Ran(Vec<Ran>),
     /// A failure is counted: how many there are since the counter's row was made, if the store could tell.
     Counted { unit: UnitId, failures: Option<u32>, error: FailureText },
-    /// A suspect is counted and may run.
-    SuspectCounted { unit: UnitId, deaths: Option<u32> },
+    /// A suspect is counted and may run, on this saga.
+    SuspectCounted { unit: UnitId, saga: Option<Box<SagaRow>>, deaths: Option<u32> },
     /// A retry's pause is over.
     Retry { unit: UnitId },
     /// A committer is done.

@@ -6,7 +6,7 @@ use super::{
     recoverability::Next,
     unit::{Stage, UnitId},
 };
-use sagabus_core::{Disposition, Error, HandlerError};
+use sagabus_core::{Disposition, Error, HandlerError, SagaRow};
 
 impl Engine {
     /// A handler returned an error or panicked. The lane's state is as it was; the key waits.
@@ -127,33 +127,36 @@ impl Engine {
         self.wake_lane(&key);
     }
 
-    /// Starts the next message that may have killed a process: alone, and counted before its handler.
+    /// Lets the next message that may have killed a process go its way: one at a time.
     pub(super) fn start_suspect(&mut self) {
         if self.suspect.is_some() || self.store_pause {
             return;
         }
         let Some(id) = self.suspects.pop_front() else { return };
-        let Some(unit) = self.units.get(&id) else { return };
-        self.suspect = Some(id);
+        if self.units.contains_key(&id) {
+            self.suspect = Some(id);
+            self.begin(id);
+        }
+    }
+
+    /// Counts the attempt at a suspect before its handler, when everything else is known.
+    pub(super) fn count_suspect(&mut self, id: UnitId, saga: Option<SagaRow>) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        unit.stage = Stage::Running;
         let (handler, message) = (unit.handler.clone(), unit.message.headers.message_id);
         let (shared, sender) = (self.shared.clone(), self.sender.clone());
         self.shared.info.runtime.spawn(async move {
             let counted = shared.store.count_attempt(&shared.info.name, &handler, message).await;
             // the engine may have ended meanwhile
-            let _ = sender.send(Event::SuspectCounted { unit: id, deaths: counted.ok() });
+            let _ = sender.send(Event::SuspectCounted { unit: id, saga: saga.map(Box::new), deaths: counted.ok() });
         });
     }
 
-    pub(super) fn suspect_counted(&mut self, id: UnitId, deaths: Option<u32>) {
-        let Some(unit) = self.units.get_mut(&id) else {
-            self.suspect = None;
-            return;
-        };
+    pub(super) fn suspect_counted(&mut self, id: UnitId, saga: Option<SagaRow>, deaths: Option<u32>) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(deaths) = deaths else {
             // not counted, not run
-            self.suspect = None;
-            self.suspects.push_back(id);
-            return self.store_failed();
+            return self.infrastructure(id, &HandlerError::new("counting a suspect failed"));
         };
         unit.counted = true;
         unit.attempts = unit.base_attempts + deaths - 1;
@@ -165,9 +168,10 @@ impl Engine {
                 reason: "the process died while handling it".into(),
                 detail: vec![format!("it was in flight, alone, at {most} ends of the process")],
             };
+            self.leave_lane(id);
             return self.dispose(id, disposition);
         }
-        self.begin(id);
+        self.start(id, saga);
     }
 }
 

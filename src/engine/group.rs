@@ -24,7 +24,7 @@ pub(super) struct Start {
     pub(super) span: tracing::Span,
 }
 
-/// A handler that has run; an error is the text of a panic.
+/// A handler that has run; an error is the text of a panic, or that it was dropped.
 pub(crate) struct Ran {
     pub(crate) unit: UnitId,
     pub(crate) epoch: u64,
@@ -46,7 +46,7 @@ async fn run(group: Vec<Start>, sender: mpsc::UnboundedSender<Event>, runtime: R
     let mut ran = Vec::with_capacity(group.len());
     let mut group = group.into_iter();
     while let Some(Start { unit, epoch, route, run: input, span }) = group.next() {
-        let mut running = Box::pin(handle(route, input).instrument(span));
+        let mut running = Box::pin(limited(route, input, runtime.clone()).instrument(span));
         match futures::poll!(&mut running) {
             Poll::Ready(output) => ran.push(Ran { unit, epoch, output }),
             Poll::Pending => {
@@ -67,5 +67,15 @@ async fn run(group: Vec<Start>, sender: mpsc::UnboundedSender<Event>, runtime: R
     if !ran.is_empty() {
         // the engine may have ended meanwhile
         let _ = sender.send(Event::Ran(ran));
+    }
+}
+
+/// A handler that holds its transaction beyond the store's limit is dropped, which gives the connection back.
+async fn limited(route: Arc<dyn Route>, input: Run, runtime: Runtime) -> Result<Box<RunOutput>, String> {
+    let hold = input.context.hold();
+    tokio::select! {
+        biased;
+        output = handle(route, input) => output,
+        limit = hold.exceeded(&runtime) => Err(format!("the handler held its transaction longer than {limit:?}")),
     }
 }

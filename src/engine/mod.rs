@@ -216,7 +216,7 @@ impl Engine {
             Event::Loaded(reply) => self.loaded(reply),
             Event::Ran(all) => all.into_iter().for_each(|ran| self.ran(ran.unit, ran.epoch, ran.output)),
             Event::Counted { unit, failures, error } => self.counted(unit, failures, &error.error),
-            Event::SuspectCounted { unit, deaths } => self.suspect_counted(unit, deaths),
+            Event::SuspectCounted { unit, saga, deaths } => self.suspect_counted(unit, saga.map(|row| *row), deaths),
             Event::Retry { unit } => self.retry(unit),
             Event::Committed { committer, units, sent, reply } => self.committed(committer, &units, sent, reply),
             Event::Finished { unit, reply } => self.finished(unit, reply),

@@ -3,9 +3,12 @@
 use super::{Dispatcher, Shared, add};
 use sagabus_core::{LeaseKeeper, OutboxId, OutboxRow, Result, crash};
 use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 const PAGE: usize = 500;
+/// After a caller's own transaction has recorded sends, its commit is looked for this often, and for so long.
+const SOON: Duration = Duration::from_millis(20);
+const HURRY: Duration = Duration::from_secs(2);
 
 /// Finds outbox rows that have no sender: those of nodes that are gone, and those of this node that an unknown commit or
 /// a caller's own transaction left behind. It never takes a row because of its age.
@@ -13,10 +16,12 @@ pub(crate) async fn relay(
     shared: Arc<Shared>,
     dispatcher: Dispatcher,
     keeper: Arc<LeaseKeeper>,
+    enlisted: Arc<Notify>,
     period: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     let runtime = shared.info.runtime.clone();
+    let mut hurry = Duration::ZERO;
     while !*stop.borrow() {
         if keeper.is_good() {
             if let Err(error) = orphans(&shared, &dispatcher).await {
@@ -30,7 +35,9 @@ pub(crate) async fn relay(
             biased;
             _ = stop.changed() => {}
             () = dispatcher.sweep_wanted() => {}
-            () = runtime.sleep(period) => {}
+            // a caller has recorded sends in its own transaction: nobody says when that commits
+            () = enlisted.notified() => hurry = runtime.elapsed() + HURRY,
+            () = runtime.sleep(if runtime.elapsed() < hurry { SOON } else { period }) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use futures::FutureExt;
 use sagabus_core::{
-    Context, Decision, Disposition, Gate, Incoming, ParkedUntil, Route, RowTable, Run, RunOutput, SagaRow, crash,
+    Context, Decision, Disposition, Gate, HandlerError, Incoming, ParkedUntil, Route, RowTable, Run, RunOutput, SagaRow, crash,
 };
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -96,9 +96,12 @@ impl Engine {
         self.dispose(id, disposition);
     }
 
-    fn start(&mut self, id: UnitId, saga: Option<SagaRow>) {
+    pub(super) fn start(&mut self, id: UnitId, saga: Option<SagaRow>) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(route) = unit.route.clone() else { return };
+        if unit.suspect && !unit.counted {
+            return self.count_suspect(id, saga);
+        }
         unit.stage = Stage::Running;
         self.running += 1;
         let may_begin = match &unit.lane {
@@ -155,7 +158,7 @@ impl Engine {
         }
         let output = match output {
             Ok(output) => *output,
-            Err(panic) => return self.failed(id, sagabus_core::HandlerError::new(format!("handler panicked: {panic}"))),
+            Err(text) => return self.failed(id, HandlerError::new(text)),
         };
         if output.context.wanted_begin() {
             self.transactional.insert(unit.handler.clone());
@@ -211,12 +214,10 @@ impl Engine {
 }
 
 pub(super) async fn handle(route: Arc<dyn Route>, run: Run) -> Result<Box<RunOutput>, String> {
+    let panicked = |panic: Box<dyn Any + Send>| format!("the handler panicked: {}", panic_text(&*panic));
     // building the future is the route's code too
-    let future = std::panic::catch_unwind(AssertUnwindSafe(|| route.run(run))).map_err(|panic| panic_text(&*panic))?;
-    match AssertUnwindSafe(future).catch_unwind().await {
-        Ok(output) => Ok(Box::new(output)),
-        Err(panic) => Err(panic_text(&*panic)),
-    }
+    let future = std::panic::catch_unwind(AssertUnwindSafe(|| route.run(run))).map_err(panicked)?;
+    AssertUnwindSafe(future).catch_unwind().await.map(Box::new).map_err(panicked)
 }
 
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -77,6 +77,10 @@ impl Transaction for OwnTransaction {
         }
     }
 
+    fn limit(&self) -> Option<Duration> {
+        self.lent.as_ref().map(|lent| lent.limit)
+    }
+
     async fn finish(mut self: Box<Self>, batch: CommitBatch) -> CommitReply {
         crash::reach("handler-wrote");
         let units = batch.units.len();
