@@ -40,6 +40,20 @@ const STATEMENTS: &[(&str, Measure)] = &[
          limit ?)",
         Measure::Now,
     ),
+    // reply queues (an endpoint's name, `.replies.`, a node's id) whose process is gone, and what was sent there; the
+    // names are few, and only they are gone through
+    (
+        "delete from queue where id in (select q.id from queue_name n cross join queue q on q.queue=n.name where \
+         n.name glob '*.replies.????????-*-????????????' and not exists (select 1 from node l where \
+         l.grp='queue:'||n.name and l.lease_until>=?) limit ?)",
+        Measure::Now,
+    ),
+    (
+        "delete from queue_name where name in (select n.name from queue_name n where \
+         n.name glob '*.replies.????????-*-????????????' and not exists (select 1 from node l where \
+         l.grp='queue:'||n.name and l.lease_until>=?) limit ?)",
+        Measure::Now,
+    ),
     // nodes that were taken for dead, and have not come back
     (
         "delete from node where (grp,node) in (select grp,node from node where gone and lease_until<? limit ?)",
