@@ -4,11 +4,14 @@
 //!
 //! - [`memory`]: a broker inside this process, with faults on demand. For tests and simulations.
 //! - [`sql`]: the queue tables of a database, through the port [`Queues`](sagabus_core::Queues).
+//! - `rabbitmq` (feature `rabbitmq`): quorum queues of a RabbitMQ broker.
 //!
 //! A broker's client lives in its own module behind a feature of the same name.
 
 mod common;
 pub mod memory;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 pub mod sql;
 
 use common::{refuse, send_within};

@@ -1,0 +1,165 @@
+//! Which deliveries of a channel can be acknowledged, and in how few frames.
+
+use std::collections::VecDeque;
+
+/// The delivery tags of one channel, in order, from the oldest that is not acknowledged.
+///
+/// A multiple ack takes everything up to its tag, so only a prefix without gaps may be taken by one. What is done behind
+/// a gap is acknowledged singly after a moment, so that one slow message does not use up the prefetch.
+#[derive(Default)]
+pub(super) struct Acks {
+    base: u64,
+    tags: VecDeque<Tag>,
+    /// Done behind a gap, since the last tick.
+    fresh: Vec<u64>,
+    /// Done behind a gap, since the tick before.
+    old: Vec<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    Open,
+    Done,
+    /// Acknowledged singly, or given back.
+    Gone,
+}
+
+/// So many wait behind a gap for the next tick at most.
+const FRESH: usize = 100;
+
+impl Acks {
+    /// A delivery; their tags are consecutive.
+    pub(super) fn add(&mut self, tag: u64) {
+        if self.tags.is_empty() {
+            self.base = tag;
+        }
+        while self.base + self.tags.len() as u64 <= tag {
+            self.tags.push_back(Tag::Open);
+        }
+    }
+
+    fn set(&mut self, tag: u64, to: Tag) {
+        let index = tag.checked_sub(self.base).and_then(|i| usize::try_from(i).ok());
+        if let Some(state) = index.and_then(|i| self.tags.get_mut(i)) {
+            *state = to;
+        }
+    }
+
+    fn get(&self, tag: u64) -> Tag {
+        let index = tag.checked_sub(self.base).and_then(|i| usize::try_from(i).ok());
+        index.and_then(|i| self.tags.get(i)).copied().unwrap_or(Tag::Gone)
+    }
+
+    pub(super) fn done(&mut self, tag: u64) {
+        self.set(tag, Tag::Done);
+        if tag != self.base {
+            self.fresh.push(tag);
+        }
+    }
+
+    /// It was given back to the broker.
+    pub(super) fn gone(&mut self, tag: u64) {
+        self.set(tag, Tag::Gone);
+    }
+
+    /// The tag to acknowledge with everything before it. The tag itself is one that was not acknowledged before: the
+    /// broker closes the channel otherwise.
+    pub(super) fn prefix(&mut self) -> Option<u64> {
+        let mut last = None;
+        while let Some(tag) = self.tags.front().copied().filter(|tag| *tag != Tag::Open) {
+            if tag == Tag::Done {
+                last = Some(self.base);
+            }
+            self.tags.pop_front();
+            self.base += 1;
+        }
+        if self.tags.is_empty() || self.fresh.first().is_some_and(|tag| *tag < self.base) {
+            let base = self.base;
+            self.fresh.retain(|tag| *tag >= base);
+            self.old.retain(|tag| *tag >= base);
+        }
+        last
+    }
+
+    /// What to acknowledge singly now.
+    pub(super) fn stragglers(&mut self, tick: bool) -> Vec<u64> {
+        let mut tags = Vec::new();
+        if tick {
+            tags = std::mem::replace(&mut self.old, std::mem::take(&mut self.fresh));
+        } else if self.fresh.len() >= FRESH {
+            tags = std::mem::take(&mut self.fresh);
+        }
+        tags.retain(|tag| self.get(*tag) == Tag::Done);
+        for tag in &tags {
+            self.gone(*tag);
+        }
+        tags
+    }
+
+    /// Whether a tick is needed.
+    pub(super) fn waiting(&self) -> bool {
+        !self.fresh.is_empty() || !self.old.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(count: u64) -> Acks {
+        let mut acks = Acks::default();
+        (1..=count).for_each(|tag| acks.add(tag));
+        acks
+    }
+
+    #[test]
+    fn only_a_prefix_without_gaps() {
+        let mut acks = of(5);
+        acks.done(2);
+        assert_eq!(acks.prefix(), None);
+        acks.done(1);
+        assert_eq!(acks.prefix(), Some(2));
+        assert_eq!(acks.prefix(), None);
+        acks.done(5);
+        acks.done(3);
+        assert_eq!(acks.prefix(), Some(3));
+        acks.done(4);
+        assert_eq!(acks.prefix(), Some(5));
+        acks.add(6);
+        acks.done(6);
+        assert_eq!(acks.prefix(), Some(6));
+        assert!(!acks.waiting());
+    }
+
+    #[test]
+    fn stragglers_go_singly_and_never_twice() {
+        let mut acks = of(4);
+        acks.done(3);
+        acks.done(4);
+        assert!(acks.stragglers(false).is_empty());
+        assert!(acks.stragglers(true).is_empty(), "the first tick only ages them");
+        assert_eq!(acks.stragglers(true), [3, 4]);
+        assert!(!acks.waiting());
+        acks.done(1);
+        acks.gone(2);
+        // 4 is acknowledged already: the multiple ack must not name it
+        assert_eq!(acks.prefix(), Some(1));
+        assert_eq!(acks.prefix(), None);
+    }
+
+    #[test]
+    fn any_order_acknowledges_each_once() {
+        let mut acks = of(500);
+        let mut acked = std::collections::BTreeSet::new();
+        for n in 0..500u64 {
+            acks.done((n * 137) % 500 + 1);
+            if let Some(last) = acks.prefix() {
+                acked.extend(1..=last);
+            }
+            for tag in acks.stragglers(n % 50 == 0) {
+                assert!(acked.insert(tag), "{tag} twice");
+            }
+        }
+        assert_eq!(acked.len(), 500);
+    }
+}

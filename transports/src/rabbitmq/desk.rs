@@ -1,0 +1,216 @@
+//! What a receiver has at hand, has handed out, and has to tell the broker. No waiting, no decoding.
+
+use super::{
+    acks::Acks,
+    headers::ORDER_KEY,
+    parcel::{Lane, Parcel},
+};
+use futures::FutureExt;
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicNackOptions},
+    types::AMQPValue,
+};
+use sagabus_core::{Settle, Settlement, Token, shard_of};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// A message that is requeued stays here and is handed out again after a pause. Were it given back to the broker, it
+/// would count towards the delivery limit, and a store that is down for a minute would empty the queue into the dead
+/// letters; and on an ordered endpoint it would come back behind its successors.
+pub(super) struct Desk {
+    window: usize,
+    /// Nothing more is handed out.
+    pub(super) stopped: bool,
+    /// And the broker sends nothing more for the lanes without order.
+    pub(super) cancelled: bool,
+    epoch: u64,
+    channel: Option<Channel>,
+    positions: u64,
+    acks: Acks,
+    /// By tag, which is the order of each queue.
+    ready: BTreeMap<u64, Arc<Parcel>>,
+    held: BTreeMap<(Duration, u64), Arc<Parcel>>,
+    /// Shards of an ordered endpoint with a requeued message, until when.
+    blocked: HashMap<u16, Duration>,
+    out: HashMap<u64, (u64, Arc<Parcel>)>,
+    /// Handed out on a channel that is gone, and not settled: they mean nothing any more, but the work is under way.
+    void: HashSet<Token>,
+}
+
+impl Desk {
+    pub(super) fn new(window: usize) -> Self {
+        Self {
+            window: window.max(1),
+            stopped: false,
+            cancelled: false,
+            epoch: 0,
+            channel: None,
+            positions: 0,
+            acks: Acks::default(),
+            ready: BTreeMap::new(),
+            held: BTreeMap::new(),
+            blocked: HashMap::new(),
+            out: HashMap::new(),
+            void: HashSet::new(),
+        }
+    }
+
+    /// A new channel: everything of the old one is void.
+    pub(super) fn begin(&mut self, channel: Channel) {
+        self.lost();
+        self.channel = Some(channel);
+    }
+
+    /// The channel is gone: the broker delivers again what was not acknowledged.
+    pub(super) fn lost(&mut self) {
+        let epoch = self.epoch;
+        self.void.extend(self.out.drain().map(|(position, _)| Token { epoch, position }));
+        self.epoch += 1;
+        self.channel = None;
+        self.cancelled = false;
+        self.acks = Acks::default();
+        self.ready.clear();
+        self.held.clear();
+        self.blocked.clear();
+    }
+
+    /// Takes in what the broker delivered.
+    pub(super) fn push(&mut self, tag: u64, parcel: Parcel) {
+        self.acks.add(tag);
+        if self.cancelled && parcel.lane != Lane::Ordered {
+            return self.give_back(tag);
+        }
+        self.ready.insert(tag, Arc::new(parcel));
+    }
+
+    /// Up to `max` within the window.
+    pub(super) fn take(&mut self, max: usize, now: Duration) -> Vec<(Token, Arc<Parcel>)> {
+        while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((_, tag), parcel) = entry.remove_entry();
+            self.ready.insert(tag, parcel);
+        }
+        let count = max.min(self.window.saturating_sub(self.out.len() + self.void.len()));
+        let mut taken = Vec::with_capacity(count.min(self.ready.len()));
+        if !self.blocked.is_empty() {
+            self.blocked.retain(|_, until| *until > now);
+        }
+        if self.blocked.is_empty() {
+            while taken.len() < count
+                && let Some((tag, parcel)) = self.ready.pop_first()
+            {
+                taken.push(self.hand_out(tag, parcel));
+            }
+            return taken;
+        }
+        let free = |parcel: &Parcel| shard(parcel).is_none_or(|shard| !self.blocked.contains_key(&shard));
+        let tags: Vec<u64> = self.ready.iter().filter(|(_, p)| free(p)).map(|(tag, _)| *tag).take(count).collect();
+        for tag in tags {
+            if let Some(parcel) = self.ready.remove(&tag) {
+                taken.push(self.hand_out(tag, parcel));
+            }
+        }
+        taken
+    }
+
+    fn hand_out(&mut self, tag: u64, parcel: Arc<Parcel>) -> (Token, Arc<Parcel>) {
+        self.positions += 1;
+        self.out.insert(self.positions, (tag, Arc::clone(&parcel)));
+        (Token { epoch: self.epoch, position: self.positions }, parcel)
+    }
+
+    /// When something that is held back may be handed out.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let held = self.held.first_key_value().map(|((due, _), _)| *due);
+        self.blocked.values().copied().chain(held).min()
+    }
+
+    /// Settles; what is not known is ignored. Answers whether the broker was left waiting for single acks.
+    pub(super) fn settle(&mut self, settlements: &[Settlement], due: Duration) -> bool {
+        for Settlement { token, settle } in settlements {
+            if token.epoch != self.epoch {
+                self.void.remove(token);
+                continue;
+            }
+            let Some((tag, parcel)) = self.out.remove(&token.position) else { continue };
+            let ordered = parcel.lane == Lane::Ordered;
+            match settle {
+                Settle::Done | Settle::Committed => self.acks.done(tag),
+                _ if self.cancelled && !ordered => self.give_back(tag),
+                Settle::Requeue => match shard(&parcel).filter(|_| ordered) {
+                    Some(shard) => {
+                        let until = self.blocked.entry(shard).or_default();
+                        *until = due.max(*until);
+                        self.ready.insert(tag, parcel);
+                    }
+                    None => {
+                        self.held.insert((due, tag), parcel);
+                    }
+                },
+                Settle::Return => {
+                    self.ready.insert(tag, parcel);
+                }
+            }
+        }
+        self.flush(false);
+        self.acks.waiting()
+    }
+
+    /// Acknowledges what can be; with `tick` also what has waited behind a gap. Answers whether some still waits.
+    ///
+    /// The frames are pushed when the calls are polled first, here under the desk's lock, so they go out in this order;
+    /// when they get to the socket is of no interest, and an error is the end of the channel anyway.
+    pub(super) fn flush(&mut self, tick: bool) -> bool {
+        let prefix = self.acks.prefix();
+        let single = self.acks.stragglers(tick);
+        if let Some(channel) = &self.channel {
+            if let Some(tag) = prefix {
+                let _ = channel.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never();
+            }
+            for tag in single {
+                let _ = channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never();
+            }
+        }
+        self.acks.waiting()
+    }
+
+    /// Not started: for anyone. (Not a reject: from RabbitMQ 4.3 on that would count as a failed delivery.)
+    fn give_back(&mut self, tag: u64) {
+        self.acks.gone(tag);
+        if let Some(channel) = &self.channel {
+            let options = BasicNackOptions { multiple: false, requeue: true };
+            let _ = channel.basic_nack(tag, options).now_or_never();
+        }
+    }
+
+    /// The broker sends nothing more for the lanes without order: what was not handed out goes back. What is ordered stays
+    /// until the channel is closed, since the next consumer must not overtake what is still in flight here.
+    pub(super) fn cancel(&mut self) {
+        self.cancelled = true;
+        let held = std::mem::take(&mut self.held).into_iter().map(|((_, tag), parcel)| (tag, parcel));
+        self.ready.extend(held);
+        let tags: Vec<u64> = self.ready.iter().filter(|(_, p)| p.lane != Lane::Ordered).map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            self.ready.remove(&tag);
+            self.give_back(tag);
+        }
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.channel.is_some()
+    }
+}
+
+/// The shard of a message in an ordered lane.
+fn shard(parcel: &Parcel) -> Option<u16> {
+    if parcel.lane != Lane::Ordered {
+        return None;
+    }
+    match parcel.properties.headers().as_ref()?.inner().get(ORDER_KEY)? {
+        AMQPValue::LongString(key) => Some(shard_of(key.as_bytes())),
+        _ => None,
+    }
+}

@@ -1,0 +1,78 @@
+//! A RabbitMQ broker (3.10 and later) as a transport.
+//!
+//! # What lies on the broker
+//!
+//! | what | is |
+//! |---|---|
+//! | `<endpoint>` | the endpoint's queue: quorum, with a delivery limit and a dead-letter target |
+//! | `<endpoint>.error` | what the broker gave up on; the endpoint drains it into its own dead letters, with the reason |
+//! | `<endpoint>.unreadable` | what could not even be read from there: for an operator |
+//! | `<endpoint>.p00` … | ordered endpoints: the partitions, quorum queues with a single active consumer |
+//! | `<endpoint>.bindings` | one message: which bindings this endpoint has made, so that stale ones can be removed |
+//! | `sagabus.events` | topic exchange: events without order key; the routing key is the message type |
+//! | `sagabus.keyed` | topic exchange: what has an order key; `q.<endpoint>.sNN` or `t.<type>.sNN`, NN the shard |
+//! | a reply queue | exclusive to the connection, gone with it |
+//!
+//! Commands go through the default exchange, with `mandatory`. All names begin with the prefix, where one is set. Declaring
+//! is idempotent; a queue that exists with other settings is an error that says so, and nothing is ever deleted.
+//!
+//! # How a message looks
+//!
+//! | ours | AMQP |
+//! |---|---|
+//! | message id | property `message-id` (a foreign one that is no UUID becomes a UUIDv5 of it; none: handled at least once) |
+//! | message type | property `type`; missing on what came through `sagabus.events`: the routing key |
+//! | content type, correlation id, reply address | properties `content-type` (missing: JSON), `correlation-id`, `reply-to` |
+//! | sent at | property `timestamp` (seconds), header `sagabus-sent-at` (microseconds) |
+//! | intent | header `sagabus-intent`: `command` (also when missing), `event`, `reply`, `timeout` |
+//! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
+//! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
+//! | order key | header `sagabus-order-key` |
+//! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
+//! | trace context | headers `traceparent`, `tracestate` |
+//! | user headers | headers of the same name; text, numbers and booleans are read, other values are left out |
+//! | which of them propagate | header `sagabus-propagate`: their names |
+//! | names that mean something else in AMQP (`CC`, `x-…`, …) | header `sagabus-user` (JSON) |
+//!
+//! So any client can send: to the queue, or to `sagabus.events` with the type as the routing key, with property `type` and
+//! a JSON body. What cannot be understood becomes a dead letter with the reason.
+//!
+//! # Failures
+//!
+//! - A send is Done when the broker confirmed it: a quorum queue has it on disk. Unroutable when the broker returned it.
+//!   Retry when it refused (full, or out of memory or disk: then the connection is blocked and nothing is sent). Unknown
+//!   when the connection broke, or no confirm came in time: it may be there, and is repeated under the same id.
+//! - A lost connection is made again, with back-off; what was in flight comes again as suspect, and its old tokens are
+//!   ignored. RabbitMQ marks what was returned by a clean stop the same way, so that is suspect too.
+//! - What is requeued waits in this process, so that infrastructure failures do not count towards the delivery limit.
+//! - On an ordered endpoint a partition has one consumer, and the next one begins when that one's channel ends. A paused
+//!   process may wake up after it was replaced and still run what it has in flight. That does no harm to order: both run a
+//!   key's messages one after another, a message commits once (the inbox is its gate), and the later copy is found to be
+//!   a duplicate; so neither can commit a message before its predecessor is committed. There is no fence.
+//!
+//! # Limits
+//!
+//! 16 MiB per message; 64 KiB of headers. The first process to start owns all partitions of an ordered endpoint until it
+//! stops. Delays are the store's.
+
+mod acks;
+mod decode;
+mod desk;
+mod encode;
+mod error;
+mod headers;
+mod home;
+mod lane;
+mod link;
+mod names;
+mod options;
+mod parcel;
+mod publisher;
+mod receiver;
+mod record;
+mod session;
+mod topology;
+mod transport;
+
+pub use options::RabbitOptions;
+pub use transport::RabbitTransport;

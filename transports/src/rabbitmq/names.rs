@@ -1,0 +1,70 @@
+//! What things are called on the broker.
+
+use lapin::types::ShortString;
+use sagabus_core::{Error, Result, shard_of};
+
+/// The prefix that keeps the systems on one virtual host apart, and the names made with it.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) prefix: String,
+}
+
+impl Names {
+    pub(super) fn queue(&self, queue: &str) -> String {
+        format!("{}{queue}", self.prefix)
+    }
+
+    /// Whose turn it is to change the queue's bindings.
+    pub(super) fn lock(&self, queue: &str) -> String {
+        format!("{}{queue}.lock", self.prefix)
+    }
+
+    /// Holds one message: the bindings that were made.
+    pub(super) fn bindings(&self, queue: &str) -> String {
+        format!("{}{queue}.bindings", self.prefix)
+    }
+
+    /// Where the broker puts what it delivered too often.
+    pub(super) fn error(&self, queue: &str) -> String {
+        format!("{}{queue}.error", self.prefix)
+    }
+
+    /// Where it puts what cannot even be read from there.
+    pub(super) fn unreadable(&self, queue: &str) -> String {
+        format!("{}{queue}.unreadable", self.prefix)
+    }
+
+    pub(super) fn partition(&self, queue: &str, number: u16) -> String {
+        format!("{}{queue}.p{number:02}", self.prefix)
+    }
+
+    /// Events without an order key; the routing key is the message type.
+    pub(super) fn events(&self) -> String {
+        format!("{}sagabus.events", self.prefix)
+    }
+
+    /// Everything with an order key.
+    pub(super) fn keyed(&self) -> String {
+        format!("{}sagabus.keyed", self.prefix)
+    }
+
+    /// A reply address as the broker knows it, without the prefix.
+    pub(super) fn strip<'a>(&self, queue: &'a str) -> &'a str {
+        queue.strip_prefix(self.prefix.as_str()).unwrap_or(queue)
+    }
+}
+
+/// The last word of a keyed routing key.
+pub(super) fn shard_word(key: &str) -> String {
+    word(shard_of(key.as_bytes()))
+}
+
+pub(super) fn word(shard: u16) -> String {
+    format!("s{shard:02}")
+}
+
+/// A name for the wire.
+pub(super) fn short(name: &str) -> Result<ShortString> {
+    ShortString::try_new(name)
+        .map_err(|_| Error::invalid(format!("a name of {} bytes is too long for AMQP", name.len())))
+}

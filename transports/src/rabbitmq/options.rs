@@ -1,0 +1,166 @@
+//! Where the broker is and how to use it.
+
+use lapin::uri::AMQPUri;
+use sagabus_core::{Error, Result, Runtime};
+use std::{fmt, time::Duration};
+
+/// How a [`RabbitTransport`](super::RabbitTransport) works. `Debug` shows no secret.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RabbitOptions {
+    /// Goes before every name on the broker, to keep systems on one virtual host apart (URL: `prefix`; default none).
+    pub prefix: String,
+    /// How often a message may be delivered again before the broker takes it out of the queue and the endpoint buries it
+    /// (URL: `delivery_limit`; default 20). It catches what kills connections or processes; failures of handlers and of
+    /// the store are not counted by it. It is part of a queue's settings and cannot be changed once the queue exists.
+    pub delivery_limit: u32,
+    /// Into how many queues the keys of an ordered endpoint are divided (URL: `partitions`; default 8, at most 32).
+    pub partitions: u16,
+    /// How many messages may be unconfirmed on the way to the broker (default 1000).
+    pub publish_window: usize,
+    /// How long a connection attempt may take per host (URL: `connect_timeout`, in seconds; default 5 s).
+    pub connect_timeout: Duration,
+    /// How long to wait for a confirm before the outcome is unknown (URL: `confirm_timeout`, in seconds; default 30 s: a
+    /// change of a quorum queue's leader takes seconds).
+    pub confirm_timeout: Duration,
+    /// Heartbeat (URL: `heartbeat`, in seconds; default 10). A dead peer is noticed within two of them.
+    pub heartbeat: u16,
+    /// The authorities that sign the broker's certificate, as PEM; the system's where there is none (feature `tls`).
+    pub ca_pem: Option<String>,
+    /// The client's certificate and its PKCS#8 key, both PEM (feature `tls`).
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// Time, ids, tasks.
+    pub runtime: Runtime,
+}
+
+impl RabbitOptions {
+    /// The defaults.
+    pub fn new(runtime: Runtime) -> Self {
+        Self {
+            prefix: String::new(),
+            delivery_limit: 20,
+            partitions: 8,
+            publish_window: 1000,
+            connect_timeout: Duration::from_secs(5),
+            confirm_timeout: Duration::from_secs(30),
+            heartbeat: 10,
+            ca_pem: None,
+            identity_pem: None,
+            runtime,
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let bad = || Error::invalid(format!("the parameter {name} of the rabbitmq URL is no number in its range"));
+        let number = || value.parse::<u32>().map_err(|_| bad());
+        let small = || value.parse::<u16>().map_err(|_| bad());
+        match name {
+            "prefix" => {
+                sagabus_core::check_name("prefix", value)?;
+                self.prefix = value.to_string();
+            }
+            "delivery_limit" => self.delivery_limit = number()?,
+            "partitions" => self.partitions = small()?,
+            "heartbeat" => self.heartbeat = small()?,
+            "connect_timeout" => self.connect_timeout = Duration::from_secs(number()?.into()),
+            "confirm_timeout" => self.confirm_timeout = Duration::from_secs(number()?.into()),
+            _ => return Err(Error::invalid(format!("the rabbitmq URL has an unknown parameter {name:?}"))),
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(1..=sagabus_core::SHARDS).contains(&self.partitions) {
+            return Err(Error::invalid("the number of partitions must be 1 to 32"));
+        }
+        if self.delivery_limit == 0 || self.publish_window == 0 || self.heartbeat == 0 {
+            return Err(Error::invalid("the delivery limit, the publish window and the heartbeat must be at least 1"));
+        }
+        if self.prefix.len() > 64 {
+            return Err(Error::invalid("the prefix must be at most 64 bytes long"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RabbitOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitOptions")
+            .field("prefix", &self.prefix)
+            .field("delivery_limit", &self.delivery_limit)
+            .field("partitions", &self.partitions)
+            .field("heartbeat", &self.heartbeat)
+            .field("identity", &self.identity_pem.as_ref().map(|_| "redacted"))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads `amqp://user:password@host:port,host2:port2/vhost?heartbeat=10`. No error repeats any of it, since all of it
+/// may be secret.
+pub(super) fn parse(url: &str, mut options: RabbitOptions) -> Result<(Vec<AMQPUri>, RabbitOptions)> {
+    let wrong = || Error::invalid("the rabbitmq URL cannot be read: it is amqp://user:password@host:port/vhost");
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        options.set(name, value)?;
+    }
+    options.check()?;
+    let (scheme, rest) = base.split_once("://").ok_or_else(wrong)?;
+    if scheme == "amqps" && !cfg!(feature = "tls") {
+        return Err(Error::unsupported("amqps:// needs the feature `tls`, which this build does not have"));
+    }
+    let (authority, vhost) = rest.split_once('/').unwrap_or((rest, "%2f"));
+    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    if hosts.contains('[') {
+        // the URL parser below would silently connect to localhost instead
+        return Err(Error::invalid("the rabbitmq URL has an IPv6 address: write a host name"));
+    }
+    let vhost = if vhost.is_empty() { "%2f" } else { vhost };
+    let at = if user.is_empty() { "" } else { "@" };
+    let uri = |host: &str| {
+        let mut uri: AMQPUri = format!("{scheme}://{user}{at}{host}/{vhost}").parse().map_err(|_| wrong())?;
+        uri.query.heartbeat = Some(options.heartbeat);
+        uri.query.connection_timeout = Some(u64::try_from(options.connect_timeout.as_millis()).unwrap_or(u64::MAX));
+        Ok(uri)
+    };
+    let uris = hosts.split(',').map(uri).collect::<Result<Vec<AMQPUri>>>()?;
+    Ok((uris, options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Result<(Vec<AMQPUri>, RabbitOptions)> {
+        parse(url, RabbitOptions::new(Runtime::system()))
+    }
+
+    #[test]
+    fn several_hosts_and_parameters() {
+        let (uris, options) = read("amqp://me:p%40ss@a:1,b,c:3/shop?partitions=4&prefix=x.&heartbeat=7").unwrap();
+        let hosts: Vec<_> = uris.iter().map(|u| (u.authority.host.as_str(), u.authority.port)).collect();
+        assert_eq!(hosts, [("a", 1), ("b", 5672), ("c", 3)]);
+        assert!(uris.iter().all(|u| u.vhost == "shop" && u.authority.userinfo.password == "p@ss"));
+        assert_eq!((options.partitions, options.prefix.as_str(), options.heartbeat), (4, "x.", 7));
+        assert_eq!(read("amqp://localhost").unwrap().0[0].vhost, "/");
+    }
+
+    #[test]
+    fn errors_and_debug_show_no_secret() {
+        for url in [
+            "amqp://me:hunter2@host:x/",
+            "amqp:me:hunter2@host",
+            "amqp://me:hunter2@[::1]:5672/",
+            "amqp://me:hunter2@host/?partitions=hunter2",
+            "amqp://me:hunter2@host/?nonsense=hunter2",
+            "amqp://me:hunter2@host/?partitions=0",
+            "http://me:hunter2@host/",
+        ] {
+            let error = read(url).err().unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+        let mut options = RabbitOptions::new(Runtime::system());
+        options.identity_pem = Some((b"hunter2".to_vec(), b"hunter2".to_vec()));
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+}
