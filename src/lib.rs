@@ -85,6 +85,7 @@
 //! | feature | brings |
 //! |---|---|
 //! | `sqlite` (default) | the SQLite store and its queues |
+//! | `rabbitmq`, `tls` | the transport over a RabbitMQ broker; `amqps://` |
 //! | `testing` | `sagabus::testing` |
 
 /// The README's example compiles.
@@ -125,6 +126,8 @@ pub mod store {
 
 /// The transports, by value.
 pub mod transport {
+    #[cfg(feature = "rabbitmq")]
+    pub use sagabus_transports::rabbitmq;
     pub use sagabus_transports::{memory, sql};
 }
 

@@ -103,7 +103,7 @@ impl TransportSource {
                 }
                 queues_of(&store)
             }
-            "amqp" | "amqps" => Err(feature_is_off(&url, "rabbitmq")),
+            "amqp" | "amqps" => open_rabbitmq(&url, runtime).await,
             "kafka" => Err(feature_is_off(&url, "kafka")),
             "postgres" | "postgresql" => Err(feature_is_off(&url, "postgres")),
             other => Err(Error::invalid(format!(
@@ -111,6 +111,17 @@ impl TransportSource {
             ))),
         }
     }
+}
+
+#[cfg(feature = "rabbitmq")]
+async fn open_rabbitmq(url: &str, runtime: &Runtime) -> Result<Arc<dyn Transport>> {
+    use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
+    Ok(Arc::new(RabbitTransport::connect(url, RabbitOptions::new(runtime.clone())).await?))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+async fn open_rabbitmq(url: &str, _: &Runtime) -> Result<Arc<dyn Transport>> {
+    Err(feature_is_off(url, "rabbitmq"))
 }
 
 /// The transport over a store's own queues: joined.

@@ -41,8 +41,19 @@ pub const ALL: &[Backend] = &[
     Backend { name: "memory", server: None, suites: &[] },
     Backend { name: "sqlite", server: None, suites: &[] },
     Backend { name: "postgres", server: Some(&postgres::Postgres), suites: &[] },
-    Backend { name: "rabbitmq", server: Some(&rabbitmq::RabbitMq), suites: &[] },
+    Backend { name: "rabbitmq", server: Some(&rabbitmq::RabbitMq), suites: RABBITMQ },
     Backend { name: "kafka", server: Some(&kafka::Kafka), suites: &[] },
+];
+
+const RABBITMQ: &[Suite] = &[
+    Suite {
+        name: "transport conformance",
+        args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_conformance"],
+    },
+    Suite {
+        name: "hazards of lapin and the broker",
+        args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_hazards"],
+    },
 ];
 
 /// The servers among them.
