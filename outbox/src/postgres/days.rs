@@ -17,8 +17,11 @@ use std::{
 };
 
 const DAY: i64 = 86_400_000_000;
-/// The tables with a partition per day.
-const TABLES: [&str; 2] = ["inbox", "queue_dedup"];
+/// The tables with a partition per day, and what a row of each has besides the day.
+const TABLES: [(&str, &str); 2] = [
+    ("inbox", "'00000000-0000-0000-0000-000000000000','',''"),
+    ("queue_dedup", "'00000000-0000-0000-0000-000000000000',0"),
+];
 /// Partitions are made so many days ahead.
 const AHEAD: i64 = 8;
 
@@ -104,12 +107,14 @@ impl Inner {
         let schema = self.address.schema.quoted();
         let mut script =
             format!("begin;set local lock_timeout='5s';select pg_advisory_xact_lock({});", self.lock_key());
-        for (day, table) in missing.iter().flat_map(|day| TABLES.map(|table| (day, table))) {
+        for (day, (table, row)) in missing.iter().flat_map(|day| TABLES.map(|table| (day, table))) {
             let (name, next) = (format!("{schema}.{table}_{day}"), day + 1);
+            // a first page, so that no plan takes the table for one that costs nothing to read as a whole
             script.push_str(&format!(
                 "do $do$ begin if to_regclass('{name}') is null then create table {name} (like {schema}.{table} \
-                 including all); alter table {schema}.{table} attach partition {name} for values from ({day}) to \
-                 ({next}); end if; end $do$;"
+                 including all) with (vacuum_truncate=false);insert into {name} values ({day},{row});delete from {name};\
+                 alter table {schema}.{table} attach partition {name} for values from ({day}) to ({next});end if;end \
+                 $do$;"
             ));
         }
         script.push_str("commit");
@@ -127,7 +132,7 @@ impl Inner {
                     on i.inhparent=to_regclass(w.name) join pg_class c on c.oid=i.inhrelid where c.relname ~ '_[0-9]+$' \
                     group by 1 having count(*)=cardinality($1::text[])";
         let schema = self.address.schema.quoted();
-        let sql = Sql::new(text).with(TABLES.map(|table| format!("{schema}.{table}")).to_vec());
+        let sql = Sql::new(text).with(TABLES.map(|(table, _)| format!("{schema}.{table}")).to_vec());
         let rows = sql.run(conn).await.map_err(super::error::doing("list the partitions of the days"))?;
         rows.iter().map(|row| sql::Reader::new(row).get()).collect()
     }
@@ -146,7 +151,7 @@ impl Inner {
             // forgotten first: nobody here goes by a partition that is on its way out
             self.days.known.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
             // dropping locks the parent for a moment: not while somebody holds it for long
-            let tables = TABLES.map(|table| format!("drop table if exists {schema}.{table}_{day};")).concat();
+            let tables = TABLES.map(|(table, _)| format!("drop table if exists {schema}.{table}_{day};")).concat();
             let script = format!("begin;set local lock_timeout='200ms';{tables}commit");
             if let Err(error) = sql::script(conn, script).await {
                 conn.spoil();

@@ -16,6 +16,9 @@ const ALIAS: i16 = 3;
 
 /// What a part that finds no saga answers in the columns of one.
 const NO_SAGA: &str = "null::text,null::text,null::uuid,null::bigint,null::bytea,null::int,null::bytea,null::bool";
+/// The columns of a saga whose kind and key the lookup has already.
+const KEYED: &str =
+    "null::text,null::text,t.instance,t.version,t.state,t.schema,t.origin,t.completed_at is not null as completed";
 /// The columns of a saga.
 const SAGA: &str =
     "t.kind,t.key,t.instance,t.version,t.state,t.schema,t.origin,t.completed_at is not null as completed";
@@ -86,7 +89,7 @@ impl Inner {
             let (kinds, keys) = (sql.bind(kinds), sql.bind(keys));
             parts.push(format!(
                 "select {KEY}::smallint,w.ord,x.* from unnest({kinds}::text[],{keys}::text[]) with ordinality \
-                 w(kind,key,ord),lateral (select {SAGA} from {s}saga t where t.kind=w.kind and t.key=w.key offset 0) x"
+                 w(kind,key,ord),lateral (select {KEYED} from {s}saga t where t.kind=w.kind and t.key=w.key offset 0) x"
             ));
         }
         if !named.is_empty() {
@@ -161,16 +164,17 @@ fn mark(list: &mut [bool], at: usize) -> bool {
     false
 }
 
-/// Reads a saga's columns; the kind of the lookup is shared rather than copied.
+/// Reads a saga's columns; what the lookup says of it is not read again.
 pub(crate) fn saga_row(row: &mut Reader<'_>, lookup: Option<&SagaLookup>) -> Result<SagaRow> {
-    let found = row.text()?;
-    let kind: Arc<str> = match lookup {
-        Some(SagaLookup::Key { kind, .. } | SagaLookup::Alias { kind, .. }) => kind.clone(),
-        Some(SagaLookup::Instance(_)) | None => found.into(),
+    let (kind, key): (Arc<str>, String) = match lookup {
+        Some(SagaLookup::Key { kind, key }) => (kind.clone(), row.skip(key.clone(), 2)),
+        Some(SagaLookup::Instance(address)) => (address.kind.as_str().into(), row.skip(address.key.clone(), 2)),
+        Some(SagaLookup::Alias { kind, .. }) => (row.skip(kind.clone(), 1), row.text()?),
+        None => (row.text()?.into(), row.text()?),
     };
     Ok(SagaRow {
         kind,
-        key: row.text()?,
+        key,
         instance: row.instance()?,
         version: row.get()?,
         state: row.bytes()?,

@@ -19,6 +19,8 @@ pub struct PostgresOptions {
     pub connections: usize,
     /// Most handlers' own transactions at once, each on a connection of its own (default 12).
     pub transactions: usize,
+    /// What the server calls this process's connections (default `sagabus`).
+    pub application_name: String,
     /// How long a handler may hold its own transaction (default 2 s).
     pub transaction_limit: Duration,
     /// How long any statement of the store may take before the server cancels it (default 30 s).
@@ -44,6 +46,7 @@ impl Default for PostgresOptions {
             committers: 2,
             connections: 10,
             transactions: 12,
+            application_name: "sagabus".into(),
             transaction_limit: Duration::from_secs(2),
             statement_limit: Duration::from_secs(30),
             connect_limit: Duration::from_secs(5),

@@ -180,7 +180,7 @@ fn connect_kind(error: &sqlx::Error) -> ErrorKind {
 }
 
 fn connect_options(address: &Address, options: &PostgresOptions, purpose: Purpose) -> PgConnectOptions {
-    let connect = address.connect.clone().application_name("sagabus").disable_statement_logging();
+    let connect = address.connect.clone().application_name(&options.application_name).disable_statement_logging();
     if options.pooler {
         return connect.statement_cache_capacity(0).extra_float_digits(None);
     }
@@ -197,6 +197,7 @@ fn connect_options(address: &Address, options: &PostgresOptions, purpose: Purpos
         // Our statements know their plans: probe an index for each element of the arrays. Statistics of a table that was
         // empty a minute ago say otherwise, so a scan of pages gets its price here, and a plan is made once.
         settings.extend([
+            ("default_transaction_isolation", "read committed".to_owned()),
             ("plan_cache_mode", "force_generic_plan".to_owned()),
             ("seq_page_cost", "1000".to_owned()),
             ("random_page_cost", "1".to_owned()),

@@ -35,33 +35,41 @@ impl PostgresStore {
 
     async fn add(&self, batch: &[Outgoing]) -> Result<Vec<SendOutcome>> {
         let inner = self.open_inner()?;
-        inner.resolve(batch.iter()).await?;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let mut rows: Vec<Queued<'_>> = Vec::with_capacity(batch.len());
-        {
-            let known = inner.queues.read().unwrap_or_else(PoisonError::into_inner);
-            for outgoing in batch {
-                let number = match &outgoing.to {
-                    Destination::Topic(_) => None,
-                    Destination::Queue(name) => match known.get(name.as_str()) {
-                        Some(number) => Some(*number),
-                        None => {
-                            outcomes.push(SendOutcome::Unroutable(format!("there is no queue {name}")));
-                            continue;
-                        }
-                    },
-                };
-                rows.push((outgoing, number));
-                outcomes.push(SendOutcome::Done);
+        loop {
+            inner.resolve(batch.iter()).await?;
+            let (outcomes, rows) = self.route(batch);
+            if !rows.is_empty() && !inner.enqueue(&rows).await? {
+                continue;
             }
-        }
-        if !rows.is_empty() {
-            inner.enqueue(&rows).await?;
             let bells: HashSet<Place> = rows.iter().map(|(outgoing, _)| bell_of(outgoing)).collect();
             bells.iter().for_each(|place| inner.bells.ring(place));
             inner.notifier.mark(&bells);
+            return Ok(outcomes);
         }
-        Ok(outcomes)
+    }
+
+    /// What becomes of each message if all goes well, and the rows that it takes.
+    fn route<'b>(&self, batch: &'b [Outgoing]) -> (Vec<SendOutcome>, Vec<Queued<'b>>) {
+        let known = self.inner.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut rows: Vec<Queued<'_>> = Vec::with_capacity(batch.len());
+        for outgoing in batch {
+            let number = match &outgoing.to {
+                Destination::Topic(_) => Some(None),
+                Destination::Queue(name) => known.get(name.as_str()).map(|number| Some(*number)),
+            };
+            match number {
+                Some(number) => {
+                    rows.push((outgoing, number));
+                    outcomes.push(SendOutcome::Done);
+                }
+                None => {
+                    let text = format!("there is no queue {}", outgoing.to.name());
+                    outcomes.push(SendOutcome::Unroutable(text));
+                }
+            }
+        }
+        (outcomes, rows)
     }
 }
 
@@ -98,6 +106,22 @@ impl Queues for PostgresStore {
         .with(number)
         .with(topics.iter().map(|topic| escape(topic)).collect::<Texts<'_>>());
         self.inner.write("subscribe a queue", sql).await?;
+        Ok(())
+    }
+
+    async fn remove(&self, queue: &str) -> Result<()> {
+        let (s, inner) = (&self.inner.s, self.open_inner()?);
+        inner.queues.write().unwrap_or_else(PoisonError::into_inner).remove(queue);
+        let Some(number) = self.number(queue).await? else { return Ok(()) };
+        let sql = Sql::new(format!(
+            "with name as (delete from {s}queue_name where number=$1),topics as (delete from {s}subscription where \
+             queue=$1) delete from {s}queue where id>=$2 and id<$3"
+        ))
+        .with(number)
+        .with(i64::from(number) << QUEUE_BITS)
+        .with((i64::from(number) + 1) << QUEUE_BITS);
+        inner.write("remove a queue", sql).await?;
+        inner.queues.write().unwrap_or_else(PoisonError::into_inner).remove(queue);
         Ok(())
     }
 

@@ -118,6 +118,12 @@ impl<'r> Reader<'r> {
             .map_err(|e| Error::with_source(ErrorKind::Backend, format!("read column {at} of a postgres row"), e))
     }
 
+    /// Leaves columns out: their value is known.
+    pub(crate) fn skip<T>(&mut self, known: T, columns: usize) -> T {
+        self.next += columns;
+        known
+    }
+
     pub(crate) fn text(&mut self) -> Result<String> {
         self.get().map(text::unescape)
     }

@@ -130,6 +130,10 @@ async fn judge(inner: &Inner, run: &mut Run<'_>, mut conn: Conn, error: sqlx::Er
             // for the next try, which finds out if this failed
             let _ = inner.make_days(&mut conn).await;
         }
+        if kind == Fault::Conflict {
+            // likewise
+            let _ = run.resolve_again().await;
+        }
         let told = kind != Fault::Conflict || run.judge(&mut conn, &[0]).await.is_err();
         conn.release();
         if !told && !run.is_open() {

@@ -7,6 +7,7 @@ use super::{
     statement::Draft,
 };
 use sagabus_core::{Outgoing, Result};
+use std::collections::BTreeSet;
 
 /// Bits of a queue row's id below its queue's number.
 pub(crate) const QUEUE_BITS: u32 = 45;
@@ -29,6 +30,7 @@ pub(super) fn write(draft: &mut Draft<'_>, rows: &[Queued<'_>]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
+    exist(draft, rows);
     let places: Vec<Place> = rows.iter().map(|(o, _)| draft.inner.place(o.message.headers.message_id)).collect();
     let careful = draft.repeats || places.iter().any(|place| place.misc);
     let numbers = draft.sql.bind(rows.iter().map(|(_, number)| *number).collect::<Vec<_>>());
@@ -43,6 +45,17 @@ pub(super) fn write(draft: &mut Draft<'_>, rows: &[Queued<'_>]) -> Result<()> {
         direct(draft, &columns);
     }
     Ok(())
+}
+
+/// Numbers of queues are remembered, and a queue may have been removed meanwhile.
+fn exist(draft: &mut Draft<'_>, rows: &[Queued<'_>]) {
+    let numbers: BTreeSet<i32> = rows.iter().filter_map(|(_, number)| *number).collect();
+    if !numbers.is_empty() {
+        let count = draft.sql.bind(i64::try_from(numbers.len()).unwrap_or(i64::MAX));
+        let numbers = draft.sql.bind(numbers.into_iter().collect::<Vec<_>>());
+        let table = draft.table("queue_name");
+        draft.checks.push(format!("(select count(*) from {table} where number=any({numbers}::int[]))={count}"));
+    }
 }
 
 /// The usual case: to queues by name, with ids of our own making.

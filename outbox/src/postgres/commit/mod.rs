@@ -106,8 +106,8 @@ impl Inner {
         statement::draft(self, owner, Mode { joined, repeats: true }, &plan, &[])
     }
 
-    /// Adds messages to queues.
-    pub(crate) async fn enqueue(&self, rows: &[Queued<'_>]) -> Result<()> {
+    /// Adds messages to queues. False if one of those queues is gone, so that nothing was added.
+    pub(crate) async fn enqueue(&self, rows: &[Queued<'_>]) -> Result<bool> {
         let what = "enqueue messages";
         let mut conn = self.work.take().await?;
         let (mut again, mut repeats) = (0, false);
@@ -115,6 +115,11 @@ impl Inner {
             let Err(error) = sql.run(&mut conn).await else { break };
             match fault(&error) {
                 Fault::Repeated if !repeats => repeats = true,
+                Fault::Conflict => {
+                    conn.release();
+                    self.forget_queues();
+                    return Ok(false);
+                }
                 Fault::NoPartition if again < AGAIN => {
                     again += 1;
                     self.make_days(&mut conn).await?;
@@ -130,7 +135,12 @@ impl Inner {
             }
         }
         conn.release();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Numbers of queues are looked up again.
+    fn forget_queues(&self) {
+        self.queues.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -210,7 +220,13 @@ impl<'b> Run<'b> {
                 continue;
             };
             match fault(&error) {
-                Fault::Conflict if again < AGAIN => judge = true,
+                Fault::Conflict if again < AGAIN => {
+                    judge = true;
+                    // perhaps it was a queue that is gone
+                    if let Err(error) = self.resolve_again().await {
+                        return Err((error, pending));
+                    }
+                }
                 Fault::Repeated if !self.repeats => self.repeats = true,
                 Fault::Again if again < AGAIN => {
                     again += 1;
@@ -240,6 +256,14 @@ impl<'b> Run<'b> {
         }
         conn.release();
         Ok(())
+    }
+
+    pub(super) async fn resolve_again(&self) -> Result<()> {
+        if !self.batch.joined {
+            return Ok(());
+        }
+        self.inner.forget_queues();
+        self.inner.resolve(self.batch.units.iter().flat_map(|unit| &unit.sends)).await
     }
 
     /// The connection went while a statement was under way. The gates of its units tell what happened.

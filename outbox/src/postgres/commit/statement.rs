@@ -149,11 +149,14 @@ fn schemas(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) -> String {
 }
 
 fn states(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) -> String {
-    let state = |chain: &&Chain<'_>| match chain.end {
-        End::Kept(_, state) => state.to_vec(),
-        End::Live | End::Gone => chain.state.map(|state| state.to_vec()).unwrap_or_default(),
-    };
-    draft.sql.bind(chains.iter().map(state).collect::<Vec<_>>())
+    let mut states: Vec<&[u8]> = Vec::with_capacity(chains.len());
+    for chain in chains {
+        states.push(match chain.end {
+            End::Kept(_, state) => state,
+            End::Live | End::Gone => chain.state.map_or(&[], |state| state),
+        });
+    }
+    draft.sql.bind(states)
 }
 
 fn times(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) -> String {
@@ -199,8 +202,8 @@ fn put(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) {
     let (saga, (kinds, keys)) = (draft.table("saga"), names(draft, chains));
     let instances = draft.sql.bind(chains.iter().map(|chain| chain.instance.0).collect::<Vec<_>>());
     let (versions, states, schemas) = (versions(draft, chains), states(draft, chains), schemas(draft, chains));
-    let origins =
-        draft.sql.bind(chains.iter().map(|chain| chain.origin.map(|origin| origin.to_vec())).collect::<Vec<_>>());
+    let origins: Vec<Option<&[u8]>> = chains.iter().map(|chain| chain.origin.map(|origin| &**origin)).collect();
+    let origins = draft.sql.bind(origins);
     let times = times(draft, chains);
     let part = format!(
         "insert into {saga} as t (kind,key,instance,version,state,schema,origin,created_at,updated_at,completed_at,\
