@@ -1,8 +1,8 @@
 //! The memory store: the reference model of the ports.
 //!
-//! One [`Model`](model::Model) of ordered maps behind one mutex, with the semantics that the SQL stores have to match:
+//! One model of ordered maps behind one mutex, with the semantics that the SQL stores have to match:
 //! the conformance suite runs against all of them. It is simple rather than fast, and forgets when the process ends.
-//! Time and ids come from the [`Runtime`], so it runs under virtual time; [`MemoryFaults`] makes its calls fail.
+//! Time and ids come from the `Runtime`, so it runs under virtual time; [`MemoryFaults`] makes its calls fail.
 
 mod admin;
 mod apply;

@@ -30,12 +30,12 @@ pub fn plan(n: u64, keys: u64, lanes: u64) -> Planned {
     let round = n / 10;
     let (name, message) = match n % 10 {
         0 => ("add", Kind::Add(Add { key: key.clone(), n })),
-        1 => ("step", Kind::Step(Step { key: format!("s{}", round % lanes), n, fails: u32::from(round % 3 == 0) })),
+        1 => ("step", Kind::Step(Step { key: format!("s{}", round % lanes), n, fails: u32::from(round.is_multiple_of(3)) })),
         2 => ("own", Kind::AddOwn(AddOwn { key: key.clone(), n })),
         3 => ("happened", Kind::Happened(Happened { key: key.clone(), n })),
         4 => ("half", Kind::Half(Half { key: format!("p{round}"), n, left: true })),
         5 => ("remind", Kind::Remind(Remind { key: key.clone(), n, delay_ms: 40 + 30 * (round % 4) })),
-        6 => ("flaky", Kind::Flaky(Flaky { n, fails: 1 + u32::from(round % 2 == 0) * 2 })),
+        6 => ("flaky", Kind::Flaky(Flaky { n, fails: 1 + u32::from(round.is_multiple_of(2)) * 2 })),
         7 => ("poison", Kind::Poison(Poison { n })),
         8 => ("half", Kind::Half(Half { key: format!("p{round}"), n, left: false })),
         _ => ("step", Kind::Step(Step { key: format!("s{}", round % lanes), n, fails: 0 })),

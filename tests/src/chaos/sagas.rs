@@ -134,7 +134,7 @@ impl Handle<Ring> for Alarm {
         self.rung.push(m.n);
         let key = ctx.saga_key().to_string();
         // every second one takes the way without own SQL
-        if m.n % 2 == 0 {
+        if m.n.is_multiple_of(2) {
             effect(ctx, "rang", &key, m.n, None).await?;
         } else {
             ctx.send(Note { from: "alarm".into(), key, n: m.n });
