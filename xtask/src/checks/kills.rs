@@ -124,7 +124,7 @@ impl Kills {
             }
             tally.kills += 1;
             nodes[at] = place.launch(None)?;
-            if tally.kills % 20 == 0 {
+            if tally.kills.is_multiple_of(20) {
                 println!("{}: {} kills, backlog {}", layout.word(), tally.kills, place.backlog()?);
             }
         }
