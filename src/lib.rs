@@ -85,6 +85,7 @@
 //! | feature | brings |
 //! |---|---|
 //! | `sqlite` (default) | the SQLite store and its queues |
+//! | `postgres` | the PostgreSQL store and its queues |
 //! | `rabbitmq`, `tls` | the transport over a RabbitMQ broker; `amqps://` |
 //! | `testing` | `sagabus::testing` |
 
@@ -120,6 +121,8 @@ pub use sagabus_core as core;
 /// The stores, by value: for settings that a URL does not have.
 pub mod store {
     pub use sagabus_outbox::memory;
+    #[cfg(feature = "postgres")]
+    pub use sagabus_outbox::postgres;
     #[cfg(feature = "sqlite")]
     pub use sagabus_outbox::sqlite;
 }
@@ -131,17 +134,25 @@ pub mod transport {
     pub use sagabus_transports::{memory, sql};
 }
 
-/// The SQL crate whose connections `ctx.transaction::<Sqlite>()` gives, for users' own SQL.
-#[cfg(feature = "sqlite")]
+/// The SQL crate whose connections `ctx.transaction::<Sqlite>()` and `::<Postgres>()` give, for users' own SQL.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sagabus_outbox::sqlx;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use sagabus_outbox::OwnSql;
+#[cfg(feature = "postgres")]
+pub use sagabus_outbox::postgres::Postgres;
 #[cfg(feature = "sqlite")]
-pub use sagabus_outbox::{OwnSql, sqlite::Sqlite};
+pub use sagabus_outbox::sqlite::Sqlite;
 
 /// What a program with handlers needs: `use sagabus::prelude::*`.
 pub mod prelude {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub use crate::OwnSql;
+    #[cfg(feature = "postgres")]
+    pub use crate::Postgres;
     #[cfg(feature = "sqlite")]
-    pub use crate::{OwnSql, Sqlite};
+    pub use crate::Sqlite;
     pub use crate::{
         Bus, Consume, Context, Endpoint, Error, Handle, HandlerError, HandlerResultExt, Message, NotFound, OnExisting,
         Recoverability, Result, Routes, Running, Saga, SagaContext, SendOptions, shutdown_signal,

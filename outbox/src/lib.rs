@@ -2,8 +2,9 @@
 //!
 //! - [`memory`]: the reference model, for tests and for endpoints that may forget.
 //! - `sqlite` (feature `sqlite`, on by default): everything in one file.
+//! - `postgres` (feature `postgres`): a schema of a PostgreSQL database.
 //!
-//! Both implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
+//! All implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
 //! conformance suite. [`OwnSql`] gives handlers the connection of their unit's transaction.
 
 pub mod memory;
@@ -16,5 +17,5 @@ pub mod sqlite;
 pub use own_sql::{Database, OwnSql};
 
 /// The SQL crate whose connections [`OwnSql`] gives. The one foreign crate in the public API.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sqlx;

@@ -250,7 +250,7 @@ async fn refusals_are_told_and_contained() {
     schema.drop().await;
     let mut wrong = sagabus_outbox::postgres::PostgresOptions::default();
     wrong.connect_limit = Duration::from_secs(2);
-    let error = PostgresStore::open("postgres://u:secret@127.0.0.1:1/d", wrong).await.err().expect("nobody is there");
+    let error = PostgresStore::open("postgres://u:secret@127.0.0.1:1/d", wrong).await.expect_err("nobody is there");
     assert!(error.is_transient() && !format!("{error:?}").contains("secret"), "{error:?}");
 }
 

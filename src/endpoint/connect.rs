@@ -83,7 +83,7 @@ impl TransportSource {
     /// Whether it is a URL that a store could be opened from: an endpoint without a store then uses the same database.
     pub(crate) fn database_url(&self) -> Option<&str> {
         match &self.0 {
-            Source::Url(url) if scheme(url) == "sqlite" => Some(url),
+            Source::Url(url) if matches!(scheme(url), "sqlite" | "postgres" | "postgresql") => Some(url),
             _ => None,
         }
     }
@@ -96,7 +96,7 @@ impl TransportSource {
         };
         match scheme(&url) {
             "memory" => Ok(Arc::new(memory_broker(&url, runtime).transport())),
-            "sqlite" => {
+            "sqlite" | "postgres" | "postgresql" => {
                 let store = open_store(&url, runtime).await?;
                 if migrate {
                     store.migrate().await?;
@@ -105,7 +105,6 @@ impl TransportSource {
             }
             "amqp" | "amqps" => open_rabbitmq(&url, runtime).await,
             "kafka" => Err(feature_is_off(&url, "kafka")),
-            "postgres" | "postgresql" => Err(feature_is_off(&url, "postgres")),
             other => Err(Error::invalid(format!(
                 "the transport URL begins with {other:?}; known are sqlite://file.db and memory://name"
             ))),
@@ -145,11 +144,22 @@ async fn open_sqlite(url: &str, _: &Runtime) -> Result<Arc<dyn Store>> {
     Err(feature_is_off(url, "sqlite"))
 }
 
+#[cfg(feature = "postgres")]
+async fn open_postgres(url: &str, runtime: &Runtime) -> Result<Arc<dyn Store>> {
+    use sagabus_outbox::postgres::{PostgresOptions, PostgresStore};
+    Ok(Arc::new(PostgresStore::open(url, PostgresOptions::new(runtime.clone())).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn open_postgres(url: &str, _: &Runtime) -> Result<Arc<dyn Store>> {
+    Err(feature_is_off(url, "postgres"))
+}
+
 async fn open_store(url: &str, runtime: &Runtime) -> Result<Arc<dyn Store>> {
     match scheme(url) {
         "memory" => Ok(memory_store(url, runtime)),
         "sqlite" => open_sqlite(url, runtime).await,
-        "postgres" | "postgresql" => Err(feature_is_off(url, "postgres")),
+        "postgres" | "postgresql" => open_postgres(url, runtime).await,
         other => Err(Error::invalid(format!(
             "the store URL begins with {other:?}; known are sqlite://file.db and memory://name"
         ))),

@@ -70,18 +70,20 @@ impl Inner {
         for (place, lookup) in request.sagas.iter().enumerate() {
             match lookup {
                 SagaLookup::Key { kind, key } => {
-                    (keyed.push(place), kinds.push(kind), keys.push(escape(key)));
+                    keyed.push(place);
+                    kinds.push(kind);
+                    keys.push(escape(key));
                 }
                 SagaLookup::Instance(address) => {
-                    (keyed.push(place), kinds.push(&address.kind), keys.push(escape(&address.key)));
+                    keyed.push(place);
+                    kinds.push(&address.kind);
+                    keys.push(escape(&address.key));
                 }
                 SagaLookup::Alias { kind, alias, value } => {
-                    (
-                        named.push(place),
-                        alias_kinds.push(kind),
-                        aliases.push(escape(alias)),
-                        values.push(escape(value)),
-                    );
+                    named.push(place);
+                    alias_kinds.push(kind);
+                    aliases.push(escape(alias));
+                    values.push(escape(value));
                 }
             }
         }

@@ -40,7 +40,7 @@ pub struct Suite {
 pub const ALL: &[Backend] = &[
     Backend { name: "memory", server: None, suites: &[] },
     Backend { name: "sqlite", server: None, suites: &[] },
-    Backend { name: "postgres", server: Some(&postgres::Postgres), suites: &[] },
+    Backend { name: "postgres", server: Some(&postgres::Postgres), suites: POSTGRES },
     Backend { name: "rabbitmq", server: Some(&rabbitmq::RabbitMq), suites: RABBITMQ },
     Backend { name: "kafka", server: Some(&kafka::Kafka), suites: &[] },
 ];
@@ -53,6 +53,21 @@ const RABBITMQ: &[Suite] = &[
     Suite {
         name: "hazards of lapin and the broker",
         args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_hazards"],
+    },
+];
+
+const POSTGRES: &[Suite] = &[
+    Suite {
+        name: "postgres store",
+        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_conformance"],
+    },
+    Suite {
+        name: "postgres faults",
+        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_faults"],
+    },
+    Suite {
+        name: "postgres plans",
+        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_plans"],
     },
 ];
 
