@@ -35,17 +35,34 @@ async fn main() {
     options.prefix = "rate.".into();
     options.publish_window = WINDOW;
     let transport = RabbitTransport::connect(&url, options).await.unwrap();
+    used(1);
     for round in 0..3 {
         let (out, back) = ours(&transport, &runtime, count, &body).await;
-        println!("round {round}: sagabus publishes {out:.0}/s, receives and settles {back:.0}/s");
+        println!(
+            "round {round}: sagabus publishes {out:.0}/s, receives and settles {back:.0}/s, {:.1} us CPU",
+            used(count)
+        );
         let (out, back) = twin(&raw, count, &body).await;
-        println!("round {round}: raw lapin publishes {out:.0}/s, receives and acks {back:.0}/s");
+        println!(
+            "round {round}: raw lapin publishes {out:.0}/s, receives and acks {back:.0}/s, {:.1} us CPU",
+            used(count)
+        );
     }
     let channel = raw.create_channel().await.unwrap();
     for name in ["twin", "rate.q", "rate.q.error", "rate.q.unreadable", "rate.q.bindings"] {
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
     }
     transport.close().await;
+}
+
+/// This process's CPU time per message since the last call; it tells more than the rate where the machine is shared.
+fn used(count: usize) -> f64 {
+    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let last = LAST.swap(ticks, std::sync::atomic::Ordering::Relaxed);
+    (ticks - last) as f64 * 10_000.0 / count as f64
 }
 
 fn rate(count: usize, start: Instant) -> f64 {

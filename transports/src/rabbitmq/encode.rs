@@ -84,7 +84,9 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
         .with_content_type(short(&headers.content_type)?)
         .with_delivery_mode(2)
         .with_timestamp(u64::try_from(headers.sent_at.0 / 1_000_000).unwrap_or(0));
-    table.text(h::INTENT, intent(headers.intent));
+    if headers.intent != Intent::Command {
+        table.text(h::INTENT, intent(headers.intent));
+    }
     table.number(h::SENT_AT, headers.sent_at.0);
     if headers.conversation_id != headers.message_id.0 {
         table.text(h::CONVERSATION, headers.conversation_id.to_string());

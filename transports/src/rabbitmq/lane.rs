@@ -2,10 +2,14 @@
 
 use super::{encode::Wire, error::unknown, link::Live};
 use futures::future::{BoxFuture, FutureExt, join_all};
-use lapin::{Channel, Confirmation, PublisherConfirm, message::BasicReturnMessage, options::BasicPublishOptions};
+use lapin::{
+    Channel, Confirmation, PublisherConfirm, message::BasicReturnMessage, options::BasicPublishOptions,
+    types::ShortString,
+};
 use sagabus_core::{Error, ErrorKind, MessageId, Runtime, Task};
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,13 +46,19 @@ struct Shared {
 }
 
 struct Batch {
-    /// (id, routing key) of each: the same id may be on its way to several destinations.
     keys: Vec<Key>,
     sending: BoxFuture<'static, Vec<lapin::Result<PublisherConfirm>>>,
     reply: oneshot::Sender<Vec<Verdict>>,
 }
 
-type Key = (MessageId, lapin::types::ShortString);
+/// The id, and the routing key's hash: the same id may be on its way to several destinations.
+type Key = (MessageId, u64);
+
+fn key(id: MessageId, routing_key: &ShortString) -> Key {
+    let mut hasher = DefaultHasher::new();
+    routing_key.as_str().hash(&mut hasher);
+    (id, hasher.finish())
+}
 
 impl PublishLane {
     pub(super) fn start(channel: Channel, live: Arc<Live>, window: usize, limit: Duration, runtime: &Runtime) -> Self {
@@ -81,15 +91,17 @@ impl PublishLane {
 
     /// Sends a batch; there must be [room](Self::room).
     pub(super) fn publish(&self, wires: Vec<Wire>, reply: oneshot::Sender<Vec<Verdict>>) {
-        let keys = wires.iter().map(|w| (w.id, w.routing_key.clone())).collect();
+        let keys = wires.iter().map(|w| key(w.id, &w.routing_key)).collect();
         let channel = self.channel.clone();
         let mut sending = async move {
-            let mut sends = Vec::with_capacity(wires.len());
-            for wire in &wires {
-                let options = BasicPublishOptions { mandatory: wire.mandatory, immediate: false };
-                let (exchange, key) = (wire.exchange.clone(), wire.routing_key.clone());
-                sends.push(channel.basic_publish(exchange, key, options, &wire.body, wire.properties.clone()));
-            }
+            let mut wires = wires;
+            let bodies: Vec<bytes::Bytes> = wires.iter_mut().map(|wire| std::mem::take(&mut wire.body)).collect();
+            let send = |(wire, body)| {
+                let Wire { exchange, routing_key, mandatory, properties, .. } = wire;
+                let options = BasicPublishOptions { mandatory, immediate: false };
+                channel.basic_publish(exchange, routing_key, options, body, properties)
+            };
+            let sends = wires.into_iter().zip(bodies.iter().map(|body| &body[..])).map(send);
             // each one takes its number and pushes its frames when it is polled first, so here they go in order
             join_all(sends).await
         }
@@ -198,7 +210,7 @@ fn note(returned: &mut Returned, message: Option<&BasicReturnMessage>) {
     let Some(message) = message else { return };
     // one whose id is none of ours was not sent here
     if let Some(id) = message.properties.message_id() {
-        let key = (MessageId::from_foreign(id.as_str()), message.routing_key.clone());
+        let key = key(MessageId::from_foreign(id.as_str()), &message.routing_key);
         *returned.entry(key).or_default() += 1;
     }
 }

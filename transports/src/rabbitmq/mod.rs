@@ -24,7 +24,7 @@
 //! | message type | property `type`; missing on what came through `sagabus.events`: the routing key |
 //! | content type, correlation id, reply address | properties `content-type` (missing: JSON), `correlation-id`, `reply-to` |
 //! | sent at | property `timestamp` (seconds), header `sagabus-sent-at` (microseconds) |
-//! | intent | header `sagabus-intent`: `command` (also when missing), `event`, `reply`, `timeout` |
+//! | intent | header `sagabus-intent`: `event`, `reply`, `timeout`; missing: `command` |
 //! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
 //! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
 //! | order key | header `sagabus-order-key` |

@@ -84,6 +84,7 @@ pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>)
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "nearly every item is a delivery")]
 enum Item {
     Delivery(Lane, Delivery),
     Broken(lapin::Error),
