@@ -30,7 +30,10 @@ pub fn plan(n: u64, keys: u64, lanes: u64) -> Planned {
     let round = n / 10;
     let (name, message) = match n % 10 {
         0 => ("add", Kind::Add(Add { key: key.clone(), n })),
-        1 => ("step", Kind::Step(Step { key: format!("s{}", round % lanes), n, fails: u32::from(round.is_multiple_of(3)) })),
+        1 => (
+            "step",
+            Kind::Step(Step { key: format!("s{}", round % lanes), n, fails: u32::from(round.is_multiple_of(3)) }),
+        ),
         2 => ("own", Kind::AddOwn(AddOwn { key: key.clone(), n })),
         3 => ("happened", Kind::Happened(Happened { key: key.clone(), n })),
         4 => ("half", Kind::Half(Half { key: format!("p{round}"), n, left: true })),

@@ -1,0 +1,62 @@
+//! The endpoint, through the public API, on every embedded backend: each test runs on memory and on SQLite, with queue
+//! and store in one database and in two.
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests on real backends: real time and tasks; a failing step is a failing test"
+)]
+
+/// Makes a test of each function for each backend.
+macro_rules! on_every_backend {
+    ($($test:ident),* $(,)?) => {
+        on_backends! { $($test),*; memory_joined = MemoryJoined, memory_split = MemorySplit, sqlite_joined = SqliteJoined, sqlite_split = SqliteSplit }
+    };
+}
+
+/// The same for those whose handlers have SQL of their own.
+macro_rules! on_sqlite {
+    ($($test:ident),* $(,)?) => {
+        on_backends! { $($test),*; sqlite_joined = SqliteJoined, sqlite_split = SqliteSplit }
+    };
+}
+
+macro_rules! on_backends {
+    ($($test:ident),*; $backend:ident = $kind:ident) => {
+        mod $backend {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test($crate::bed::Bed::new($crate::bed::Kind::$kind)).await;
+                }
+            )*
+        }
+    };
+    ($($test:ident),*; $backend:ident = $kind:ident, $($rest:tt)*) => {
+        on_backends! { $($test),*; $backend = $kind }
+        on_backends! { $($test),*; $($rest)* }
+    };
+}
+
+#[path = "acceptance/bed.rs"]
+mod bed;
+#[path = "acceptance/competing.rs"]
+mod competing;
+#[path = "acceptance/configuration.rs"]
+mod configuration;
+#[path = "acceptance/day.rs"]
+mod day;
+#[path = "acceptance/failures.rs"]
+mod failures;
+#[path = "acceptance/lifecycle.rs"]
+mod lifecycle;
+#[path = "acceptance/ordered.rs"]
+mod ordered;
+#[path = "acceptance/own_sql.rs"]
+mod own_sql;
+#[path = "acceptance/refused.rs"]
+mod refused;
+#[path = "acceptance/replies.rs"]
+mod replies;
+#[path = "acceptance/sagas.rs"]
+mod sagas;

@@ -1,0 +1,185 @@
+//! Where a test runs, and how it waits.
+
+use sagabus::{DeadLetter, Endpoint, EndpointBuilder, Message, Recoverability, Running, StoreAdmin, prelude::*};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// What carries the messages and what holds the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    MemoryJoined,
+    MemorySplit,
+    SqliteJoined,
+    SqliteSplit,
+}
+
+/// One test's own backends. They are gone with it.
+pub struct Bed {
+    pub kind: Kind,
+    id: String,
+    dir: Option<PathBuf>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+/// Sent by handlers to `recorder`, so that what is recorded is what was committed.
+#[derive(Debug, Message, Serialize, Deserialize)]
+#[message(name = "test.seen")]
+pub struct Seen(pub String);
+
+#[derive(Clone)]
+struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl Consume<Seen> for Recorder {
+    async fn consume(&self, message: Seen, _: &mut Context) -> Result {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message.0);
+        Ok(())
+    }
+}
+
+impl Bed {
+    pub fn new(kind: Kind) -> Self {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let dir = matches!(kind, Kind::SqliteJoined | Kind::SqliteSplit).then(|| {
+            let dir = std::env::temp_dir().join(format!("sagabus-acceptance-{id}"));
+            std::fs::create_dir_all(&dir).expect("a directory");
+            dir
+        });
+        Self { kind, id, dir, seen: Arc::default() }
+    }
+
+    fn url(&self, name: &str) -> String {
+        match &self.dir {
+            Some(dir) => format!("sqlite://{}", dir.join(name).display()),
+            None => format!("memory://{}-{name}", self.id),
+        }
+    }
+
+    /// The URL of the store.
+    pub fn store(&self) -> String {
+        self.url("shop.db")
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    pub fn is_split(&self) -> bool {
+        matches!(self.kind, Kind::MemorySplit | Kind::SqliteSplit)
+    }
+
+    /// An endpoint on this bed, that retries quickly and gives up soon: two rounds of two tries.
+    pub fn endpoint(&self, name: &str) -> EndpointBuilder {
+        let builder = Endpoint::builder(name)
+            .store(self.store())
+            .lease(Duration::from_secs(2))
+            .recoverability(Recoverability {
+                immediate: 1,
+                pause: Duration::from_millis(2),
+                delays: vec![Duration::from_millis(30)],
+                ..Recoverability::default()
+            })
+            .route::<Seen>("recorder");
+        if self.is_split() { builder.transport(self.url("bus.db")) } else { builder }
+    }
+
+    /// Starts the endpoint that records.
+    pub async fn recorder(&self) -> Running {
+        let recorder = Recorder(self.seen.clone());
+        let mut builder = Endpoint::builder("recorder").store(self.store()).service(recorder, |s| s.on::<Seen>());
+        if self.is_split() {
+            builder = builder.transport(self.url("bus.db"));
+        }
+        builder.build().await.expect("build the recorder").start().await.expect("start the recorder")
+    }
+
+    /// What was recorded so far, sorted.
+    pub fn seen(&self) -> Vec<String> {
+        let mut seen = self.in_order();
+        seen.sort();
+        seen
+    }
+
+    /// What was recorded so far, in the order in which it came.
+    pub fn in_order(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until exactly this was recorded, and nothing more comes while the rest of the work ends.
+    pub async fn expect(&self, running: &Running, expected: &[&str]) {
+        let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+        expected.sort();
+        eventually(&format!("{expected:?} is recorded"), || async {
+            let seen = self.seen();
+            if seen.len() >= expected.len() { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
+        self.quiet(running).await;
+        assert_eq!(self.seen(), expected);
+    }
+
+    /// Waits until nothing is left to do: no queue row, no outbox row, nothing deferred, no unit in flight.
+    pub async fn quiet(&self, running: &Running) {
+        eventually("there is nothing left to do", || async {
+            let counts = self.counts(running).await;
+            let left: BTreeMap<_, _> = counts
+                .into_iter()
+                .filter(|(table, rows)| *rows > 0 && ["queue", "outbox", "retry"].contains(&table.as_str()))
+                .collect();
+            let busy = running.health().await.in_flight;
+            if left.is_empty() && busy == 0 { Ok(()) } else { Err(format!("{left:?}, {busy} in flight")) }
+        })
+        .await;
+    }
+
+    pub async fn counts(&self, running: &Running) -> BTreeMap<String, u64> {
+        admin(running).counts().await.expect("count rows")
+    }
+
+    /// Waits for so many dead letters of an endpoint.
+    pub async fn dead_letters(&self, running: &Running, endpoint: &str, count: usize) -> Vec<DeadLetter> {
+        let admin = admin(running);
+        eventually(&format!("{endpoint} has {count} dead letters"), || async {
+            let letters = admin.dead_letters(endpoint, 0, 100).await.map_err(|e| format!("{e:?}"))?;
+            if letters.len() == count { Ok(letters) } else { Err(format!("{letters:?}")) }
+        })
+        .await
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.dir {
+            // what the endpoints still hold open goes with the process
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}
+
+pub fn admin(running: &Running) -> Arc<dyn StoreAdmin> {
+    running.admin().expect("an endpoint with a store")
+}
+
+/// Starts what was built.
+pub async fn start(builder: EndpointBuilder) -> Running {
+    builder.build().await.expect("build").start().await.expect("start")
+}
+
+/// Asks until the answer is Ok; after 20 seconds fails with the last answer. Nobody sleeps for luck.
+pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = std::result::Result<T, String>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(last) if Instant::now() > deadline => panic!("not so: {what}; last seen: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
