@@ -18,7 +18,16 @@ pub(crate) async fn pump(
         if paused.wait_for(|paused| !*paused).await.is_err() {
             return;
         }
-        match receiver.next(256).await {
+        // a pause ends the waiting too: what comes then must not be taken
+        let received = tokio::select! {
+            biased;
+            pause = paused.wait_for(|paused| *paused) => match pause {
+                Ok(_) => continue,
+                Err(_) => return,
+            },
+            received = receiver.next(256) => received,
+        };
+        match received {
             Ok(deliveries) => {
                 failures = 0;
                 tracing::debug!(messages = deliveries.len(), "received");
