@@ -53,6 +53,18 @@ async fn main() {
             }
         }
     }
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create table {schema}.row (id uuid primary key, n int not null)")))
+        .execute(&mut <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap())
+        .await
+        .unwrap();
+    println!(
+        "own SQL: begin, insert a row, finish (inbox, saga, outbox); {:>8} {:>8} {:>8}",
+        "units/s", "server", "program"
+    );
+    for handlers in [1, 4, 12] {
+        let [rate, server, program] = bench.own(&schema, handlers, units / 10).await;
+        println!("{handlers:>14} handlers at once {:>24} {rate:>8.0} {server:>8.1} {program:>8.1}", "");
+    }
     store.close().await;
     let mut admin: sqlx::PgConnection = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
     let drop = sqlx::AssertSqlSafe(format!("set client_min_messages=warning;drop schema {schema} cascade"));
@@ -159,6 +171,38 @@ impl Bench {
                             _ => Vec::new(),
                         })
                         .collect();
+                }
+            }
+        });
+        futures::future::join_all(work).await;
+        let (seconds, after) = (start.elapsed().as_secs_f64(), cpu());
+        let per_unit = |at: usize| (after[at] - before[at]) / units as f64;
+        [units as f64 / seconds, per_unit(0), per_unit(1)]
+    }
+
+    /// Handlers with a business row of their own, so many at once, each on its own sagas.
+    async fn own(&self, schema: &str, handlers: usize, units: usize) -> [f64; 3] {
+        let (versions, keys) = (self.versions().await, SAGAS / handlers);
+        let sql = format!("insert into {schema}.row values ($1, 1)");
+        let (start, before) = (Instant::now(), cpu());
+        let work = (0..handlers).map(|handler| {
+            let (sql, mut versions) = (sql.clone(), versions[handler * keys..(handler + 1) * keys].to_vec());
+            async move {
+                for n in 0..units / handlers {
+                    let (slot, id) = (n % keys, MessageId(self.runtime.uuid()));
+                    let mut transaction = self.store.begin().await.unwrap();
+                    let connection: &mut sqlx::PgConnection = transaction.raw().downcast_mut().unwrap();
+                    sqlx::query(sqlx::AssertSqlSafe(sql.clone())).bind(id.0).execute(connection).await.unwrap();
+                    let mut unit = UnitOfWork::new("order".into(), id, Gate::Inbox);
+                    let (instance, version) = (self.lives[handler * keys + slot], versions[slot]);
+                    versions[slot] += 1;
+                    let change = SagaChange::Update { instance, version, state: vec![b'u'; 360].into(), schema: 1 };
+                    let key = format!("{}", handler * keys + slot);
+                    unit.saga = Some(SagaWrite { kind: "bench/order".into(), key, change, aliases: Vec::new() });
+                    unit.sends.push(Outgoing { to: Destination::Queue("out".into()), message: self.message() });
+                    let outcome =
+                        transaction.finish(self.batch(false, vec![unit], Vec::new())).await.outcomes.remove(0);
+                    assert!(outcome.is_applied(), "{outcome:?}");
                 }
             }
         });

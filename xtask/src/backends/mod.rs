@@ -62,6 +62,10 @@ const POSTGRES: &[Suite] = &[
         args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_conformance"],
     },
     Suite {
+        name: "postgres transport",
+        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_transport"],
+    },
+    Suite {
         name: "postgres faults",
         args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_faults"],
     },
