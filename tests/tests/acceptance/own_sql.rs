@@ -1,143 +1,139 @@
-//! SQL of the handlers' own, and sends in a caller's own transaction.
+//! Handlers' own SQL.
 
-use crate::bed::{Bed, Seen, admin, eventually, start};
-use sagabus::{prelude::*, sqlx};
+use crate::world::{Book, World, messages, policy};
+use sagabus::{
+    core::Store,
+    prelude::*,
+    sqlx::{self, Connection, Row, SqliteConnection},
+    store::sqlite::{SqliteOptions, SqliteStore},
+};
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, Executor, SqliteConnection};
+use std::time::Duration;
 
-#[derive(Clone, Message, Serialize, Deserialize)]
-#[message(name = "own.pay")]
-struct Pay {
-    account: u64,
-    n: u64,
-    fails: u32,
+messages! {
+    Add "sql.add"
+    Write "sql.write"
+    Hold "sql.hold"
 }
 
+/// The account's state and its rows must tell the same.
 #[derive(Default, Serialize, Deserialize)]
 struct Account {
-    payments: u64,
+    total: u64,
+    count: u64,
 }
 
 impl Saga for Account {
     const NAME: &'static str = "account";
-    type Key = u64;
+    type Key = String;
     fn routes(r: &mut Routes<Self>) {
-        r.started_by::<Pay>(|m| m.account);
+        r.started_by::<Add>(|m| m.key.clone());
     }
 }
 
-/// The row's number comes from the saga's state: a stale state that committed would make two rows of one number.
-impl Handle<Pay> for Account {
-    async fn handle(&mut self, m: Pay, ctx: &mut SagaContext) -> Result {
-        self.payments += 1;
-        let payment = i64::try_from(self.payments)?;
-        let connection = ctx.transaction::<Sqlite>().await?;
-        sqlx::query("insert into payment (account, number, n) values (?, ?, ?)")
-            .bind(i64::try_from(m.account)?)
-            .bind(payment)
-            .bind(i64::try_from(m.n)?)
-            .execute(&mut *connection)
-            .await?;
-        if ctx.attempts() < m.fails {
-            return Err(HandlerError::new("after the row was written"));
+async fn insert(ctx: &mut Context, owner: &str, n: u64) -> Result {
+    let connection = ctx.transaction::<Sqlite>().await?;
+    let query = sqlx::query("insert into ledger (owner, n) values (?, ?)").bind(owner.to_string());
+    query.bind(i64::try_from(n).unwrap()).execute(connection).await?;
+    Ok(())
+}
+
+impl Handle<Add> for Account {
+    async fn handle(&mut self, m: Add, ctx: &mut SagaContext) -> Result {
+        self.total += m.n;
+        self.count += 1;
+        insert(ctx, &m.key, m.n).await?;
+        if m.n % 7 == 0 && ctx.attempts() == 0 {
+            // after its row: that must go too
+            return Err(HandlerError::new("the first time"));
         }
-        ctx.send(Seen(m.n.to_string()));
         Ok(())
     }
 }
 
-async fn open(bed: &Bed) -> SqliteConnection {
-    assert!(bed.is_sqlite());
-    let path = bed.store().trim_start_matches("sqlite://").to_string();
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .busy_timeout(std::time::Duration::from_secs(20));
-    SqliteConnection::connect_with(&options).await.unwrap()
+async fn write(m: Write, ctx: &mut Context) -> Result {
+    insert(ctx, &m.key, m.n).await?;
+    if m.n % 3 == 0 && ctx.attempts() == 0 {
+        return Err(HandlerError::new("the first time"));
+    }
+    Ok(())
 }
 
-async fn rows_of_a_handlers_own_commit_with_it(bed: Bed) {
-    const MESSAGES: u64 = 60;
-    let recorder = bed.recorder().await;
-    let mut sql = open(&bed).await;
-    sql.execute("create table payment (account integer, number integer, n integer)").await.unwrap();
-    let nodes =
-        [start(bed.endpoint("bank").saga::<Account>()).await, start(bed.endpoint("bank").saga::<Account>()).await];
-    for n in 0..MESSAGES {
-        nodes[0].bus().send(Pay { account: n % 2, n, fails: u32::from(n % 9 == 0) }).await.unwrap();
-    }
-    eventually("all are recorded", || async {
-        let seen = bed.seen().len() as u64;
-        if seen >= MESSAGES { Ok(()) } else { Err(format!("{seen} of {MESSAGES}")) }
-    })
-    .await;
-    for node in &nodes {
-        bed.quiet(node).await;
-    }
-    let rows: Vec<(i64, i64, i64)> =
-        sqlx::query_as("select account, number, n from payment order by n").fetch_all(&mut sql).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.2).collect::<Vec<_>>(), (0..MESSAGES as i64).collect::<Vec<_>>());
-    for account in 0..2 {
-        let mut numbers: Vec<i64> = rows.iter().filter(|row| row.0 == account).map(|row| row.1).collect();
-        numbers.sort_unstable();
-        assert_eq!(numbers, (1..=MESSAGES as i64 / 2).collect::<Vec<_>>(), "account {account}");
-        let saga = admin(&nodes[0]).saga("bank/account", &account.to_string()).await.unwrap().unwrap();
-        assert_eq!(serde_json::from_slice::<Account>(&saga.state).unwrap().payments, MESSAGES / 2);
-    }
-    assert_eq!(bed.seen().len() as u64, MESSAGES);
-    sql.close().await.unwrap();
-    for node in nodes {
-        node.stop().await.unwrap();
-    }
-    recorder.stop().await.unwrap();
+async fn hold(m: Hold, ctx: &mut Context) -> Result {
+    m.run.note("hold");
+    insert(ctx, &m.key, m.n).await?;
+    m.run.until("never").await;
+    Ok(())
 }
 
-/// A constraint of the user's own table is the handler's failure, not the store's: it is counted, and ends.
-async fn a_conflict_in_own_rows_is_the_handlers_failure(bed: Bed) {
-    let recorder = bed.recorder().await;
-    let mut sql = open(&bed).await;
-    sql.execute("create table payment (account integer, number integer, n integer unique)").await.unwrap();
-    sql.execute("insert into payment values (99, 1, 7)").await.unwrap();
-    let bank = start(bed.endpoint("bank").saga::<Account>()).await;
-    bank.bus().send(Pay { account: 1, n: 7, fails: 0 }).await.unwrap();
-    bank.bus().send(Pay { account: 1, n: 8, fails: 0 }).await.unwrap();
-    let letter = bed.dead_letters(&bank, "bank", 1).await.remove(0);
-    assert_eq!((letter.reason.as_str(), letter.attempts), ("handler failed", 4));
-    assert!(letter.detail.iter().any(|text| text.contains("UNIQUE")), "{:?}", letter.detail);
-    bed.expect(&bank, &["8"]).await;
-    let rows: Vec<(i64, i64)> =
-        sqlx::query_as("select account, n from payment order by n").fetch_all(&mut sql).await.unwrap();
-    assert_eq!(rows, [(99, 7), (1, 8)]);
-    sql.close().await.unwrap();
-    bank.stop().await.unwrap();
-    recorder.stop().await.unwrap();
+async fn connect(w: &World) -> SqliteConnection {
+    let mut connection = SqliteConnection::connect(&w.url("store.db")).await.unwrap();
+    let sql = "create table if not exists ledger (id integer primary key, owner text, n integer)";
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    connection
 }
 
-async fn a_send_in_the_callers_transaction_leaves_if_that_commits(bed: Bed) {
-    let recorder = bed.recorder().await;
-    let sender = start(bed.endpoint("sender")).await;
-    let mut sql = open(&bed).await;
-    sql.execute("create table business (n integer)").await.unwrap();
-    for (n, commit) in [(1, false), (2, true), (3, false), (4, true)] {
-        let mut transaction = sql.begin_with("begin immediate").await.unwrap();
-        sqlx::query("insert into business values (?)").bind(n).execute(&mut *transaction).await.unwrap();
-        sender.bus().send_in(&mut *transaction, Seen(format!("sent {n}"))).await.unwrap();
-        if commit {
-            transaction.commit().await.unwrap();
-        } else {
-            transaction.rollback().await.unwrap();
+/// How many rows an owner has, and their sum.
+async fn rows(connection: &mut SqliteConnection, owner: &str) -> (u64, u64) {
+    let query = sqlx::query("select count(*), coalesce(sum(n), 0) from ledger where owner = ?").bind(owner.to_string());
+    let row = query.fetch_one(connection).await.unwrap();
+    (u64::try_from(row.get::<i64, _>(0)).unwrap(), u64::try_from(row.get::<i64, _>(1)).unwrap())
+}
+
+pub(crate) async fn rows_and_saga_agree_under_conflicts(w: &World) {
+    const MESSAGES: u64 = 40;
+    let build = || async { w.endpoint("shop").await.saga::<Account>().recoverability(policy(5, &[])) };
+    w.store().await;
+    let mut connection = connect(w).await;
+    // two instances on the same keys
+    let (one, two) = (w.start(build().await).await, w.start(build().await).await);
+    for n in 1..=MESSAGES {
+        for key in ["a", "b"] {
+            one.bus().send(Add::new(w.run, key, n)).await.unwrap();
         }
     }
-    bed.expect(&sender, &["sent 2", "sent 4"]).await;
-    let rows: Vec<(i64,)> = sqlx::query_as("select n from business order by n").fetch_all(&mut sql).await.unwrap();
-    assert_eq!(rows, [(2,), (4,)]);
-    sql.close().await.unwrap();
-    sender.stop().await.unwrap();
-    recorder.stop().await.unwrap();
+    for key in ["a", "b"] {
+        let account = || async {
+            let row = w.admin().await.saga("shop/account", key).await.unwrap();
+            row.map_or_else(Account::default, |row| serde_json::from_slice(&row.state).unwrap())
+        };
+        w.eventually("all messages", || async { account().await.count >= MESSAGES }).await;
+        let account = account().await;
+        assert_eq!((account.count, account.total), (MESSAGES, (1..=MESSAGES).sum()));
+        assert_eq!(rows(&mut connection, key).await, (account.count, account.total));
+    }
+    assert_eq!(one.stats().dead + two.stats().dead, 0, "{:?} {:?}", one.stats(), two.stats());
 }
 
-on_sqlite!(
-    rows_of_a_handlers_own_commit_with_it,
-    a_conflict_in_own_rows_is_the_handlers_failure,
-    a_send_in_the_callers_transaction_leaves_if_that_commits,
-);
+pub(crate) async fn rows_of_a_function_are_written_once(w: &World) {
+    w.store().await;
+    let mut connection = connect(w).await;
+    let shop = w.start(w.endpoint("shop").await.on(write).recoverability(policy(3, &[]))).await;
+    for n in 0..30 {
+        shop.bus().send(Write::new(w.run, "f", n)).await.unwrap();
+    }
+    w.eventually("all", || async { shop.stats().handled >= 30 }).await;
+    assert_eq!(rows(&mut connection, "f").await, (30, (0..30).sum()));
+    let stats = shop.stats();
+    assert_eq!((stats.failures, stats.dead), (10, 0), "{stats:?}");
+}
+
+pub(crate) async fn a_handler_that_holds_its_transaction_is_failed_and_others_go_on(w: &World) {
+    let mut options = SqliteOptions::default().volatile();
+    options.transaction_limit = Duration::from_millis(150);
+    let store = SqliteStore::open(&w.url("store.db"), options).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut connection = connect(w).await;
+    let builder = w.endpoint_on("shop", store).await.on(hold).on(write).saga::<Book>().recoverability(policy(1, &[]));
+    let shop = w.start(builder).await;
+    shop.bus().send(Hold::new(w.run, "held", 1)).await.unwrap();
+    w.noted("hold", 1).await;
+    shop.bus().send(Write::new(w.run, "f", 1)).await.unwrap();
+    w.eventually("the other's row", || async { shop.stats().handled == 1 }).await;
+    w.eventually("its end", || async { shop.stats().dead == 1 }).await;
+    let letters = w.admin().await.dead_letters("shop", 0, 10).await.unwrap();
+    assert_eq!((letters[0].handler.as_str(), letters[0].attempts), ("sql.hold", 2), "{letters:?}");
+    assert!(letters[0].detail[0].contains("transaction"), "{letters:?}");
+    assert_eq!(w.run.count("hold"), 2);
+    assert_eq!((rows(&mut connection, "held").await, rows(&mut connection, "f").await), ((0, 0), (1, 1)));
+}

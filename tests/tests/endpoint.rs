@@ -38,25 +38,25 @@ macro_rules! on_backends {
     };
 }
 
-#[path = "acceptance/bed.rs"]
+#[path = "endpoint/bed.rs"]
 mod bed;
-#[path = "acceptance/competing.rs"]
+#[path = "endpoint/competing.rs"]
 mod competing;
-#[path = "acceptance/configuration.rs"]
+#[path = "endpoint/configuration.rs"]
 mod configuration;
-#[path = "acceptance/day.rs"]
+#[path = "endpoint/day.rs"]
 mod day;
-#[path = "acceptance/failures.rs"]
+#[path = "endpoint/failures.rs"]
 mod failures;
-#[path = "acceptance/lifecycle.rs"]
+#[path = "endpoint/lifecycle.rs"]
 mod lifecycle;
-#[path = "acceptance/ordered.rs"]
+#[path = "endpoint/ordered.rs"]
 mod ordered;
-#[path = "acceptance/own_sql.rs"]
+#[path = "endpoint/own_sql.rs"]
 mod own_sql;
-#[path = "acceptance/refused.rs"]
+#[path = "endpoint/refused.rs"]
 mod refused;
-#[path = "acceptance/replies.rs"]
+#[path = "endpoint/replies.rs"]
 mod replies;
-#[path = "acceptance/sagas.rs"]
+#[path = "endpoint/sagas.rs"]
 mod sagas;

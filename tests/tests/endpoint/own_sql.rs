@@ -1,0 +1,143 @@
+//! SQL of the handlers' own, and sends in a caller's own transaction.
+
+use crate::bed::{Bed, Seen, admin, eventually, start};
+use sagabus::{prelude::*, sqlx};
+use serde::{Deserialize, Serialize};
+use sqlx::{Connection, Executor, SqliteConnection};
+
+#[derive(Clone, Message, Serialize, Deserialize)]
+#[message(name = "own.pay")]
+struct Pay {
+    account: u64,
+    n: u64,
+    fails: u32,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Account {
+    payments: u64,
+}
+
+impl Saga for Account {
+    const NAME: &'static str = "account";
+    type Key = u64;
+    fn routes(r: &mut Routes<Self>) {
+        r.started_by::<Pay>(|m| m.account);
+    }
+}
+
+/// The row's number comes from the saga's state: a stale state that committed would make two rows of one number.
+impl Handle<Pay> for Account {
+    async fn handle(&mut self, m: Pay, ctx: &mut SagaContext) -> Result {
+        self.payments += 1;
+        let payment = i64::try_from(self.payments)?;
+        let connection = ctx.transaction::<Sqlite>().await?;
+        sqlx::query("insert into payment (account, number, n) values (?, ?, ?)")
+            .bind(i64::try_from(m.account)?)
+            .bind(payment)
+            .bind(i64::try_from(m.n)?)
+            .execute(&mut *connection)
+            .await?;
+        if ctx.attempts() < m.fails {
+            return Err(HandlerError::new("after the row was written"));
+        }
+        ctx.send(Seen(m.n.to_string()));
+        Ok(())
+    }
+}
+
+async fn open(bed: &Bed) -> SqliteConnection {
+    assert!(bed.is_sqlite());
+    let path = bed.store().trim_start_matches("sqlite://").to_string();
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .busy_timeout(std::time::Duration::from_secs(20));
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+async fn rows_of_a_handlers_own_commit_with_it(bed: Bed) {
+    const MESSAGES: u64 = 60;
+    let recorder = bed.recorder().await;
+    let mut sql = open(&bed).await;
+    sql.execute("create table payment (account integer, number integer, n integer)").await.unwrap();
+    let nodes =
+        [start(bed.endpoint("bank").saga::<Account>()).await, start(bed.endpoint("bank").saga::<Account>()).await];
+    for n in 0..MESSAGES {
+        nodes[0].bus().send(Pay { account: n % 2, n, fails: u32::from(n % 9 == 0) }).await.unwrap();
+    }
+    eventually("all are recorded", || async {
+        let seen = bed.seen().len() as u64;
+        if seen >= MESSAGES { Ok(()) } else { Err(format!("{seen} of {MESSAGES}")) }
+    })
+    .await;
+    for node in &nodes {
+        bed.quiet(node).await;
+    }
+    let rows: Vec<(i64, i64, i64)> =
+        sqlx::query_as("select account, number, n from payment order by n").fetch_all(&mut sql).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.2).collect::<Vec<_>>(), (0..MESSAGES as i64).collect::<Vec<_>>());
+    for account in 0..2 {
+        let mut numbers: Vec<i64> = rows.iter().filter(|row| row.0 == account).map(|row| row.1).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=MESSAGES as i64 / 2).collect::<Vec<_>>(), "account {account}");
+        let saga = admin(&nodes[0]).saga("bank/account", &account.to_string()).await.unwrap().unwrap();
+        assert_eq!(serde_json::from_slice::<Account>(&saga.state).unwrap().payments, MESSAGES / 2);
+    }
+    assert_eq!(bed.seen().len() as u64, MESSAGES);
+    sql.close().await.unwrap();
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+    recorder.stop().await.unwrap();
+}
+
+/// A constraint of the user's own table is the handler's failure, not the store's: it is counted, and ends.
+async fn a_conflict_in_own_rows_is_the_handlers_failure(bed: Bed) {
+    let recorder = bed.recorder().await;
+    let mut sql = open(&bed).await;
+    sql.execute("create table payment (account integer, number integer, n integer unique)").await.unwrap();
+    sql.execute("insert into payment values (99, 1, 7)").await.unwrap();
+    let bank = start(bed.endpoint("bank").saga::<Account>()).await;
+    bank.bus().send(Pay { account: 1, n: 7, fails: 0 }).await.unwrap();
+    bank.bus().send(Pay { account: 1, n: 8, fails: 0 }).await.unwrap();
+    let letter = bed.dead_letters(&bank, "bank", 1).await.remove(0);
+    assert_eq!((letter.reason.as_str(), letter.attempts), ("handler failed", 4));
+    assert!(letter.detail.iter().any(|text| text.contains("UNIQUE")), "{:?}", letter.detail);
+    bed.expect(&bank, &["8"]).await;
+    let rows: Vec<(i64, i64)> =
+        sqlx::query_as("select account, n from payment order by n").fetch_all(&mut sql).await.unwrap();
+    assert_eq!(rows, [(99, 7), (1, 8)]);
+    sql.close().await.unwrap();
+    bank.stop().await.unwrap();
+    recorder.stop().await.unwrap();
+}
+
+async fn a_send_in_the_callers_transaction_leaves_if_that_commits(bed: Bed) {
+    let recorder = bed.recorder().await;
+    let sender = start(bed.endpoint("sender")).await;
+    let mut sql = open(&bed).await;
+    sql.execute("create table business (n integer)").await.unwrap();
+    for (n, commit) in [(1, false), (2, true), (3, false), (4, true)] {
+        let mut transaction = sql.begin_with("begin immediate").await.unwrap();
+        sqlx::query("insert into business values (?)").bind(n).execute(&mut *transaction).await.unwrap();
+        sender.bus().send_in(&mut *transaction, Seen(format!("sent {n}"))).await.unwrap();
+        if commit {
+            transaction.commit().await.unwrap();
+        } else {
+            transaction.rollback().await.unwrap();
+        }
+    }
+    bed.expect(&sender, &["sent 2", "sent 4"]).await;
+    let rows: Vec<(i64,)> = sqlx::query_as("select n from business order by n").fetch_all(&mut sql).await.unwrap();
+    assert_eq!(rows, [(2,), (4,)]);
+    sql.close().await.unwrap();
+    sender.stop().await.unwrap();
+    recorder.stop().await.unwrap();
+}
+
+on_sqlite!(
+    rows_of_a_handlers_own_commit_with_it,
+    a_conflict_in_own_rows_is_the_handlers_failure,
+    a_send_in_the_callers_transaction_leaves_if_that_commits,
+);
