@@ -6,12 +6,15 @@
 //! [`crate::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
 
 pub mod bed;
+pub mod conformance;
 pub mod crash;
 pub mod fair;
+pub mod full;
 pub mod hostile;
 pub mod isolation;
 pub mod kills;
 pub mod race;
+pub mod sabotage;
 pub mod timers;
 
 use crate::command::Entry;
@@ -22,8 +25,11 @@ pub const ALL: &[Entry] = &[
     Entry::of::<crate::servers::Servers>(),
     Entry::of::<crate::fresh_clone::FreshClone>(),
     Entry::of::<crate::msrv::Msrv>(),
+    Entry::of::<full::Checks>(),
+    Entry::of::<conformance::Conformance>(),
     Entry::of::<crash::Crash>(),
     Entry::of::<kills::Kills>(),
+    Entry::of::<sabotage::Sabotage>(),
     Entry::of::<race::Race>(),
     Entry::of::<isolation::Isolation>(),
     Entry::of::<fair::Fair>(),
