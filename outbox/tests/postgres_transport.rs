@@ -1,6 +1,7 @@
 //! The sql transport passes the transports' conformance suite over PostgreSQL's queues.
 
 #![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, reason = "the shared support is test code")]
 
 mod postgres_support;
 #[path = "../../transports/tests/support/mod.rs"]
