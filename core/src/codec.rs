@@ -45,9 +45,7 @@ impl Codec {
         let failed = |e| Error::with_source(ErrorKind::Invalid, format!("encode {what}"), e);
         match &self.0 {
             None => Ok(Bytes::from(serde_json::to_vec(value).map_err(failed)?)),
-            Some(codec) => Ok(Bytes::from(
-                codec.encode(&serde_json::to_value(value).map_err(failed)?)?,
-            )),
+            Some(codec) => Ok(Bytes::from(codec.encode(&serde_json::to_value(value).map_err(failed)?)?)),
         }
     }
 
@@ -68,10 +66,7 @@ impl Codec {
             Some(codec) if codec.content_type() == base => serde_json::from_value(codec.decode(body)?).map_err(failed),
             _ => Err(Error::invalid(format!(
                 "decode {what}: content type {base:?} is not one this endpoint reads (it reads application/json{})",
-                self.0
-                    .as_ref()
-                    .map(|c| format!(" and {}", c.content_type()))
-                    .unwrap_or_default()
+                self.0.as_ref().map(|c| format!(" and {}", c.content_type())).unwrap_or_default()
             ))),
         }
     }
@@ -110,17 +105,9 @@ mod tests {
         let codec = Codec::custom(Reversed);
         let new = codec.encode_value("n", &vec![1, 2]).unwrap();
         assert_ne!(old, new);
-        assert_eq!(
-            codec.decode_value::<Vec<u32>>("n", "application/json", &old).unwrap(),
-            [1, 2]
-        );
-        assert_eq!(
-            codec.decode_value::<Vec<u32>>("n", codec.content_type(), &new).unwrap(),
-            [1, 2]
-        );
-        let error = Codec::json()
-            .decode_value::<Vec<u32>>("n", "application/x-reversed", &new)
-            .unwrap_err();
+        assert_eq!(codec.decode_value::<Vec<u32>>("n", "application/json", &old).unwrap(), [1, 2]);
+        assert_eq!(codec.decode_value::<Vec<u32>>("n", codec.content_type(), &new).unwrap(), [1, 2]);
+        let error = Codec::json().decode_value::<Vec<u32>>("n", "application/x-reversed", &new).unwrap_err();
         assert!(error.to_string().contains("content type"));
     }
 }

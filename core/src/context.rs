@@ -87,25 +87,13 @@ impl SendOptions {
 
     /// Adds a header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((
-            name.into(),
-            UserHeader {
-                value: value.into(),
-                propagate: false,
-            },
-        ));
+        self.headers.push((name.into(), UserHeader { value: value.into(), propagate: false }));
         self
     }
 
     /// Adds a header that messages sent while handling this one carry too, and so on.
     pub fn propagated_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((
-            name.into(),
-            UserHeader {
-                value: value.into(),
-                propagate: true,
-            },
-        ));
+        self.headers.push((name.into(), UserHeader { value: value.into(), propagate: true }));
         self
     }
 
@@ -256,16 +244,10 @@ impl Context {
     pub fn reply<M: Message>(&mut self, message: M) {
         let headers = self.headers();
         let Some(to) = headers.reply_to.clone() else {
-            let text = format!(
-                "message {} ({}) names no place for replies",
-                headers.message_id, headers.message_type
-            );
+            let text = format!("message {} ({}) names no place for replies", headers.message_id, headers.message_type);
             return self.fail(Error::invalid(text));
         };
-        let correlation = headers
-            .correlation_id
-            .clone()
-            .unwrap_or_else(|| headers.message_id.to_string());
+        let correlation = headers.correlation_id.clone().unwrap_or_else(|| headers.message_id.to_string());
         let saga = headers.originator.clone();
         self.reply_at(message, to, Some(correlation), saga);
     }
@@ -280,10 +262,7 @@ impl Context {
     ) {
         let options = SendOptions::new().to(to);
         let cause = &self.incoming.message.headers;
-        match self
-            .info
-            .outgoing(&message, Intent::Reply, options, Some(cause), self.saga.as_ref())
-        {
+        match self.info.outgoing(&message, Intent::Reply, options, Some(cause), self.saga.as_ref()) {
             Ok(mut outgoing) => {
                 outgoing.message.headers.correlation_id = correlation;
                 outgoing.message.headers.saga = saga;
@@ -295,10 +274,7 @@ impl Context {
 
     fn note<M: Message>(&mut self, message: &M, intent: Intent, options: SendOptions) {
         let cause = &self.incoming.message.headers;
-        match self
-            .info
-            .outgoing(message, intent, options, Some(cause), self.saga.as_ref())
-        {
+        match self.info.outgoing(message, intent, options, Some(cause), self.saga.as_ref()) {
             Ok(outgoing) => self.effects.sends.push(outgoing),
             Err(error) => self.fail(error),
         }
@@ -318,10 +294,7 @@ impl Context {
         if self.transaction.is_none() {
             if !self.may_begin {
                 self.wanted_begin = true;
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    "the units before this one are not committed yet",
-                ));
+                return Err(Error::new(ErrorKind::Conflict, "the units before this one are not committed yet"));
             }
             let Some(store) = self.info.store.clone() else {
                 return Err(Error::unsupported(format!("endpoint {} has no store", self.info.name)));

@@ -63,13 +63,7 @@ mod armed {
             let point = parts.next()?.to_string();
             let nth = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1);
             let stop = parts.next() == Some("stop");
-            Some(Plan {
-                point,
-                nth,
-                stop,
-                hits: AtomicU64::new(0),
-                log: std::env::var("SAGABUS_CRASH_LOG").ok(),
-            })
+            Some(Plan { point, nth, stop, hits: AtomicU64::new(0), log: std::env::var("SAGABUS_CRASH_LOG").ok() })
         })
         .as_ref()
     }
@@ -85,11 +79,7 @@ mod armed {
             // the harness learns from this line that the point was hit; without it the case is vacuous
             let _ = writeln!(file, "{point}");
         }
-        let signal = if plan.stop {
-            rustix::process::Signal::STOP
-        } else {
-            rustix::process::Signal::KILL
-        };
+        let signal = if plan.stop { rustix::process::Signal::STOP } else { rustix::process::Signal::KILL };
         let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
     }
 }

@@ -13,10 +13,7 @@ pub struct Envelope {
 impl Envelope {
     /// Puts headers and body together.
     pub fn new(headers: Headers, body: impl Into<Bytes>) -> Self {
-        Self {
-            headers,
-            body: body.into(),
-        }
+        Self { headers, body: body.into() }
     }
 
     /// Refuses what is larger than the limits, naming the size and the limit.

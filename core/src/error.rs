@@ -40,12 +40,7 @@ pub enum ErrorKind {
 impl Error {
     /// An error of a kind, with a text in lower case that names the operation and the thing.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            text: text.into(),
-            source: None,
-            message_id: None,
-        }))
+        Self(Arc::new(Inner { kind, text: text.into(), source: None, message_id: None }))
     }
 
     /// The same with the cause.
@@ -54,12 +49,7 @@ impl Error {
         text: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            text: text.into(),
-            source: Some(source.into()),
-            message_id: None,
-        }))
+        Self(Arc::new(Inner { kind, text: text.into(), source: Some(source.into()), message_id: None }))
     }
 
     /// Shorthand for [`ErrorKind::Invalid`].

@@ -26,30 +26,18 @@ impl Permanent {
 impl HandlerError {
     /// An error that is retried by policy.
     pub fn new(cause: impl Into<Cause>) -> Self {
-        Self {
-            cause: cause.into(),
-            permanent: false,
-            retry_in: None,
-        }
+        Self { cause: cause.into(), permanent: false, retry_in: None }
     }
 
     /// An error that sends the message to the dead letters without a retry.
     pub fn permanent(cause: impl Into<Cause>) -> Self {
-        Self {
-            cause: cause.into(),
-            permanent: true,
-            retry_in: None,
-        }
+        Self { cause: cause.into(), permanent: true, retry_in: None }
     }
 
     /// An error after which the message is retried no earlier than after `delay`. It counts as one attempt; the delay
     /// survives restarts.
     pub fn retry_in(delay: Duration, cause: impl Into<Cause>) -> Self {
-        Self {
-            cause: cause.into(),
-            permanent: false,
-            retry_in: Some(delay),
-        }
+        Self { cause: cause.into(), permanent: false, retry_in: Some(delay) }
     }
 
     /// Whether no retry will help.
@@ -87,11 +75,7 @@ impl<E: Into<Cause>> From<E> for HandlerError {
 
 impl From<Permanent> for HandlerError {
     fn from(error: Permanent) -> Self {
-        Self {
-            cause: error.0,
-            permanent: true,
-            retry_in: None,
-        }
+        Self { cause: error.0, permanent: true, retry_in: None }
     }
 }
 

@@ -205,20 +205,8 @@ mod tests {
     #[test]
     fn headers_round_trip_and_propagate() {
         let mut first = Headers::new(MessageId(Uuid::from_u128(1)), "a.b", Intent::Event, Timestamp(5));
-        first.user.insert(
-            "tenant".into(),
-            UserHeader {
-                value: "ü".into(),
-                propagate: true,
-            },
-        );
-        first.user.insert(
-            "local".into(),
-            UserHeader {
-                value: "x".into(),
-                propagate: false,
-            },
-        );
+        first.user.insert("tenant".into(), UserHeader { value: "ü".into(), propagate: true });
+        first.user.insert("local".into(), UserHeader { value: "x".into(), propagate: false });
         assert_eq!(Headers::from_json(&first.to_json().unwrap()).unwrap(), first);
         let second = first.caused(MessageId(Uuid::from_u128(2)), "c", Intent::Command, Timestamp(6));
         assert_eq!(second.causation_id, Some(first.message_id));
@@ -231,13 +219,7 @@ mod tests {
         let mut headers = Headers::new(MessageId(Uuid::from_u128(1)), "a.b", Intent::Event, Timestamp(5));
         let limits = Limits::default();
         assert!(headers.check(&limits).is_ok());
-        headers.user.insert(
-            "big".into(),
-            UserHeader {
-                value: "x".repeat(20_000),
-                propagate: false,
-            },
-        );
+        headers.user.insert("big".into(), UserHeader { value: "x".repeat(20_000), propagate: false });
         assert!(headers.check(&limits).unwrap_err().to_string().contains("are allowed"));
         headers.user.clear();
         headers.message_type = "../../etc passwd".into();

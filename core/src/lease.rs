@@ -7,9 +7,7 @@ pub const SHARDS: u16 = 32;
 
 /// The shard of a key: FNV-1a, so that every process, version and backend agrees.
 pub fn shard_of(key: &[u8]) -> u16 {
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     // the low bits of FNV are weak for short keys: fold the high half in
     u16::try_from((hash ^ (hash >> 32)) % u64::from(SHARDS)).unwrap_or(0)
 }
@@ -85,9 +83,6 @@ mod tests {
             counts[usize::from(shard_of(n.to_string().as_bytes()))] += 1;
         }
         assert!(counts.iter().all(|c| (700..1300).contains(c)), "{counts:?}");
-        assert_eq!(
-            (shard_of(b""), shard_of(b"order-1")),
-            (shard_of(b""), shard_of(b"order-1"))
-        );
+        assert_eq!((shard_of(b""), shard_of(b"order-1")), (shard_of(b""), shard_of(b"order-1")));
     }
 }

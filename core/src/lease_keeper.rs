@@ -93,11 +93,7 @@ impl LeaseKeeper {
         shared.accept(&mut state, start, lease);
         sender.send_replace(Arc::new(state.view.clone()));
         let task = shared.options.runtime.spawn(Arc::clone(&shared).run(state, sender));
-        Ok(Self {
-            shared,
-            view,
-            task: Mutex::new(Some(task)),
-        })
+        Ok(Self { shared, view, task: Mutex::new(Some(task)) })
     }
 
     /// What is held right now.
@@ -141,9 +137,7 @@ impl LeaseKeeper {
         // a heartbeat under way could otherwise be executed after the leave
         task.join().await;
         self.shared.deadline.store(0, Ordering::Release);
-        let LeaseKeeperOptions {
-            leases, group, node, ..
-        } = &self.shared.options;
+        let LeaseKeeperOptions { leases, group, node, .. } = &self.shared.options;
         leases.leave(group, *node).await
     }
 }
@@ -196,11 +190,8 @@ impl Shared {
                     *lock(&self.error) = None;
                     self.accept(&mut state, start, lease);
                     // an answer so late that its lease may be over again is only the reason for another heartbeat
-                    pause = if self.now() < self.deadline.load(Ordering::Acquire) {
-                        self.period()
-                    } else {
-                        Duration::ZERO
-                    };
+                    pause =
+                        if self.now() < self.deadline.load(Ordering::Acquire) { self.period() } else { Duration::ZERO };
                 }
                 Err(error) => {
                     tracing::warn!(group = %self.options.group, %error, "heartbeat failed");
@@ -225,22 +216,12 @@ impl Shared {
             view.generation += 1;
             view.inherited.clear();
         }
-        let before = std::mem::replace(
-            view,
-            LeaseView {
-                generation: view.generation,
-                ..LeaseView::default()
-            },
-        );
+        let before = std::mem::replace(view, LeaseView { generation: view.generation, ..LeaseView::default() });
         view.shards = lease.shards;
         view.shards.sort_unstable();
         for (shard, epoch) in &view.shards {
             let kept = before.epoch(*shard) == Some(*epoch);
-            let inherited = if kept {
-                before.inherited.contains(shard)
-            } else {
-                state.doubt
-            };
+            let inherited = if kept { before.inherited.contains(shard) } else { state.doubt };
             if inherited || lease.inherited.contains(shard) {
                 view.inherited.push(*shard);
             }

@@ -14,12 +14,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            body: 1 << 20,
-            headers: 16 << 10,
-            header_count: 64,
-            key: 255,
-        }
+        Self { body: 1 << 20, headers: 16 << 10, header_count: 64, key: 255 }
     }
 }
 

@@ -9,10 +9,7 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
         return Err(Error::invalid(format!("the {what} name is empty")));
     }
     if name.len() > 128 {
-        return Err(Error::invalid(format!(
-            "the {what} name is {} bytes long, 128 are allowed",
-            name.len()
-        )));
+        return Err(Error::invalid(format!("the {what} name is {} bytes long, 128 are allowed", name.len())));
     }
     let bad = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/'));
     if let Some(c) = name.chars().find(|c| bad(*c)) {

@@ -19,10 +19,7 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// The moment `after` later. Saturates.
     pub fn plus(self, after: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(after.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(after.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// How long after `earlier` this is; zero if it is not.
@@ -91,11 +88,7 @@ impl Runtime {
     /// The real thing: the system clock, random ids, tokio's tasks.
     pub fn system() -> Self {
         let seed = Uuid::now_v7_seed();
-        Self(Arc::new(Inner {
-            source: Source::System {
-                random: AtomicU64::new(seed),
-            },
-        }))
+        Self(Arc::new(Inner { source: Source::System { random: AtomicU64::new(seed) } }))
     }
 
     /// Virtual time and seeded ids. Use it on a current-thread runtime whose time is paused: sleeping then costs nothing,

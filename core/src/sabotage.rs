@@ -4,36 +4,18 @@
 
 /// The defects: (name, what it breaks).
 pub const BUGS: &[(&str, &str)] = &[
-    (
-        "settle-before-commit",
-        "the delivery is settled before its unit is committed",
-    ),
-    (
-        "skip-inbox-check",
-        "the inbox row is neither probed nor required to be new",
-    ),
-    (
-        "inbox-apart",
-        "the inbox row commits in another transaction than the effects",
-    ),
-    (
-        "dispatch-before-commit",
-        "messages leave before the unit that sends them commits",
-    ),
+    ("settle-before-commit", "the delivery is settled before its unit is committed"),
+    ("skip-inbox-check", "the inbox row is neither probed nor required to be new"),
+    ("inbox-apart", "the inbox row commits in another transaction than the effects"),
+    ("dispatch-before-commit", "messages leave before the unit that sends them commits"),
     ("outbox-delete-early", "the outbox row is deleted before the confirm"),
     ("no-version-check", "a saga update does not compare the version"),
-    (
-        "no-instance-check",
-        "a saga update compares the version, not the instance",
-    ),
+    ("no-instance-check", "a saga update compares the version, not the instance"),
     ("timer-delete-early", "a timer is deleted before its message is handled"),
     ("commit-error-is-success", "a failed commit is taken for a success"),
     ("attempts-in-memory", "attempts are not persisted"),
     ("stop-drops-work", "a stop drops work in flight and settles it"),
-    (
-        "second-saga-duplicate",
-        "the second handler of one event is skipped as a duplicate",
-    ),
+    ("second-saga-duplicate", "the second handler of one event is skipped as a duplicate"),
 ];
 
 /// Whether a defect is switched on.

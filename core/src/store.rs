@@ -176,11 +176,7 @@ pub struct SagaRow {
 impl SagaRow {
     /// Its address.
     pub fn address(&self) -> SagaAddress {
-        SagaAddress {
-            kind: self.kind.to_string(),
-            key: self.key.clone(),
-            instance: self.instance,
-        }
+        SagaAddress { kind: self.kind.to_string(), key: self.key.clone(), instance: self.instance }
     }
 }
 

@@ -46,12 +46,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// All of it, without a bound on size.
     pub fn all() -> Self {
-        Self {
-            ordered: true,
-            topics: true,
-            reply_queues: true,
-            max_message: usize::MAX,
-        }
+        Self { ordered: true, topics: true, reply_queues: true, max_message: usize::MAX }
     }
 }
 

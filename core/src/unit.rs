@@ -329,10 +329,7 @@ pub struct CommitReply {
 impl CommitReply {
     /// The same failure for every unit.
     pub fn failed(units: usize, error: &crate::Error) -> Self {
-        Self {
-            outcomes: vec![Outcome::Failed(error.clone()); units],
-            cleaned: false,
-        }
+        Self { outcomes: vec![Outcome::Failed(error.clone()); units], cleaned: false }
     }
 }
 

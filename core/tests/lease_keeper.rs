@@ -62,11 +62,7 @@ fn runtime() -> Runtime {
 const TTL: Duration = Duration::from_secs(3);
 
 fn lease(shards: &[(u16, i64)]) -> Lease {
-    Lease {
-        shards: shards.to_vec(),
-        members: 1,
-        ..Lease::default()
-    }
+    Lease { shards: shards.to_vec(), members: 1, ..Lease::default() }
 }
 
 async fn keeper(script: &Arc<Script>) -> Result<LeaseKeeper> {
@@ -83,10 +79,7 @@ async fn keeper(script: &Arc<Script>) -> Result<LeaseKeeper> {
 }
 
 fn script(answers: impl IntoIterator<Item = Answer>) -> Arc<Script> {
-    Arc::new(Script {
-        answers: Mutex::new(answers.into_iter().collect()),
-        ..Script::default()
-    })
+    Arc::new(Script { answers: Mutex::new(answers.into_iter().collect()), ..Script::default() })
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,12 +132,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         let engine = Engine::new(shared.clone(), (events.clone(), inbox), settle, due_done, to_transport);
         tasks.engine = Some(runtime.spawn(engine.run()));
         tasks.settler = Some(runtime.spawn(engine::settler(receiver.clone(), settlements, runtime.clone())));
-        tasks.readers.push(runtime.spawn(engine::pump(
-            receiver.clone(),
-            events.clone(),
-            paused_rx,
-            runtime.clone(),
-        )));
+        tasks.readers.push(runtime.spawn(engine::pump(receiver.clone(), events.clone(), paused_rx, runtime.clone())));
         tasks.readers.push(runtime.spawn(engine::due_reader(
             shared.clone(),
             keeper.clone(),

@@ -5,8 +5,8 @@ use super::{
     unit::{Finished, Stage, Tally, Unit, UnitId},
 };
 use sagabus_core::{
-    Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent, Outgoing, Route, RowTable, SagaLookup, crash,
-    sabotage,
+    Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent,
+    Outgoing, Route, RowTable, SagaLookup, crash, sabotage,
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -156,10 +156,9 @@ impl Engine {
 
     /// Decodes and correlates; a message that cannot be is buried.
     fn target(&self, unit: &mut Unit, route: &Arc<dyn Route>) {
-        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            route.target(&self.shared.info, &unit.message)
-        }))
-        .unwrap_or_else(|panic| Err(HandlerError::permanent(super::run::panic_text(&*panic))));
+        let decoded =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| route.target(&self.shared.info, &unit.message)))
+                .unwrap_or_else(|panic| Err(HandlerError::permanent(super::run::panic_text(&*panic))));
         match decoded {
             Ok(target) => {
                 unit.input = target.input;
@@ -214,7 +213,9 @@ impl Engine {
         let simple = matches!(unit.gate, Gate::Row(_) | Gate::None) && !unit.in_turn;
         let key = match (&unit.lane, &unit.lookup) {
             (Some(lane), _) => Some(lane.clone()),
-            (None, Some(SagaLookup::Key { kind, key })) => Some(super::LaneKey { kind: kind.clone(), key: key.as_str().into() }),
+            (None, Some(SagaLookup::Key { kind, key })) => {
+                Some(super::LaneKey { kind: kind.clone(), key: key.as_str().into() })
+            }
             (None, Some(SagaLookup::Instance(at))) => {
                 Some(super::LaneKey { kind: at.kind.as_str().into(), key: at.key.as_str().into() })
             }

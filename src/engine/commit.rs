@@ -4,9 +4,7 @@ use super::{
     Engine, Event,
     unit::{Finished, LaneKey, Stage, Tally, UnitId},
 };
-use sagabus_core::{
-    CommitBatch, CommitReply, Disposition, OutboxId, Outcome, SagaChange, UnitOfWork, crash, sabotage,
-};
+use sagabus_core::{CommitBatch, CommitReply, Disposition, OutboxId, Outcome, SagaChange, UnitOfWork, crash, sabotage};
 use std::collections::{HashSet, VecDeque};
 
 /// One stream of commits: takes what queued up while its last one was under way.

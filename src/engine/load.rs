@@ -5,7 +5,9 @@ use super::{
     lane::Lane,
     unit::{LaneKey, UnitId},
 };
-use sagabus_core::{Decision, Disposition, Gate, LoadReply, LoadRequest, ParkedUntil, Result, SagaLookup, SagaRow, crash};
+use sagabus_core::{
+    Decision, Disposition, Gate, LoadReply, LoadRequest, ParkedUntil, Result, SagaLookup, SagaRow, crash,
+};
 
 /// Most units in one load.
 const MOST: usize = 500;
@@ -90,9 +92,7 @@ impl Engine {
                 entry.saga = Some(request.sagas.len());
                 request.sagas.push(match lookup {
                     // by its key: a later life must be seen as what it is
-                    SagaLookup::Instance(at) => {
-                        SagaLookup::Key { kind: at.kind.as_str().into(), key: at.key.clone() }
-                    }
+                    SagaLookup::Instance(at) => SagaLookup::Key { kind: at.kind.as_str().into(), key: at.key.clone() },
                     other => other.clone(),
                 });
             }
@@ -161,7 +161,13 @@ impl Engine {
         unit.lane = Some(key.clone());
         let lane: &mut Lane = self.lanes.entry(key.clone()).or_default();
         // what a busy lane knows is newer than what was read meanwhile
-        if asked && !self.recent.contains(&key) && lane.state.is_none() && lane.running.is_none() && lane.pending.is_empty() && !lane.loading {
+        if asked
+            && !self.recent.contains(&key)
+            && lane.state.is_none()
+            && lane.running.is_none()
+            && lane.pending.is_empty()
+            && !lane.loading
+        {
             lane.state = Some(row);
         }
         self.enter_lane(id, key);

@@ -7,7 +7,8 @@ use super::{
 };
 use futures::FutureExt;
 use sagabus_core::{
-    Context, Decision, Disposition, Gate, HandlerError, Incoming, ParkedUntil, Route, RowTable, Run, RunOutput, SagaRow, crash,
+    Context, Decision, Disposition, Gate, HandlerError, Incoming, ParkedUntil, Route, RowTable, Run, RunOutput,
+    SagaRow, crash,
 };
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 

@@ -37,9 +37,6 @@ pub(super) fn run(common: &Common) -> Result<Verdict> {
     verdict.count("commits", side.commits);
     verdict.count("messages", side.messages);
     verdict.require(side.commits > 0, "nothing was committed");
-    verdict.require(
-        syncs >= side.commits,
-        format!("{} commits, and {syncs} times the log was synced", side.commits),
-    );
+    verdict.require(syncs >= side.commits, format!("{} commits, and {syncs} times the log was synced", side.commits));
     Ok(verdict)
 }

@@ -16,10 +16,8 @@ pub(super) fn run(args: &Inbox) -> Result<Verdict> {
     let mut spec = common.spec(Who::Engine, Work::Saga);
     // only the split layout has an inbox
     spec.transport.get_or_insert_with(|| "sqlite:///tmp/sagabus-bench-bus.db".into());
-    let (few, many) = (
-        args.rows.iter().copied().min().unwrap_or(10_000),
-        args.rows.iter().copied().max().unwrap_or(2_000_000),
-    );
+    let (few, many) =
+        (args.rows.iter().copied().min().unwrap_or(10_000), args.rows.iter().copied().max().unwrap_or(2_000_000));
     let (mut with_few, mut with_many) = (Vec::new(), Vec::new());
     for _ in 0..common.runs.max(1) {
         for (rows, sides) in [(few, &mut with_few), (many, &mut with_many)] {

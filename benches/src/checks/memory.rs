@@ -1,4 +1,4 @@
-use super::{counts, say, Turns};
+use super::{Turns, counts, say};
 use crate::{
     args::{Common, Spec, Who, Work},
     child,

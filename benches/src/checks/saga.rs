@@ -17,11 +17,7 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
     let common = &args.common;
     let mut verdict = Verdict::start("bench-saga");
     let (engine, twin) = engine_and_twin(common, Work::Saga);
-    let set = |spec: Spec| Spec {
-        own_sql: args.own_sql,
-        keys: if args.hot { 1 } else { spec.keys },
-        ..spec
-    };
+    let set = |spec: Spec| Spec { own_sql: args.own_sql, keys: if args.hot { 1 } else { spec.keys }, ..spec };
     let (engine, twin) = (set(engine), set(twin));
     let twin = if args.twin { Some(sweep(common, &twin)?) } else { None };
     let turns = turns(common, &engine, twin.as_ref())?;

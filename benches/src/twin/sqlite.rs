@@ -117,9 +117,8 @@ impl Reader {
         let page = "select id, body from queue where queue = ? and id > ? order by id limit ?";
         let query = sqlx::query(page).bind(IN).bind(after).bind(i64::try_from(limit)?);
         let rows = query.fetch_all(&mut self.connection).await?;
-        let read = |row: &SqliteRow| {
-            Ok((row.try_get_unchecked(0)?, serde_json::from_slice(row.try_get_unchecked(1)?)?))
-        };
+        let read =
+            |row: &SqliteRow| Ok((row.try_get_unchecked(0)?, serde_json::from_slice(row.try_get_unchecked(1)?)?));
         rows.iter().map(read).collect()
     }
 

@@ -78,12 +78,11 @@ impl Handle<Next> for Fickle {
 async fn memory_what_was_decided_on_an_uncommitted_state_is_decided_again() {
     let slow = FaultRates { slow: 1000, latency: Duration::from_millis(300), ..FaultRates::default() };
     // commits: Start, Change (fails), Change, Next; Change (fails), Change, Next
-    let faults =
-        MemoryFaults::new().rate(Operation::Commit, slow).at(Operation::Commit, 2, Fault::Before).at(
-            Operation::Commit,
-            5,
-            Fault::Before,
-        );
+    let faults = MemoryFaults::new().rate(Operation::Commit, slow).at(Operation::Commit, 2, Fault::Before).at(
+        Operation::Commit,
+        5,
+        Fault::Before,
+    );
     let store = MemoryStore::new(sagabus_core::Runtime::system());
     let endpoint =
         Endpoint::builder("shop").store(Arc::new(store.with_faults(faults))).saga::<Fickle>().build().await.unwrap();
