@@ -1,0 +1,127 @@
+//! Encodings, and states that outlive the program that wrote them.
+
+use crate::world::{Entry, World, messages};
+use sagabus::{BodyCodec, Codec, Error, ErrorKind, Intent, core, prelude::*};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+messages! {
+    Add "format.add"
+}
+
+/// JSON backwards: surely not JSON.
+struct Reversed;
+
+impl BodyCodec for Reversed {
+    fn content_type(&self) -> &str {
+        "application/x-reversed"
+    }
+
+    fn encode(&self, value: &Value) -> core::Result<Vec<u8>> {
+        let mut bytes = value.to_string().into_bytes();
+        bytes.reverse();
+        Ok(bytes)
+    }
+
+    fn decode(&self, body: &[u8]) -> core::Result<Value> {
+        let mut bytes = body.to_vec();
+        bytes.reverse();
+        serde_json::from_slice(&bytes).map_err(|e| Error::with_source(ErrorKind::Invalid, "decode reversed", e))
+    }
+}
+
+/// As the first program wrote it.
+#[derive(Default, Serialize, Deserialize)]
+struct Old {
+    total: u64,
+}
+
+/// As the second one does: schema 2 counts too.
+#[derive(Default, Serialize, Deserialize)]
+struct New {
+    sum: u64,
+    additions: u64,
+}
+
+impl Saga for Old {
+    const NAME: &'static str = "sum";
+    type Key = String;
+    fn routes(r: &mut Routes<Self>) {
+        r.started_by::<Add>(|m| m.key.clone());
+    }
+}
+
+impl Handle<Add> for Old {
+    async fn handle(&mut self, m: Add, _: &mut SagaContext) -> Result {
+        self.total += m.n;
+        m.run.note(format!("total {}", self.total));
+        Ok(())
+    }
+}
+
+impl Saga for New {
+    const NAME: &'static str = "sum";
+    const SCHEMA: u32 = 2;
+    type Key = String;
+    fn routes(r: &mut Routes<Self>) {
+        r.started_by::<Add>(|m| m.key.clone());
+    }
+    fn upgrade(from: u32, state: Value) -> Result<Value> {
+        assert_eq!(from, 1);
+        Ok(serde_json::json!({ "sum": state["total"], "additions": 1 }))
+    }
+}
+
+impl Handle<Add> for New {
+    async fn handle(&mut self, m: Add, _: &mut SagaContext) -> Result {
+        self.sum += m.n;
+        self.additions += 1;
+        m.run.note(format!("sum {} of {}", self.sum, self.additions));
+        Ok(())
+    }
+}
+
+async fn entry(m: Entry, ctx: &mut Context) -> Result {
+    m.run.note(ctx.headers().content_type.clone());
+    Ok(())
+}
+
+pub(crate) async fn a_custom_codec_carries_messages_and_states(w: &World) {
+    let build = || async { w.endpoint("shop").await.saga::<Old>().on(entry).codec(Codec::custom(Reversed)) };
+    let first = w.start(build().await).await;
+    first.bus().send(Add::new(w.run, "k", 1)).await.unwrap();
+    w.noted("total 1", 1).await;
+    first.bus().send(Entry::new(w.run, "k", 1)).await.unwrap();
+    w.noted("application/x-reversed", 1).await;
+    first.stop().await.unwrap();
+    let row = w.admin().await.saga("shop/sum", "k").await.unwrap().unwrap();
+    assert_eq!(&row.state[..], b"}1:\"latot\"{");
+
+    // the next program reads it back, and JSON that was under way
+    let second = w.start(build().await).await;
+    let json = serde_json::to_vec(&Add::new(w.run, "k", 4)).unwrap();
+    w.inject("shop", "format.add", Intent::Command, &json, |_| {}).await;
+    w.noted("total 5", 1).await;
+    assert_eq!(second.stats().dead, 0);
+}
+
+pub(crate) async fn an_older_state_is_upgraded(w: &World) {
+    let first = w.start(w.endpoint("shop").await.saga::<Old>()).await;
+    first.bus().send(Add::new(w.run, "k", 3)).await.unwrap();
+    w.noted("total 3", 1).await;
+    first.stop().await.unwrap();
+    let second = w.start(w.endpoint("shop").await.saga::<New>()).await;
+    for (n, after) in [(4, "sum 7 of 2"), (5, "sum 12 of 3")] {
+        second.bus().send(Add::new(w.run, "k", n)).await.unwrap();
+        w.noted(after, 1).await;
+    }
+    assert_eq!(w.run.notes(), ["total 3", "sum 7 of 2", "sum 12 of 3"]);
+    second.stop().await.unwrap();
+    assert_eq!(w.admin().await.saga("shop/sum", "k").await.unwrap().unwrap().schema, 2);
+
+    // the older program, still running beside it, leaves what it does not understand to the newer one
+    let old = w.start(w.endpoint("shop").await.saga::<Old>()).await;
+    old.bus().send(Add::new(w.run, "k", 1)).await.unwrap();
+    w.eventually("failures", || async { old.stats().failures >= 2 }).await;
+    assert_eq!(w.run.count("total 13"), 0);
+}
