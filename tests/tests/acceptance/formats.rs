@@ -86,7 +86,7 @@ async fn entry(m: Entry, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-pub(crate) async fn a_custom_codec_carries_messages_and_states(w: &World) {
+pub(crate) async fn a_custom_codec_carries_messages(w: &World) {
     let build = || async { w.endpoint("shop").await.saga::<Old>().on(entry).codec(Codec::custom(Reversed)) };
     let first = w.start(build().await).await;
     first.bus().send(Add::new(w.run, "k", 1)).await.unwrap();
@@ -95,9 +95,9 @@ pub(crate) async fn a_custom_codec_carries_messages_and_states(w: &World) {
     w.noted("application/x-reversed", 1).await;
     first.stop().await.unwrap();
     let row = w.admin().await.saga("shop/sum", "k").await.unwrap().unwrap();
-    assert_eq!(&row.state[..], b"}1:\"latot\"{");
+    assert_eq!(&row.state[..], b"{\"total\":1}", "states stay readable");
 
-    // the next program reads it back, and JSON that was under way
+    // the next program reads JSON too, which may have been under way
     let second = w.start(build().await).await;
     let json = serde_json::to_vec(&Add::new(w.run, "k", 4)).unwrap();
     w.inject("shop", "format.add", Intent::Command, &json, |_| {}).await;

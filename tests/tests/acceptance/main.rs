@@ -100,7 +100,7 @@ on_every_setup! {
         user_headers_propagate_when_marked
         causation_and_conversation_are_kept;
     formats:
-        a_custom_codec_carries_messages_and_states
+        a_custom_codec_carries_messages
         an_older_state_is_upgraded;
     life:
         a_pause_takes_nothing_new
