@@ -202,8 +202,9 @@ impl Engine {
             self.recent.clear();
         }
         self.start_suspect();
-        self.flush_load();
         self.start_ready();
+        // after it: a lane that gets its turn may find that it has to be loaded again, and no event may follow
+        self.flush_load();
         self.flush_commits();
         self.flush_settlements();
         self.shared.counters.in_flight.store(self.units.len() as u64, Ordering::Relaxed);
