@@ -109,7 +109,7 @@ async fn a_storm_of_cancelled_handlers_leaves_no_transaction_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_connections_lose_and_repeat_nothing() {
     const WORKERS: usize = 4;
-    const EACH: i64 = 60;
+    const EACH: i64 = 40;
     let bed = Arc::new(Bed::new().await);
     let queues = bed.store.queues().expect("queues");
     queues.declare("out").await.expect("declare");
@@ -129,14 +129,21 @@ async fn killed_connections_lose_and_repeat_nothing() {
             }
         }
     });
-    let work = (0..WORKERS).map(|worker| work(bed.clone(), format!("k{worker}"), EACH, worker % 2 == 0));
-    let unknown: u64 = futures::future::join_all(work).await.into_iter().sum();
+    // until enough was killed, however fast the machine is
+    let work = (0..WORKERS).map(|worker| {
+        let (bed, kills) = (bed.clone(), kills.clone());
+        let more = move |done| done < EACH || kills.load(Ordering::Relaxed) < 40;
+        work(bed, format!("k{worker}"), worker % 2 == 0, more)
+    });
+    let done = futures::future::join_all(work).await;
+    let unknown: u64 = done.iter().map(|(_, unknown)| unknown).sum();
     stop.store(true, Ordering::Relaxed);
     killer.join().await;
-    let total = i64::try_from(WORKERS).expect("small") * EACH;
+    let total: i64 = done.iter().map(|(count, _)| count).sum();
+    let own: i64 = done.iter().step_by(2).map(|(count, _)| count).sum();
     assert_eq!(bed.number("select sum(version)::bigint from {s}.saga").await, total);
     assert_eq!(bed.number("select count(*) from {s}.inbox").await, total);
-    assert_eq!(bed.number("select count(*) from {s}.own_row").await, total / 2);
+    assert_eq!(bed.number("select count(*) from {s}.own_row").await, own);
     let all: Vec<u16> = (0..SHARDS).collect();
     let mut sent: Vec<MessageId> =
         queues.read("out", &all, 0, 10_000).await.expect("read").iter().map(|row| row.message_id).collect();
@@ -150,11 +157,11 @@ async fn killed_connections_lose_and_repeat_nothing() {
     Arc::into_inner(bed).expect("the last one").close().await;
 }
 
-/// Applies so many units to one saga, each until it is applied or was, and returns how many outcomes were unknown.
-async fn work(bed: Arc<Bed>, key: String, count: i64, own_sql: bool) -> u64 {
+/// Applies units to one saga, each until it is applied or was; returns how many, and how many outcomes were unknown.
+async fn work(bed: Arc<Bed>, key: String, own_sql: bool, more: impl Fn(i64) -> bool) -> (i64, u64) {
     let instance = InstanceId(bed.runtime.uuid());
-    let mut unknown = 0;
-    for version in 0..count {
+    let (mut unknown, mut version) = (0, 0);
+    while more(version) {
         let mut unit = bed.unit();
         let state = format!("{version}").into();
         let change = match version {
@@ -175,8 +182,9 @@ async fn work(bed: Arc<Bed>, key: String, count: i64, own_sql: bool) -> u64 {
                 None => {}
             }
         }
+        version += 1;
     }
-    unknown
+    (version, unknown)
 }
 
 /// One try; none if the handler's own SQL failed.
