@@ -19,7 +19,9 @@ mod own_sql;
 mod parking;
 mod requests;
 mod retries;
+mod run;
 mod send_in;
+mod starts;
 mod timeouts;
 mod world;
 
@@ -73,7 +75,11 @@ on_every_setup! {
         a_dead_letter_is_retried_once_when_the_cause_is_gone
         a_dead_letter_is_discarded
         a_panic_is_retried_then_buried
-        a_permanent_error_is_not_retried;
+        a_permanent_error_is_not_retried
+        a_handler_may_choose_its_delay;
+    starts:
+        a_starter_of_a_running_saga_meets_its_policy
+        a_completed_saga_is_kept_and_takes_nothing;
     parking:
         a_parked_message_is_adopted_when_its_saga_starts
         a_parked_message_is_buried_after_its_time

@@ -43,7 +43,7 @@ impl Handle<Add> for Account {
         self.total += m.n;
         self.count += 1;
         insert(ctx, &m.key, m.n).await?;
-        if m.n % 7 == 0 && ctx.attempts() == 0 {
+        if m.n.is_multiple_of(7) && ctx.attempts() == 0 {
             // after its row: that must go too
             return Err(HandlerError::new("the first time"));
         }
@@ -53,7 +53,7 @@ impl Handle<Add> for Account {
 
 async fn write(m: Write, ctx: &mut Context) -> Result {
     insert(ctx, &m.key, m.n).await?;
-    if m.n % 3 == 0 && ctx.attempts() == 0 {
+    if m.n.is_multiple_of(3) && ctx.attempts() == 0 {
         return Err(HandlerError::new("the first time"));
     }
     Ok(())

@@ -2,12 +2,17 @@
 
 use crate::world::{Book, Entry, World, messages, policy};
 use sagabus::{Running, prelude::*};
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 messages! {
     Work "retry.work"
     Explode "retry.explode"
     Hopeless "retry.hopeless"
+    Throttled "retry.throttled"
 }
 
 #[derive(Debug)]
@@ -45,6 +50,15 @@ async fn hopeless(m: Hopeless, _: &mut Context) -> Result {
     m.run.note("hopeless");
     "x".parse::<u32>().permanent()?;
     Ok(())
+}
+
+/// Asks for a delay of its own, the first time.
+async fn throttled(m: Throttled, ctx: &mut Context) -> Result {
+    m.run.note("throttled");
+    match ctx.attempts() {
+        0 => Err(HandlerError::retry_in(Duration::from_millis(m.n), "throttled")),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) async fn immediate_retries_are_counted_then_it_succeeds(w: &World) {
@@ -151,4 +165,14 @@ pub(crate) async fn a_permanent_error_is_not_retried(w: &World) {
     assert_eq!((letters[0].reason.as_str(), letters[0].attempts), ("permanent failure", 1));
     assert_eq!(letters[0].detail, ["invalid digit found in string"]);
     assert_eq!(w.run.count("hopeless"), 1);
+}
+
+pub(crate) async fn a_handler_may_choose_its_delay(w: &World) {
+    let shop = w.start(w.endpoint("shop").await.on(throttled)).await;
+    let sent = Instant::now();
+    shop.bus().send(Throttled::new(w.run, "k", 150)).await.unwrap();
+    w.noted("throttled", 2).await;
+    assert!(sent.elapsed() >= Duration::from_millis(150), "{:?}", sent.elapsed());
+    w.eventually("its end", || async { shop.stats().handled == 1 }).await;
+    assert_eq!((shop.stats().failures, shop.stats().deferred), (1, 1));
 }
