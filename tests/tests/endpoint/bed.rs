@@ -11,7 +11,7 @@ use std::{
 
 /// What carries the messages and what holds the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     MemoryJoined,
     MemorySplit,
     SqliteJoined,
@@ -19,8 +19,8 @@ pub enum Kind {
 }
 
 /// One test's own backends. They are gone with it.
-pub struct Bed {
-    pub kind: Kind,
+pub(crate) struct Bed {
+    pub(crate) kind: Kind,
     id: String,
     dir: Option<PathBuf>,
     seen: Arc<Mutex<Vec<String>>>,
@@ -29,7 +29,7 @@ pub struct Bed {
 /// Sent by handlers to `recorder`, so that what is recorded is what was committed.
 #[derive(Debug, Message, Serialize, Deserialize)]
 #[message(name = "test.seen")]
-pub struct Seen(pub String);
+pub(crate) struct Seen(pub(crate) String);
 
 #[derive(Clone)]
 struct Recorder(Arc<Mutex<Vec<String>>>);
@@ -42,7 +42,7 @@ impl Consume<Seen> for Recorder {
 }
 
 impl Bed {
-    pub fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let dir = matches!(kind, Kind::SqliteJoined | Kind::SqliteSplit).then(|| {
             let dir = std::env::temp_dir().join(format!("sagabus-acceptance-{id}"));
@@ -60,20 +60,20 @@ impl Bed {
     }
 
     /// The URL of the store.
-    pub fn store(&self) -> String {
+    pub(crate) fn store(&self) -> String {
         self.url("shop.db")
     }
 
-    pub fn is_sqlite(&self) -> bool {
+    pub(crate) fn is_sqlite(&self) -> bool {
         self.dir.is_some()
     }
 
-    pub fn is_split(&self) -> bool {
+    pub(crate) fn is_split(&self) -> bool {
         matches!(self.kind, Kind::MemorySplit | Kind::SqliteSplit)
     }
 
     /// An endpoint on this bed, that retries quickly and gives up soon: two rounds of two tries.
-    pub fn endpoint(&self, name: &str) -> EndpointBuilder {
+    pub(crate) fn endpoint(&self, name: &str) -> EndpointBuilder {
         let builder = Endpoint::builder(name)
             .store(self.store())
             .lease(Duration::from_secs(2))
@@ -88,7 +88,7 @@ impl Bed {
     }
 
     /// Starts the endpoint that records.
-    pub async fn recorder(&self) -> Running {
+    pub(crate) async fn recorder(&self) -> Running {
         let recorder = Recorder(self.seen.clone());
         let mut builder = Endpoint::builder("recorder").store(self.store()).service(recorder, |s| s.on::<Seen>());
         if self.is_split() {
@@ -97,20 +97,34 @@ impl Bed {
         builder.build().await.expect("build the recorder").start().await.expect("start the recorder")
     }
 
+    /// The same with a store of its own, in memory; on the same queues, which must not be those of the store.
+    pub(crate) async fn recorder_elsewhere(&self) -> Running {
+        assert!(self.is_split());
+        let recorder = Recorder(self.seen.clone());
+        let builder = Endpoint::builder("recorder").store(format!("memory://{}-recorder", self.id));
+        start(builder.transport(self.url("bus.db")).service(recorder, |s| s.on::<Seen>())).await
+    }
+
+    /// Sends only, and needs no store for it.
+    pub(crate) fn sender(&self) -> EndpointBuilder {
+        assert!(self.is_split());
+        Endpoint::builder("sender").transport(self.url("bus.db")).route::<Seen>("recorder")
+    }
+
     /// What was recorded so far, sorted.
-    pub fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         let mut seen = self.in_order();
         seen.sort();
         seen
     }
 
     /// What was recorded so far, in the order in which it came.
-    pub fn in_order(&self) -> Vec<String> {
+    pub(crate) fn in_order(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until exactly this was recorded, and nothing more comes while the rest of the work ends.
-    pub async fn expect(&self, running: &Running, expected: &[&str]) {
+    pub(crate) async fn expect(&self, running: &Running, expected: &[&str]) {
         let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
         expected.sort();
         eventually(&format!("{expected:?} is recorded"), || async {
@@ -123,7 +137,7 @@ impl Bed {
     }
 
     /// Waits until nothing is left to do: no queue row, no outbox row, nothing deferred, no unit in flight.
-    pub async fn quiet(&self, running: &Running) {
+    pub(crate) async fn quiet(&self, running: &Running) {
         eventually("there is nothing left to do", || async {
             let counts = self.counts(running).await;
             let left: BTreeMap<_, _> = counts
@@ -136,12 +150,12 @@ impl Bed {
         .await;
     }
 
-    pub async fn counts(&self, running: &Running) -> BTreeMap<String, u64> {
+    pub(crate) async fn counts(&self, running: &Running) -> BTreeMap<String, u64> {
         admin(running).counts().await.expect("count rows")
     }
 
     /// Waits for so many dead letters of an endpoint.
-    pub async fn dead_letters(&self, running: &Running, endpoint: &str, count: usize) -> Vec<DeadLetter> {
+    pub(crate) async fn dead_letters(&self, running: &Running, endpoint: &str, count: usize) -> Vec<DeadLetter> {
         let admin = admin(running);
         eventually(&format!("{endpoint} has {count} dead letters"), || async {
             let letters = admin.dead_letters(endpoint, 0, 100).await.map_err(|e| format!("{e:?}"))?;
@@ -160,17 +174,17 @@ impl Drop for Bed {
     }
 }
 
-pub fn admin(running: &Running) -> Arc<dyn StoreAdmin> {
+pub(crate) fn admin(running: &Running) -> Arc<dyn StoreAdmin> {
     running.admin().expect("an endpoint with a store")
 }
 
 /// Starts what was built.
-pub async fn start(builder: EndpointBuilder) -> Running {
+pub(crate) async fn start(builder: EndpointBuilder) -> Running {
     builder.build().await.expect("build").start().await.expect("start")
 }
 
 /// Asks until the answer is Ok; after 20 seconds fails with the last answer. Nobody sleeps for luck.
-pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+pub(crate) async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = std::result::Result<T, String>>,
 {

@@ -1,9 +1,10 @@
 //! SQL of the handlers' own, and sends in a caller's own transaction.
 
 use crate::bed::{Bed, Seen, admin, eventually, start};
-use sagabus::{prelude::*, sqlx};
+use sagabus::{SendOptions, prelude::*, sqlx};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Executor, SqliteConnection};
+use std::{collections::BTreeSet, sync::Mutex};
 
 #[derive(Clone, Message, Serialize, Deserialize)]
 #[message(name = "own.pay")]
@@ -134,6 +135,55 @@ async fn a_send_in_the_callers_transaction_leaves_if_that_commits(bed: Bed) {
     sql.close().await.unwrap();
     sender.stop().await.unwrap();
     recorder.stop().await.unwrap();
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(name = "own.hold")]
+struct Hold {
+    run: String,
+}
+
+/// The runs whose handler is done.
+static HANDLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+async fn hold(m: Hold, ctx: &mut Context) -> Result {
+    ctx.send(Seen("after the commit".into()));
+    HANDLED.lock().unwrap().insert(m.run);
+    Ok(())
+}
+
+/// The commit is kept waiting by a lock on the store's file; the queues lie in another one, where nothing is in the way.
+async fn nothing_leaves_before_the_commit(bed: Bed) {
+    let recorder = bed.recorder_elsewhere().await;
+    let sender = bed.sender().build().await.unwrap();
+    let shop = start(bed.endpoint("shop").on(hold)).await;
+    let mut sql = open(&bed).await;
+    let lock = sql.begin_with("begin immediate").await.unwrap();
+    let run = uuid::Uuid::now_v7().to_string();
+    sender.bus().send_with(Hold { run: run.clone() }, SendOptions::new().to("shop")).await.unwrap();
+    eventually("the handler is done", || async {
+        if HANDLED.lock().unwrap().contains(&run) { Ok(()) } else { Err("it has not run".into()) }
+    })
+    .await;
+    // another message overtakes it on the same queues, so that there was time enough to leave
+    sender.bus().send(Seen("beside".into())).await.unwrap();
+    eventually("the other message is through", || async {
+        if bed.seen().contains(&"beside".to_string()) { Ok(()) } else { Err(format!("{:?}", bed.seen())) }
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert_eq!(bed.seen(), ["beside"], "it left before its transaction committed");
+    lock.rollback().await.unwrap();
+    bed.expect(&shop, &["after the commit", "beside"]).await;
+    sql.close().await.unwrap();
+    shop.stop().await.unwrap();
+    recorder.stop().await.unwrap();
+}
+
+mod held {
+    // only where the queues are in another file can a message leave without its commit
+    on_backends! { nothing_leaves_before_the_commit; sqlite_split = SqliteSplit }
+    use super::nothing_leaves_before_the_commit;
 }
 
 on_sqlite!(

@@ -59,6 +59,9 @@ pub struct Crash {
     /// What happens there
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,stop")]
     action: Vec<Action>,
+    /// At which hit of the point, instead of one that is drawn
+    #[arg(long)]
+    nth: Option<u64>,
     /// Messages of each run
     #[arg(long, default_value_t = 20)]
     messages: u64,
@@ -124,7 +127,7 @@ impl Crash {
         totals.points += 1;
         let mut hit_by_all = true;
         for action in &self.action {
-            let drawn = rng.between(1, point.most);
+            let drawn = self.nth.unwrap_or(rng.between(1, point.most));
             let mut case = Case { point, layout, action: *action, nth: drawn, messages: self.messages };
             let mut seen = totals.carry_out(&case, programs, ground);
             // batches are as large as the load makes them, so a late hit may not come; a first one must

@@ -10,10 +10,11 @@ use crate::paths;
 /// A suite that the bug is put before, unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Suite {
-    /// A test program: (package, test, the part of the tests' names that is run).
+    /// A test program, or the package's own tests under the name `lib`: (package, test, the part of the tests' names
+    /// that is run).
     Test(&'static str, &'static str, &'static str),
-    /// `cargo xtask crash` at (layout, point), by kill.
-    Crash(&'static str, &'static str),
+    /// `cargo xtask crash` at (layout, point, hit), by kill.
+    Crash(&'static str, &'static str, u64),
 }
 
 /// A planted bug and its suites; each of them must turn red.
@@ -37,15 +38,18 @@ const fn endpoint(cases: &'static str) -> Suite {
 
 /// The table.
 pub const ALL: &[Plant] = &[
-    Plant { bug: "settle-before-commit", suites: &[Suite::Crash("split", "handled")] },
+    Plant { bug: "settle-before-commit", suites: &[Suite::Crash("split", "handled", 3)] },
     Plant { bug: "skip-inbox-check", suites: &[store(MEMORY, ""), store(SQLITE, "gates")] },
-    Plant { bug: "inbox-apart", suites: &[store(MEMORY, ""), Suite::Crash("split", "commit-applied")] },
-    Plant { bug: "dispatch-before-commit", suites: &[Suite::Crash("split", "commit-applied")] },
-    Plant { bug: "outbox-delete-early", suites: &[Suite::Crash("split", "confirmed")] },
+    Plant { bug: "inbox-apart", suites: &[store(MEMORY, ""), Suite::Crash("split", "commit-returned", 1)] },
+    Plant { bug: "dispatch-before-commit", suites: &[endpoint("sqlite_split::nothing_leaves_before")] },
+    Plant { bug: "outbox-delete-early", suites: &[Suite::Crash("split", "confirmed", 1)] },
     Plant { bug: "no-version-check", suites: &[store(MEMORY, ""), store(SQLITE, "sagas")] },
     Plant { bug: "no-instance-check", suites: &[store(MEMORY, ""), store(SQLITE, "sagas")] },
     Plant { bug: "timer-delete-early", suites: &[store(MEMORY, ""), store(SQLITE, "timers")] },
-    Plant { bug: "commit-error-is-success", suites: &[store("memory_faults", ""), store(SQLITE, "")] },
+    Plant {
+        bug: "commit-error-is-success",
+        suites: &[store("memory_faults", ""), store("lib", "sqlite::tests::own::a_commit_that_fails")],
+    },
     Plant { bug: "attempts-in-memory", suites: &[store(MEMORY, ""), endpoint("sqlite_joined::attempts_survive")] },
     Plant { bug: "stop-drops-work", suites: &[endpoint("sqlite_joined::a_stop_under_load")] },
     Plant { bug: "second-saga-duplicate", suites: &[endpoint("sqlite_joined::one_event_reaches")] },

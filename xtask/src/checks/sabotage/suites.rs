@@ -54,7 +54,10 @@ impl Suites {
             return Ok(Self(BTreeMap::new()));
         }
         for test in tests {
-            command.args(["--test", test]);
+            match test {
+                "lib" => command.arg("--lib"),
+                test => command.args(["--test", test]),
+            };
         }
         command.arg("--target-dir").arg(programs::chaos_target());
         let mut found = BTreeMap::new();
@@ -80,10 +83,10 @@ impl Suites {
                 }
                 command
             }
-            Suite::Crash(layout, point) => {
+            Suite::Crash(layout, point, nth) => {
                 let mut command = Command::new(std::env::current_exe().context("find this program")?);
                 command.args(["crash", "--layout", layout, "--point", point, "--action", "kill"]);
-                command.args(["--seed", &seed.to_string()]);
+                command.args(["--nth", &nth.to_string(), "--seed", &seed.to_string()]);
                 command
             }
         };
@@ -107,16 +110,17 @@ fn package(suite: &Suite) -> Option<&'static str> {
 type Program = ((String, String), (PathBuf, PathBuf));
 
 fn program(message: &Value) -> Option<Program> {
-    if message["target"]["kind"][0] != "test" {
-        return None;
-    }
+    let test = match message["target"]["kind"][0].as_str()? {
+        "test" => message["target"]["name"].as_str()?.to_owned(),
+        "lib" if message["profile"]["test"] == true => "lib".to_owned(),
+        _ => return None,
+    };
     let manifest = PathBuf::from(message["manifest_path"].as_str()?);
     let dir = manifest.parent()?.to_path_buf();
     let package = match dir.strip_prefix(paths::root()).ok()?.to_str()? {
         "" => "sagabus".to_owned(),
         folder => format!("sagabus-{folder}"),
     };
-    let test = message["target"]["name"].as_str()?.to_owned();
     Some(((package, test), (PathBuf::from(message["executable"].as_str()?), dir)))
 }
 
