@@ -6,7 +6,7 @@ use super::{
 };
 use sagabus_core::{
     Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent,
-    Outgoing, Route, RowTable, SagaLookup, crash, sabotage,
+    MessageId, Outgoing, Route, RowTable, SagaLookup, crash, sabotage,
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -133,7 +133,8 @@ impl Engine {
             self.target(&mut unit, &route);
         } else if let (true, Some(to)) = (unit.handler.is_empty(), self.destination(&unit.message.headers)) {
             // it never reached a handler: an operator's retry sends it by today's routes
-            unit.resend = Some(Outgoing { to, message: (*unit.message).clone() });
+            let message = self.sent_again(&unit.message, &to);
+            unit.resend = Some(Outgoing { to, message });
         } else {
             let kind = &unit.message.headers.message_type;
             let text = format!("endpoint {} has no handler {:?} for {kind}", self.shared.info.name, unit.handler);
@@ -152,6 +153,19 @@ impl Engine {
             Intent::Event => Some(Destination::Topic(headers.message_type.clone())),
             Intent::Reply | Intent::Timeout => None,
         }
+    }
+
+    /// A message that was buried here and comes to this queue once more gets a new id: under its old one the queue and
+    /// the inbox have seen it, and would drop it. It was never handled under that, and its row is the gate of this.
+    fn sent_again(&self, message: &Envelope, to: &Destination) -> Envelope {
+        let mut message = message.clone();
+        if matches!(to, Destination::Queue(queue) if **queue == *self.shared.info.name) {
+            let headers = &mut message.headers;
+            // a reply still names the id that the sender knows
+            headers.correlation_id.get_or_insert_with(|| headers.message_id.to_string());
+            headers.message_id = MessageId(self.shared.info.runtime.uuid());
+        }
+        message
     }
 
     /// Decodes and correlates; a message that cannot be is buried.
