@@ -135,3 +135,23 @@ pub(crate) async fn what_cannot_be_sent_is_refused_at_the_sender(w: &World) {
     assert!(error.is_invalid() && error.to_string().contains("1048576 are allowed"), "{error:?}");
     assert_eq!(shop.stats().received, 0);
 }
+
+async fn nobodys(m: Nobodys, _: &mut Context) -> Result {
+    m.run.note(format!("nobodys {}", m.n));
+    Ok(())
+}
+
+pub(crate) async fn a_buried_unknown_type_is_handled_by_a_later_program(w: &World) {
+    let first = shop(w).await;
+    let bus = first.bus();
+    bus.send_with(Nobodys::new(w.run, "k", 3), SendOptions::new().to("shop")).await.unwrap();
+    let letter = buried(w, &first).await;
+    first.stop().await.unwrap();
+
+    let second = w.start(w.endpoint("shop").await.on(good).on(nobodys)).await;
+    let admin = second.admin().unwrap();
+    assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 1);
+    w.noted("nobodys 3", 1).await;
+    assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 0);
+    w.eventually("its removal", || async { admin.dead_letters("shop", 0, 10).await.unwrap().is_empty() }).await;
+}

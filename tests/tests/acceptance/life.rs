@@ -129,3 +129,43 @@ pub(crate) async fn a_send_only_endpoint_sends(w: &World) {
     let error = running.bus().request::<_, Entry>(Work::new(w.run, "k", 3), Duration::from_secs(1)).await.unwrap_err();
     assert!(error.is_closed() || error.is_unknown(), "{error:?}");
 }
+
+pub(crate) async fn one_of_two_instances_stops_under_load(w: &World) {
+    const MESSAGES: u64 = 200;
+    let build = || async { w.endpoint("shop").await.on(work).saga::<Book>().concurrency(8) };
+    let (one, two) = (w.start(build().await).await, w.start(build().await).await);
+    w.run.raise("held");
+    for n in 0..MESSAGES {
+        one.bus().send(Work::new(w.run, &format!("k{}", n % 3), n)).await.unwrap();
+    }
+    w.eventually("some work", || async { one.stats().handled + two.stats().handled >= 50 }).await;
+    let (stopped, ()) = tokio::join!(one.stop(), async { w.run.raise("go") });
+    stopped.unwrap();
+    let entries = || async {
+        let (a, b, c) = (w.book("shop", "k0").await, w.book("shop", "k1").await, w.book("shop", "k2").await);
+        [a, b, c].concat()
+    };
+    w.eventually("the last entry", || async { entries().await.len() as u64 >= MESSAGES }).await;
+    let mut entries = entries().await;
+    entries.sort_unstable();
+    assert_eq!(entries, (0..MESSAGES).collect::<Vec<_>>());
+}
+
+pub(crate) async fn a_stop_that_runs_out_of_time_says_so_and_loses_nothing(w: &World) {
+    let build = || async { w.endpoint("shop").await.on(wait).saga::<Book>() };
+    let lame = build().await.drain(Duration::from_millis(50)).build().await.unwrap().start().await.unwrap();
+    lame.bus().send(Wait::new(w.run, "k", 1)).await.unwrap();
+    w.noted("wait 1", 1).await;
+    let error = lame.stop().await.unwrap_err();
+    assert!(error.is_closed() && error.to_string().contains("work in flight"), "{error:?}");
+    lame.stop().await.unwrap();
+
+    let next = w.start(build().await).await;
+    w.run.raise("go 1");
+    w.eventually("the entry", || async { !w.book("shop", "k").await.is_empty() }).await;
+    // a message behind it shows that no second one is under way
+    w.run.raise("go 2");
+    next.bus().send(Wait::new(w.run, "later", 2)).await.unwrap();
+    w.eventually("the later entry", || async { w.book("shop", "later").await == [2] }).await;
+    assert_eq!(w.book("shop", "k").await, [1]);
+}

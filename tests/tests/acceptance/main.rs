@@ -85,23 +85,28 @@ on_every_setup! {
         a_parked_message_is_buried_after_its_time
         not_found_policies_bury_or_discard
         an_alias_finds_its_saga
-        a_message_is_parked_by_its_alias;
+        a_message_is_parked_by_its_alias
+        a_parked_message_survives_a_restart;
     timeouts:
         a_late_timeout_is_dropped_and_counted
         a_cancelled_timeout_never_fires
         a_timeout_is_moved_by_the_admin
         a_timer_of_an_earlier_life_is_harmless
-        a_completed_saga_starts_anew;
+        a_completed_saga_starts_anew
+        a_timeout_comes_due_while_nobody_runs;
     ordered:
         a_failing_message_blocks_its_key_only
-        a_buried_message_lets_its_key_go_on;
+        a_buried_message_lets_its_key_go_on
+        a_blocked_key_keeps_its_order_through_a_restart
+        two_instances_keep_the_order_through_failures_and_a_stop;
     bad_input:
         an_expired_message_is_dropped_and_counted
         an_unknown_type_is_buried
         an_undecodable_body_is_buried
         what_is_over_the_limits_is_buried
         a_timeout_over_the_transport_is_buried
-        what_cannot_be_sent_is_refused_at_the_sender;
+        what_cannot_be_sent_is_refused_at_the_sender
+        a_buried_unknown_type_is_handled_by_a_later_program;
     headers:
         user_headers_propagate_when_marked
         causation_and_conversation_are_kept;
@@ -112,7 +117,9 @@ on_every_setup! {
         a_pause_takes_nothing_new
         a_stop_under_load_loses_and_doubles_nothing
         two_instances_share_the_work
-        a_send_only_endpoint_sends;
+        a_send_only_endpoint_sends
+        one_of_two_instances_stops_under_load
+        a_stop_that_runs_out_of_time_says_so_and_loses_nothing;
     config:
         what_is_wrong_fails_at_build_with_the_fix;
 }

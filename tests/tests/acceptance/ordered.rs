@@ -5,6 +5,7 @@ use sagabus::prelude::*;
 
 messages! {
     Step "order.step"
+    Stumble "order.stumble"
 }
 
 /// While `broken` is up, step 1 of key `a` fails.
@@ -52,4 +53,51 @@ pub(crate) async fn a_buried_message_lets_its_key_go_on(w: &World) {
     let last_try = notes.iter().rposition(|note| note == "a 1").unwrap();
     let next = notes.iter().position(|note| note == "a 2").unwrap();
     assert!(last_try < next, "{notes:?}");
+}
+
+pub(crate) async fn a_blocked_key_keeps_its_order_through_a_restart(w: &World) {
+    w.run.raise("broken");
+    let build =
+        || async { w.endpoint("shop").await.on(step).saga::<Book>().ordered().recoverability(policy(0, &[100; 2000])) };
+    let first = w.start(build().await).await;
+    send_all(w, &first.bus(), "a").await;
+    w.eventually("retries", || async { first.stats().deferred >= 2 }).await;
+    first.stop().await.unwrap();
+    let second = w.start(build().await).await;
+    w.eventually("more of them", || async { second.stats().deferred >= 1 }).await;
+    assert_eq!(w.run.count("a 2"), 0);
+    w.run.lower("broken");
+    w.eventually("the blocked key", || async { w.book("shop", "a").await.len() == 5 }).await;
+    assert_eq!(w.book("shop", "a").await, [0, 1, 2, 3, 4]);
+}
+
+/// Every fifth one fails once at once, and once more in its delayed retry.
+async fn stumble(m: Stumble, ctx: &mut Context) -> Result {
+    if m.n % 5 == 4 && ctx.attempts() < 3 {
+        return Err(HandlerError::new("stumbled"));
+    }
+    ctx.send_with(Entry::new(m.run, &m.key, m.n), SendOptions::new().key(&m.key));
+    Ok(())
+}
+
+pub(crate) async fn two_instances_keep_the_order_through_failures_and_a_stop(w: &World) {
+    const EACH: u64 = 30;
+    let build =
+        || async { w.endpoint("shop").await.on(stumble).saga::<Book>().ordered().recoverability(policy(1, &[10, 10])) };
+    let (one, two) = (w.start(build().await).await, w.start(build().await).await);
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    for n in 0..EACH {
+        for key in keys {
+            one.bus().send_with(Stumble::new(w.run, key, n), SendOptions::new().key(key)).await.unwrap();
+        }
+        if n == EACH / 2 {
+            // in the middle: what it holds goes over to the other one
+            two.stop().await.unwrap();
+        }
+    }
+    for key in keys {
+        w.eventually("all of a key", || async { w.book("shop", key).await.len() as u64 >= EACH }).await;
+        assert_eq!(w.book("shop", key).await, (0..EACH).collect::<Vec<_>>(), "{key}");
+    }
+    assert_eq!(one.stats().dead + two.stats().dead, 0);
 }

@@ -129,3 +129,15 @@ pub(crate) async fn a_message_is_parked_by_its_alias(w: &World) {
     w.eventually("adoption", || async { seen(w, "k").await == [0, 5] }).await;
     assert_eq!((parked(w).await, seen(w, "other").await), (0, vec![0]));
 }
+
+pub(crate) async fn a_parked_message_survives_a_restart(w: &World) {
+    let first = w.start(w.endpoint("shop").await.saga::<Parcel>()).await;
+    first.bus().send(Patient::new(w.run, "k", 1)).await.unwrap();
+    first.bus().send(Scanned::new(w.run, "label-k", 2)).await.unwrap();
+    w.eventually("parking", || async { first.stats().parked == 2 }).await;
+    first.stop().await.unwrap();
+    let second = w.start(w.endpoint("shop").await.saga::<Parcel>()).await;
+    second.bus().send(Started::new(w.run, "k", 0)).await.unwrap();
+    w.eventually("adoption", || async { seen(w, "k").await.len() == 3 }).await;
+    assert_eq!(parked(w).await, 0);
+}

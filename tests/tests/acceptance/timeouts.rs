@@ -169,3 +169,16 @@ pub(crate) async fn a_completed_saga_starts_anew(w: &World) {
     lives.dedup();
     assert_eq!(lives.len(), 3, "{lives:?}");
 }
+
+pub(crate) async fn a_timeout_comes_due_while_nobody_runs(w: &World) {
+    let first = w.start(w.endpoint("shop").await.saga::<Shop>()).await;
+    first.bus().send(Open::new(w.run, "k", 300)).await.unwrap();
+    w.eventually("the timer", || async { w.admin().await.counts().await.unwrap()["timer"] == 1 }).await;
+    first.stop().await.unwrap();
+    let due = w.admin().await.timers("shop", 1).await.unwrap()[0].due;
+    w.eventually("its moment", || async { sagabus::Timestamp::from(std::time::SystemTime::now()) > due }).await;
+    assert_eq!(w.run.count("due"), 0);
+    w.start(w.endpoint("shop").await.saga::<Shop>()).await;
+    w.eventually("it", || async { state(w, "k").await.unwrap().due == 1 }).await;
+    assert_eq!(w.run.count("due"), 1);
+}
