@@ -11,7 +11,7 @@ use super::bed::judge::{Judgement, judge};
 use super::bed::keep::Ground;
 use super::bed::place::{self, Layout, Place};
 use super::bed::programs::{Build, Programs};
-use super::crash::{Layouts, counted};
+use super::crash::{Layouts, totals::counted};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::rng::{Rng, fresh_seed};

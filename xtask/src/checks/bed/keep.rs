@@ -34,7 +34,15 @@ impl Ground {
     pub fn done(&self, run: &Path, failed: bool) -> Result<()> {
         if self.keep {
             let mut store = Db::open(&run.join("shop.db"))?;
-            for (table, file) in [("effect", "ledger"), ("audit", "audit"), ("dead_letter", "dead_letters")] {
+            let tables: Vec<(String,)> = store.rows("select name from sqlite_schema where type = 'table'")?;
+            let kept = [
+                ("effect", "ledger"),
+                ("ledger", "ledger"),
+                ("orders", "orders"),
+                ("audit", "audit"),
+                ("dead_letter", "dead_letters"),
+            ];
+            for (table, file) in kept.into_iter().filter(|(table, _)| tables.iter().any(|(name,)| name == table)) {
                 let lines: Vec<String> = store.dump(table)?.iter().map(ToString::to_string).collect();
                 let text = lines.join("\n") + if lines.is_empty() { "" } else { "\n" };
                 fs::write(run.join(format!("{file}.jsonl")), text).with_context(|| format!("write {file}.jsonl"))?;

@@ -1,25 +1,25 @@
 //! `cargo xtask crash`: a real process dies, or is frozen, at each point of a message's way.
 
 pub mod case;
+pub mod orders;
 pub mod points;
+pub mod totals;
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::case::{Case, Seen};
+use self::case::Case;
 use self::points::{ALL, Point};
-use crate::checks::bed::judge::Judgement;
+use self::totals::Totals;
 use crate::checks::bed::keep::Ground;
 use crate::checks::bed::place::Layout;
 use crate::checks::bed::programs::{Build, Programs};
 use crate::checks::bed::signals::Action;
 use crate::command::Check;
 use crate::rng::{Rng, fresh_seed};
-use crate::table::Table;
-use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
+use crate::verdict::{Timer, Verdict};
 
 /// Which layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,8 +43,20 @@ impl Layouts {
     }
 }
 
+/// Which programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Program {
+    /// A workload with every kind of message, made for this.
+    Scenario,
+    /// The order example; killed only.
+    Order,
+    /// Both.
+    Both,
+}
+
 /// Kills or freezes a process at each crash point and judges what comes out (counts: points_total, points_hit, kills,
-/// stops, takeovers, locked, redeliveries, relay_sends, messages, lost, duplicated, ghosts, early, order_breaks, absent_checked)
+/// stops, takeovers, locked, order_runs,
+/// order_hits, redeliveries, relay_sends, messages, lost, duplicated, ghosts, early, order_breaks, absent_checked)
 #[derive(Debug, Args)]
 pub struct Crash {
     /// The store; `sqlite` is the only one with processes of its own so far
@@ -56,6 +68,9 @@ pub struct Crash {
     /// A point, several separated by commas, or all
     #[arg(long, value_delimiter = ',', default_value = "all")]
     point: Vec<String>,
+    /// What dies
+    #[arg(long, value_enum, default_value = "both")]
+    program: Program,
     /// What happens there
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,stop")]
     action: Vec<Action>,
@@ -94,6 +109,11 @@ impl Check for Crash {
                 let mut rng = Rng::new(seed ^ u64::from_le_bytes(*b"crashpts")).fork();
                 for _ in 0..position(point) {
                     rng = rng.fork();
+                }
+                if self.program == Program::Order {
+                    totals.points += 1;
+                    totals.hit += u64::from(self.order(point, *layout, &mut rng, &programs, &ground, &mut totals));
+                    continue;
                 }
                 match point.absent(*layout) {
                     Some(reason) => self.absent(point, *layout, reason, &programs, &ground, &mut totals)?,
@@ -138,7 +158,36 @@ impl Crash {
             hit_by_all &= seen.is_some_and(|seen| seen.hit);
         }
         totals.hit += u64::from(hit_by_all);
+        // it is asked to end by nobody, and leaves nothing for a relay in one go
+        if self.program == Program::Both && self.action.contains(&Action::Kill) && point.way == points::Way::Work {
+            self.order(point, layout, rng, programs, ground, totals);
+        }
         Ok(())
+    }
+
+    /// The order example at a point; at its first hit if the one that was drawn does not come.
+    fn order(
+        &self,
+        point: &'static Point,
+        layout: Layout,
+        rng: &mut Rng,
+        programs: &Programs,
+        ground: &Ground,
+        totals: &mut Totals,
+    ) -> bool {
+        let mut nth = self.nth.unwrap_or(rng.between(1, point.most));
+        loop {
+            let name = format!("{}-{}-order-{nth}", layout.word(), point.name);
+            let cells = [layout.word(), point.name, "kill (order)", &nth.to_string()];
+            let run = |dir: &Path| orders::run(point, nth, layout, self.messages, programs, dir);
+            if totals.order(&name, cells, &ground.run(&name), ground, run) {
+                return true;
+            }
+            if nth == 1 {
+                return false;
+            }
+            nth = 1;
+        }
     }
 
     /// A point that is declared not to exist must not be reached by the whole workload.
@@ -167,117 +216,4 @@ static ABSENT_RELAY: Point = Point { name: "relay-read", most: 1, way: points::W
 
 fn position(point: &Point) -> usize {
     ALL.iter().position(|other| other.name == point.name).unwrap_or(0)
-}
-
-struct Totals {
-    points: u64,
-    hit: u64,
-    kills: u64,
-    stops: u64,
-    takeovers: u64,
-    locked: u64,
-    redeliveries: u64,
-    relay_sends: u64,
-    absent: u64,
-    failed: u64,
-    judgement: Judgement,
-    table: Table,
-}
-
-impl Default for Totals {
-    fn default() -> Self {
-        let table =
-            Table::new(["layout", "point", "action", "nth", "hit", "redelivered", "relayed", "seconds", "result"]);
-        let (points, hit, kills, stops, takeovers, locked) = (0, 0, 0, 0, 0, 0);
-        let (redeliveries, relay_sends, absent, failed) = (0, 0, 0, 0);
-        let judgement = Judgement::default();
-        Self {
-            points,
-            hit,
-            kills,
-            stops,
-            takeovers,
-            locked,
-            redeliveries,
-            relay_sends,
-            absent,
-            failed,
-            judgement,
-            table,
-        }
-    }
-}
-
-impl Totals {
-    /// Runs a case, counts it and shows it. A case that could not be carried out has failed.
-    fn carry_out(&mut self, case: &Case, programs: &Programs, ground: &Ground) -> Option<Seen> {
-        let started = Instant::now();
-        let name = format!("{}-{}-{}-{}", case.layout.word(), case.point.name, case.action.word(), case.nth);
-        let dir = ground.run(&name);
-        let result = case.run(programs, &dir);
-        let failed = !matches!(&result, Ok(seen) if seen.judgement.is_clean());
-        let text = match &result {
-            Err(error) => format!("FAILED: {error:#}"),
-            Ok(seen) if !seen.judgement.is_clean() => format!("FAILED: {}", seen.judgement.examples.join("; ")),
-            Ok(seen) if seen.locked => "ok (stopped with the write lock, so nobody could take over)".to_owned(),
-            Ok(seen) if seen.hit && !seen.taken_over => "nobody took over".to_owned(),
-            Ok(seen) if seen.hit => "ok".to_owned(),
-            Ok(_) => "ok, not reached".to_owned(),
-        };
-        let (hit, redelivered, relayed) =
-            result.as_ref().map_or((false, 0, 0), |seen| (seen.hit, seen.redeliveries, seen.relay_sends));
-        let seconds = seconds_since(started);
-        println!("{name}: {text} ({seconds} s)");
-        self.table.row([
-            case.layout.word().to_owned(),
-            case.point.name.to_owned(),
-            case.action.word().to_owned(),
-            case.nth.to_string(),
-            if hit { "yes" } else { "no" }.to_owned(),
-            redelivered.to_string(),
-            relayed.to_string(),
-            seconds.to_string(),
-            text,
-        ]);
-        if let Err(error) = ground.done(&dir, failed) {
-            println!("{name}: {error:#}");
-        }
-        self.failed += u64::from(failed);
-        let seen = result.ok()?;
-        match case.action {
-            Action::Kill => self.kills += u64::from(seen.hit),
-            Action::Stop => {
-                self.stops += u64::from(seen.hit);
-                self.takeovers += u64::from(seen.hit && seen.taken_over);
-                self.locked += u64::from(seen.hit && seen.locked);
-            }
-        }
-        self.redeliveries += seen.redeliveries;
-        self.relay_sends += seen.relay_sends;
-        self.judgement.add(seen.judgement.clone());
-        Some(seen)
-    }
-
-    fn verdict(self, mut timer: Timer) -> Verdict {
-        timer.count("points_total", self.points).count("points_hit", self.hit);
-        timer.count("kills", self.kills).count("stops", self.stops).count("takeovers", self.takeovers);
-        timer.count("stops_with_lock", self.locked);
-        timer.count("redeliveries", self.redeliveries).count("relay_sends", self.relay_sends);
-        counted(&mut timer, &self.judgement);
-        timer.count("absent_checked", self.absent).count("failed", self.failed);
-        timer.finish(if self.failed > 0 || !self.judgement.is_clean() {
-            Outcome::Fail
-        } else if self.hit < self.points || self.takeovers + self.locked < self.stops || self.points == 0 {
-            Outcome::Vacuous
-        } else {
-            Outcome::Pass
-        })
-    }
-}
-
-/// The judge's counts, under the agreed names.
-pub fn counted(timer: &mut Timer, judgement: &Judgement) {
-    timer.count("messages", judgement.messages).count("lost", judgement.lost);
-    timer.count("duplicated", judgement.duplicated).count("ghosts", judgement.ghosts);
-    timer.count("early", judgement.early).count("order_breaks", judgement.order_breaks);
 }

@@ -85,7 +85,17 @@ impl Suites {
             }
             Suite::Crash(layout, point, nth) => {
                 let mut command = Command::new(std::env::current_exe().context("find this program")?);
-                command.args(["crash", "--layout", layout, "--point", point, "--action", "kill"]);
+                command.args([
+                    "crash",
+                    "--layout",
+                    layout,
+                    "--point",
+                    point,
+                    "--action",
+                    "kill",
+                    "--program",
+                    "scenario",
+                ]);
                 command.args(["--nth", &nth.to_string(), "--seed", &seed.to_string()]);
                 command
             }
