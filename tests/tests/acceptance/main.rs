@@ -67,7 +67,8 @@ on_every_setup! {
         a_request_is_answered
         a_request_without_an_answer_is_unknown
         a_timeout_replies_to_the_originator
-        a_reply_goes_to_the_saga_that_asked_and_to_no_other;
+        a_reply_goes_to_the_saga_that_asked_and_to_no_other
+        a_reply_for_an_ended_saga_is_no_new_lifes;
     retries:
         immediate_retries_are_counted_then_it_succeeds
         a_delayed_retry_survives_a_restart

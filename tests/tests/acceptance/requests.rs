@@ -113,6 +113,9 @@ macro_rules! asking {
             async fn handle(&mut self, m: Price, ctx: &mut SagaContext) -> Result {
                 m.run.note(format!("{} {} {}", $name, ctx.saga_key(), m.n));
                 ctx.send(Entry::new(m.run, "prices", m.n));
+                if m.n == 0 {
+                    ctx.complete();
+                }
                 Ok(())
             }
         }
@@ -135,4 +138,27 @@ pub(crate) async fn a_reply_goes_to_the_saga_that_asked_and_to_no_other(w: &Worl
     w.eventually("the entry", || async { !w.book("shop", "prices").await.is_empty() }).await;
     assert_eq!(w.run.notes(), ["asking a 42"]);
     assert_eq!(w.book("shop", "prices").await, [42]);
+}
+
+pub(crate) async fn a_reply_for_an_ended_saga_is_no_new_lifes(w: &World) {
+    let shop = w.endpoint("shop").await.saga::<Asking>().saga::<Book>().route::<AskPrice>("prices");
+    let shop = w.start(shop).await;
+    // the price comes late: its endpoint runs later, and its queue is there
+    w.endpoint("prices").await.on(price).build().await.unwrap();
+    let bus = shop.bus();
+    bus.send(Begin::new(w.run, "a", 21)).await.unwrap();
+    w.eventually("the question", || async { shop.stats().handled == 1 }).await;
+    let first = w.admin().await.saga("shop/asking", "a").await.unwrap().unwrap().instance;
+    bus.publish(Price::new(w.run, "a", 0)).await.unwrap();
+    w.eventually("the end", || async { w.admin().await.saga("shop/asking", "a").await.unwrap().is_none() }).await;
+    bus.send(Begin::new(w.run, "a", 0)).await.unwrap();
+    w.eventually("another life", || async {
+        w.admin().await.saga("shop/asking", "a").await.unwrap().is_some_and(|row| row.instance != first)
+    })
+    .await;
+    w.start(w.endpoint("prices").await.on(price)).await;
+    w.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;
+    let letters = w.admin().await.dead_letters("shop", 0, 10).await.unwrap();
+    assert!(letters[0].reason.contains("which has ended"), "{letters:?}");
+    assert_eq!(w.run.notes(), ["asking a 0"]);
 }
