@@ -155,3 +155,25 @@ pub(crate) async fn a_buried_unknown_type_is_handled_by_a_later_program(w: &Worl
     assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 0);
     w.eventually("its removal", || async { admin.dead_letters("shop", 0, 10).await.unwrap().is_empty() }).await;
 }
+
+async fn forward(m: Good, ctx: &mut Context) -> Result {
+    m.run.note("good");
+    ctx.send(Nobodys::new(m.run, &m.key, 3));
+    Ok(())
+}
+
+pub(crate) async fn a_message_for_a_missing_queue_is_buried_and_sent_again(w: &World) {
+    let shop = w.start(w.endpoint("shop").await.on(forward).route::<Nobodys>("late")).await;
+    shop.bus().send(Good::new(w.run, "k", 1)).await.unwrap();
+    let admin = shop.admin().unwrap();
+    w.eventually("the dead letter", || async { admin.dead_letters("shop", 0, 10).await.unwrap().len() == 1 }).await;
+    let letter = admin.dead_letters("shop", 0, 10).await.unwrap().remove(0);
+    assert_eq!(letter.message.headers.message_type, "bad.nobodys");
+    assert!(format!("{} {:?}", letter.reason, letter.detail).contains("late"), "{letter:?}");
+    assert_eq!(shop.stats().handled, 1, "its sender took effect");
+    w.start(w.endpoint("late").await.on(nobodys)).await;
+    assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 1);
+    w.noted("nobodys 3", 1).await;
+    w.eventually("its removal", || async { admin.dead_letters("shop", 0, 10).await.unwrap().is_empty() }).await;
+    assert_eq!(w.run.count("good"), 1);
+}

@@ -77,7 +77,8 @@ on_every_setup! {
         a_dead_letter_is_discarded
         a_panic_is_retried_then_buried
         a_permanent_error_is_not_retried
-        a_handler_may_choose_its_delay;
+        a_handler_may_choose_its_delay
+        an_endpoint_where_everything_fails_slows_down;
     starts:
         a_starter_of_a_running_saga_meets_its_policy
         a_completed_saga_is_kept_and_takes_nothing;
@@ -107,7 +108,8 @@ on_every_setup! {
         what_is_over_the_limits_is_buried
         a_timeout_over_the_transport_is_buried
         what_cannot_be_sent_is_refused_at_the_sender
-        a_buried_unknown_type_is_handled_by_a_later_program;
+        a_buried_unknown_type_is_handled_by_a_later_program
+        a_message_for_a_missing_queue_is_buried_and_sent_again;
     headers:
         user_headers_propagate_when_marked
         causation_and_conversation_are_kept;

@@ -176,3 +176,22 @@ pub(crate) async fn a_handler_may_choose_its_delay(w: &World) {
     w.eventually("its end", || async { shop.stats().handled == 1 }).await;
     assert_eq!((shop.stats().failures, shop.stats().deferred), (1, 1));
 }
+
+pub(crate) async fn an_endpoint_where_everything_fails_slows_down(w: &World) {
+    let mut slow = policy(0, &[]);
+    (slow.slow_down_after, slow.slow_down) = (5, Duration::from_millis(40));
+    let shop = w.start(w.endpoint("shop").await.on(hopeless).on(work).saga::<Book>().recoverability(slow)).await;
+    for n in 0..10 {
+        shop.bus().send(Hopeless::new(w.run, "k", n)).await.unwrap();
+        w.eventually("it", || async { shop.stats().dead == n + 1 }).await;
+    }
+    let started = Instant::now();
+    for n in 10..15 {
+        shop.bus().send(Hopeless::new(w.run, "k", n)).await.unwrap();
+    }
+    w.eventually("the rest", || async { shop.stats().dead == 15 }).await;
+    assert!(started.elapsed() >= Duration::from_millis(150), "{:?}", started.elapsed());
+    // a success ends it
+    shop.bus().send(Work::new(w.run, "k", 0)).await.unwrap();
+    w.eventually("the entry", || async { w.book("shop", "k").await == [0] }).await;
+}
