@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub mod given;
+pub mod messages;
 pub mod refusals;
 pub mod run;
 
@@ -67,7 +68,7 @@ impl Check for Hostile {
                     if !case.lethal {
                         slowest = slowest.max(outcome.behind);
                     }
-                    let late = !case.lethal && outcome.behind > BEHIND && case.name != "handler: hold";
+                    let late = !case.lethal && outcome.behind > BEHIND;
                     wrong(&case, &outcome)
                         .or_else(|| late.then(|| format!("the message behind it took {:?}", outcome.behind)))
                 }
