@@ -34,6 +34,9 @@ pub fn install(db: &mut Db) -> Result<()> {
             insert into audit (tbl, op, kind, key, instance, due)
             values ('timer', 'delete', old.kind, old.key, hex(old.instance), old.due);
         end;
+        create trigger if not exists audit_outbox_owner after update of node on outbox when old.node <> new.node begin
+            insert into audit (tbl, op, instance) values ('outbox', 'takeover', hex(new.node));
+        end;
         create trigger if not exists audit_dead_letter_insert after insert on dead_letter begin
             insert into audit (tbl, op, kind) values ('dead_letter', 'insert', new.reason);
         end;"

@@ -93,6 +93,8 @@ pub struct Facts {
     pub audit: Vec<Audit>,
     /// How often a handler was started with a message that it had been started with before.
     pub redeliveries: u64,
+    /// Outbox rows that another process took over, to send them.
+    pub relay_sends: u64,
     /// The processes that started handlers.
     pub pids: BTreeSet<u32>,
 }
@@ -114,12 +116,14 @@ impl Facts {
             store.rows("select reason, cast(body as text) from dead_letter order by id")?;
         let number = |body: &str| serde_json::from_str::<Value>(body).ok()?["n"].as_i64();
         let (redeliveries, pids) = read_tap(tap);
+        let audit = read_audit(store)?;
         Ok(Self {
             sent: read_log(log)?,
             effects: read_effects(store)?,
             sagas: read_sagas(store)?,
             dead: dead.into_iter().map(|(reason, body)| (reason, number(&body).unwrap_or(-1))).collect(),
-            audit: read_audit(store)?,
+            relay_sends: audit.iter().filter(|row| row.tbl == "outbox").count() as u64,
+            audit,
             redeliveries,
             pids,
         })
