@@ -38,7 +38,7 @@ const fn endpoint(cases: &'static str) -> Suite {
 
 /// The table.
 pub const ALL: &[Plant] = &[
-    Plant { bug: "settle-before-commit", suites: &[Suite::Crash("split", "handled", 3)] },
+    Plant { bug: "settle-before-commit", suites: &[Suite::Test("sagabus-tests", "simulation", "memory_split")] },
     Plant { bug: "skip-inbox-check", suites: &[store(MEMORY, ""), store(SQLITE, "gates")] },
     Plant { bug: "inbox-apart", suites: &[store(MEMORY, ""), Suite::Crash("split", "commit-returned", 1)] },
     Plant { bug: "dispatch-before-commit", suites: &[endpoint("sqlite_split::nothing_leaves_before")] },
