@@ -8,8 +8,15 @@ use sagabus_tests::{
     program::{self, SyncedLog},
 };
 use serde_json::json;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{Mutex, watch};
+
+/// How long a server may be away.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Args {
@@ -100,12 +107,11 @@ impl Sender {
         line["n"] = n.into();
         line["id"] = id.to_string().into();
         self.log.lock().await.write(&line)?;
-        let mut tries = 0;
+        let started = Instant::now();
         while let Err(error) = planned.deliver(&self.bus, id).await {
             // the same id again, until it is known to be there: the oracle has nothing unknown then
             anyhow::ensure!(error.is_unknown() || error.is_transient(), "sending {n}: {error:?}");
-            tries += 1;
-            anyhow::ensure!(tries < 100, "sending {n}, {tries} times: {error:?}");
+            anyhow::ensure!(started.elapsed() < PATIENCE, "sending {n} for {PATIENCE:?}: {error:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.log.lock().await.write(&json!({ "op": "ok", "n": n }))?;

@@ -4,12 +4,19 @@
 #![allow(clippy::disallowed_methods, reason = "a program outside of the bus")]
 
 use clap::Parser;
+use sagabus::EndpointBuilder;
 use sagabus_tests::{
-    chaos::{messages::Add, nodes::Place},
+    chaos::{broker, messages::Add, nodes::Place},
     program,
 };
 use serde_json::json;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// How long a server may be away.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Args {
@@ -18,6 +25,9 @@ struct Args {
     /// Only create the tables
     #[arg(long)]
     init: bool,
+    /// Only remove what the endpoints have left on a broker
+    #[arg(long)]
+    remove: bool,
     /// Run these endpoints only
     #[arg(long, value_delimiter = ',', default_value = "ledger,line,chaos")]
     only: Vec<String>,
@@ -34,6 +44,9 @@ async fn main() -> anyhow::Result<()> {
     program::log();
     let args = Args::parse();
     let place = &args.place;
+    if args.remove {
+        return broker::remove(&place.transport).await;
+    }
     if let (Some(file), Some(n)) = (&args.barrier, args.add) {
         let endpoint = place.generator().build().await?;
         program::say(&json!({ "ready": true }));
@@ -44,18 +57,23 @@ async fn main() -> anyhow::Result<()> {
         program::say(&json!({ "sent": n }));
         return Ok(());
     }
+    let all: [(&str, Make); 3] = [("ledger", Place::ledger), ("line", Place::line), ("chaos", Place::chaos)];
+    let wanted = all.into_iter().filter(|(name, _)| args.init || args.only.iter().any(|only| only == name));
+    let wanted: Vec<Make> = wanted.map(|(_, make)| make).collect();
+    // all of them before one starts: an event that is published before somebody has subscribed reaches nobody
     let mut endpoints = Vec::new();
-    for (name, builder) in [("ledger", place.ledger()), ("line", place.line()), ("chaos", place.chaos())] {
-        if args.init || args.only.iter().any(|only| only == name) {
-            endpoints.push(builder.build().await?);
-        }
+    for make in wanted {
+        endpoints.push((make, patiently(async || make(place).build().await).await?));
     }
     if args.init {
         return place.create_ledger().await;
     }
     let mut running = Vec::new();
-    for endpoint in endpoints {
-        running.push(endpoint.start().await?);
+    for (make, endpoint) in endpoints {
+        running.push(match endpoint.start().await {
+            Err(error) if error.is_transient() => patiently(async || make(place).build().await?.start().await).await?,
+            other => other?,
+        });
     }
     program::say(&json!({ "ready": true }));
     program::terminated().await;
@@ -65,6 +83,22 @@ async fn main() -> anyhow::Result<()> {
     }
     program::say(&counts(&running));
     Ok(())
+}
+
+type Make = fn(&Place) -> EndpointBuilder;
+
+/// Starting again is what a program does whose server goes away while it starts, or that was stopped for so long that
+/// the server has given up its connection.
+async fn patiently<T>(start: impl AsyncFn() -> sagabus::core::Result<T>) -> sagabus::core::Result<T> {
+    let since = Instant::now();
+    loop {
+        match start().await {
+            Err(error) if error.is_transient() && since.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn counts(running: &[sagabus::Running]) -> serde_json::Value {

@@ -194,7 +194,7 @@ async fn main() -> anyhow::Result<()> {
         let path = args.store.trim_start_matches("sqlite://");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-        connection.execute(effects::TABLE).await?;
+        connection.execute(effects::SQLITE).await?;
         connection.close().await?;
     }
     if args.init {

@@ -3,6 +3,7 @@
 //! Three endpoints in one process: `chaos` (sagas and functions), `ledger` (writes down that a message left) and `line`
 //! (ordered). Each message carries a number `n` that is unique in its run.
 
+pub mod broker;
 pub mod effects;
 pub mod functions;
 pub mod messages;

@@ -24,6 +24,7 @@ pub struct Place {
 
 impl Place {
     fn endpoint(&self, name: &str) -> EndpointBuilder {
+        effects::written_to(&self.store);
         Endpoint::builder(name)
             .transport(self.transport.as_str())
             .store(self.store.as_str())
@@ -73,13 +74,19 @@ impl Place {
             .route::<Step>("line")
     }
 
-    /// The ledger's table, in the store's file.
+    /// The ledger's table, beside the store's.
     pub async fn create_ledger(&self) -> anyhow::Result<()> {
         use sqlx::{Connection as _, Executor as _};
+        if effects::is_postgres(&self.store) {
+            let mut connection = sqlx::PgConnection::connect(&self.store).await?;
+            connection.execute(effects::POSTGRES).await?;
+            connection.close().await?;
+            return Ok(());
+        }
         let path = self.store.trim_start_matches("sqlite://");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-        connection.execute(effects::TABLE).await?;
+        connection.execute(effects::SQLITE).await?;
         connection.close().await?;
         Ok(())
     }

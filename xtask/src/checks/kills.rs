@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::bed::backend::Backend;
 use super::bed::judge::{Judgement, judge};
 use super::bed::keep::Ground;
-use super::bed::place::{self, Layout, Place};
-use super::bed::programs::{Build, Programs};
+use super::bed::place::{self, Layout, Place, Rig};
 use super::crash::{Layouts, totals::counted};
 use crate::command::Check;
 use crate::proc::Proc;
@@ -26,9 +26,9 @@ const STOP_EVERY: u64 = 10;
 /// redeliveries, relay_sends, messages, lost, duplicated, ghosts, early, order_breaks)
 #[derive(Debug, Args)]
 pub struct Kills {
-    /// The store
+    /// The store, alone or behind a broker: sqlite, postgres, rabbitmq+sqlite, rabbitmq+postgres, kafka+…
     #[arg(long, default_value = "sqlite")]
-    backend: String,
+    backend: Backend,
     /// Where the queues lie
     #[arg(long, value_enum, default_value = "both")]
     layout: Layouts,
@@ -62,22 +62,22 @@ impl Check for Kills {
     const NAME: &'static str = "kills";
 
     fn run(self) -> Result<Verdict> {
-        if self.backend != "sqlite" || self.processes == 0 {
-            bail!("the backend is sqlite, with at least one process");
+        if self.processes == 0 {
+            bail!("there must be a process");
         }
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         println!("seed {seed} (repeat with --seed {seed})");
-        let programs = Programs::build(Build::Chaos)?;
+        let rig = Rig::assemble(self.backend)?;
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
-        let layouts = self.layout.each();
+        let layouts = self.layout.of(self.backend)?;
         let mut rng = Rng::new(seed);
         let mut tally = Tally::default();
         for (at, layout) in layouts.iter().enumerate() {
             let goal = (self.n * (at as u64 + 1)).div_ceil(layouts.len() as u64);
             let dir = ground.run(layout.word());
             let before = tally.judgement.is_clean();
-            let result = self.storm(*layout, goal, &mut rng, &programs, &dir, &mut tally);
+            let result = self.storm(*layout, goal, &mut rng, &rig, &dir, &mut tally);
             let failed = result.is_err() || before != tally.judgement.is_clean();
             ground.done(&dir, failed)?;
             result.with_context(|| format!("the {} layout", layout.word()))?;
@@ -102,11 +102,11 @@ impl Kills {
         layout: Layout,
         goal: u64,
         rng: &mut Rng,
-        programs: &Programs,
+        rig: &Rig,
         dir: &std::path::Path,
         tally: &mut Tally,
     ) -> Result<()> {
-        let mut place = Place::create(programs, dir, layout, LEASE)?;
+        let mut place = Place::create(rig, dir, layout, LEASE)?;
         let generator = place.generator(0, self.pace_ms, 40, 6)?;
         let mut nodes = (0..self.processes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
         let mut marks = progress(&mut place)?;

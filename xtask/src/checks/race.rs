@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::bed::backend::Backend;
 use super::bed::judge::{Judgement, judge};
 use super::bed::keep::Ground;
-use super::bed::place::{self, DRAIN, Layout, Place};
-use super::bed::programs::{Build, Programs};
+use super::bed::place::{self, DRAIN, Layout, Place, Rig};
 use super::crash::{Layouts, totals::counted};
 use crate::command::Check;
 use crate::proc::Proc;
@@ -31,6 +31,9 @@ pub struct Race {
     /// How many share the handling
     #[arg(long, default_value_t = 6)]
     handlers: usize,
+    /// The store, alone or behind a broker
+    #[arg(long, default_value = "sqlite")]
+    backend: Backend,
     /// Where the queues lie
     #[arg(long, value_enum, default_value = "both")]
     layout: Layouts,
@@ -55,13 +58,13 @@ impl Check for Race {
 
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
-        let programs = Programs::build(Build::Chaos)?;
+        let rig = Rig::assemble(self.backend)?;
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
         let mut seen = Seen::default();
-        let layouts = self.layout.each();
+        let layouts = self.layout.of(self.backend)?;
         for layout in layouts {
             let dir = ground.run(layout.word());
-            let result = self.once(*layout, &programs, &dir, &mut seen);
+            let result = self.once(*layout, &rig, &dir, &mut seen);
             ground.done(&dir, result.is_err() || !seen.judgement.is_clean())?;
             result.with_context(|| format!("the {} layout", layout.word()))?;
         }
@@ -81,8 +84,8 @@ impl Check for Race {
 }
 
 impl Race {
-    fn once(&self, layout: Layout, programs: &Programs, dir: &Path, seen: &mut Seen) -> Result<()> {
-        let mut place = Place::create(programs, dir, layout, LEASE)?;
+    fn once(&self, layout: Layout, rig: &Rig, dir: &Path, seen: &mut Seen) -> Result<()> {
+        let mut place = Place::create(rig, dir, layout, LEASE)?;
         let barrier = dir.join("go");
         let mut nodes = vec![place.racer("ledger", &["--only", "ledger"])?];
         for n in 0..self.handlers {

@@ -7,8 +7,11 @@ use super::db::Db;
 /// Microseconds by the database's clock.
 const NOW: &str = "cast(unixepoch('now', 'subsec') * 1000 as integer) * 1000";
 
-/// Installs the triggers in a store's file whose tables exist.
+/// Installs the triggers in a store whose tables exist, and those of the ledger.
 pub fn install(db: &mut Db) -> Result<()> {
+    if db.is_postgres() {
+        return db.run(include_str!("audit_postgres.sql"));
+    }
     db.run(&format!(
         "create table if not exists audit (
             seq integer primary key autoincrement,

@@ -113,7 +113,7 @@ impl Facts {
     /// Reads them.
     pub fn read(store: &mut Db, log: &Path, tap: &Path) -> Result<Self> {
         let dead: Vec<(String, String)> =
-            store.rows("select reason, cast(body as text) from dead_letter order by id")?;
+            store.rows(&format!("select reason, {} from dead_letter order by id", store.text("body")))?;
         let number = |body: &str| serde_json::from_str::<Value>(body).ok()?["n"].as_i64();
         let (redeliveries, pids) = read_tap(tap);
         let audit = read_audit(store)?;
@@ -131,12 +131,14 @@ impl Facts {
 }
 
 fn read_effects(store: &mut Db) -> Result<Vec<Effect>> {
-    let rows = store.rows("select id, kind, key, n, at, due from effect order by id")?;
+    let order = store.commit_order();
+    let rows = store.rows(&format!("select {order}, kind, key, n, at, due from effect order by {order}"))?;
     Ok(rows.into_iter().map(|(id, kind, key, n, at, due)| Effect { id, kind, key, n, at, due }).collect())
 }
 
 fn read_sagas(store: &mut Db) -> Result<Vec<SagaRow>> {
-    let rows = store.rows("select kind, key, version, cast(state as text) from saga order by kind, key")?;
+    let state = store.text("state");
+    let rows = store.rows(&format!("select kind, key, version, {state} from saga order by kind, key"))?;
     Ok(rows.into_iter().map(|(kind, key, version, state)| SagaRow { kind, key, version, state }).collect())
 }
 

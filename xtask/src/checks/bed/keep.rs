@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::db::Db;
+use super::backend;
 
 /// Where runs lie: in a directory that goes away with this, or in the one to keep.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl Ground {
     /// Done with a run: writes its tables as JSON lines if they are to be kept, else removes it.
     pub fn done(&self, run: &Path, failed: bool) -> Result<()> {
         if self.keep {
-            let mut store = Db::open(&run.join("shop.db"))?;
-            let tables: Vec<(String,)> = store.rows("select name from sqlite_schema where type = 'table'")?;
+            let mut store = backend::store_of(run)?;
+            let tables = store.tables()?;
             let kept = [
                 ("effect", "ledger"),
                 ("ledger", "ledger"),
@@ -42,7 +42,7 @@ impl Ground {
                 ("audit", "audit"),
                 ("dead_letter", "dead_letters"),
             ];
-            for (table, file) in kept.into_iter().filter(|(table, _)| tables.iter().any(|(name,)| name == table)) {
+            for (table, file) in kept.into_iter().filter(|(table, _)| tables.iter().any(|name| name == table)) {
                 let lines: Vec<String> = store.dump(table)?.iter().map(ToString::to_string).collect();
                 let text = lines.join("\n") + if lines.is_empty() { "" } else { "\n" };
                 fs::write(run.join(format!("{file}.jsonl")), text).with_context(|| format!("write {file}.jsonl"))?;
@@ -50,6 +50,7 @@ impl Ground {
         } else if failed {
             println!("what it left is in {}", run.display());
         } else {
+            backend::forget(run)?;
             fs::remove_dir_all(run).with_context(|| format!("remove {}", run.display()))?;
         }
         Ok(())

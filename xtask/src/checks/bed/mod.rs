@@ -3,6 +3,7 @@
 //! Nothing here knows sagabus's code. It knows its tables, as anyone does who opens the file with `sqlite3`.
 
 pub mod audit;
+pub mod backend;
 pub mod db;
 pub mod facts;
 pub mod judge;

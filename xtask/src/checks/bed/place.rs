@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::backend::{BUS_SCHEMA, Backend, Servers, Store, Urls, store_of};
 use super::db::Db;
-use super::programs::Programs;
+use super::judge::judge;
+use super::programs::{Build, Programs};
 use super::{audit, facts::Facts};
 use crate::proc::{Proc, tail};
 
@@ -40,30 +42,61 @@ const STOP: Duration = Duration::from_secs(40);
 /// How long the work may take once nothing disturbs it.
 pub const DRAIN: Duration = Duration::from_secs(90);
 
+/// What places are made of: programs and servers.
+pub struct Rig {
+    /// Built.
+    pub programs: Programs,
+    /// Up.
+    pub servers: Servers,
+}
+
+impl Rig {
+    /// Builds the programs with crash points, and brings up the servers.
+    pub fn assemble(backend: Backend) -> Result<Self> {
+        Ok(Self { programs: Programs::build(Build::Chaos(backend.broker))?, servers: Servers::up(backend)? })
+    }
+}
+
 /// See the module.
 pub struct Place<'a> {
-    programs: &'a Programs,
+    rig: &'a Rig,
     dir: PathBuf,
-    layout: Layout,
+    urls: Urls,
     lease: Duration,
     started: u32,
     store: Option<Db>,
-    bus: Option<Db>,
+    queues: Queues,
+}
+
+/// Where the messages are to be seen.
+enum Queues {
+    /// Beside the store.
+    Here,
+    /// In another database.
+    There(Db),
+    /// On a broker, where we do not look.
+    Broker,
 }
 
 impl<'a> Place<'a> {
     /// Makes the directory, the product's tables (by the product) and the audit triggers (by us).
-    pub fn create(programs: &'a Programs, dir: &Path, layout: Layout, lease: Duration) -> Result<Self> {
+    pub fn create(rig: &'a Rig, dir: &Path, layout: Layout, lease: Duration) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let mut place = Self { programs, dir: dir.to_path_buf(), layout, lease, started: 0, store: None, bus: None };
+        let urls = rig.servers.prepare(dir, layout)?;
+        let mut place =
+            Self { rig, dir: dir.to_path_buf(), urls, lease, started: 0, store: None, queues: Queues::Here };
         let mut init = place.chaos("chaos-node")?;
         Proc::spawn("init", init.arg("--init"), dir)?.expect_success(START).context("create the tables")?;
-        let mut store = Db::open(&dir.join("shop.db"))?;
+        let mut store = store_of(dir)?;
         audit::install(&mut store)?;
         place.store = Some(store);
-        if layout == Layout::Split {
-            place.bus = Some(Db::open(&dir.join("bus.db"))?);
-        }
+        let backend = rig.servers.backend();
+        place.queues = match (backend.broker, layout, backend.store) {
+            (Some(_), ..) => Queues::Broker,
+            (None, Layout::Joined, _) => Queues::Here,
+            (None, Layout::Split, Store::Sqlite) => Queues::There(Db::open(&dir.join("bus.db"))?),
+            (None, Layout::Split, Store::Postgres) => Queues::There(Db::connect(&place.urls.store, BUS_SCHEMA)?),
+        };
         Ok(place)
     }
 
@@ -78,18 +111,13 @@ impl<'a> Place<'a> {
     }
 
     /// The URLs of transport and store.
-    pub fn urls(&self) -> [String; 2] {
-        let url = |name: &str| format!("sqlite://{}", self.dir.join(name).display());
-        match self.layout {
-            Layout::Joined => [url("shop.db"), url("shop.db")],
-            Layout::Split => [url("bus.db"), url("shop.db")],
-        }
+    pub fn urls(&self) -> &Urls {
+        &self.urls
     }
 
     fn chaos(&self, program: &str) -> Result<Command> {
-        let mut command = Command::new(self.programs.path(program)?);
-        let [transport, store] = self.urls();
-        command.args(["--transport", &transport, "--store", &store]);
+        let mut command = Command::new(self.rig.programs.path(program)?);
+        command.args(["--transport", &self.urls.transport, "--store", &self.urls.store]);
         command.args(["--lease-ms", &self.lease.as_millis().to_string()]);
         command.env("CHAOS_TAP", self.dir.join("tap.txt"));
         // an error is to be read, not its way
@@ -148,35 +176,53 @@ impl<'a> Place<'a> {
         self.store.as_mut().context("the store is not open")
     }
 
-    /// The file that holds the queues.
-    pub fn queues(&mut self) -> Result<&mut Db> {
-        self.bus.as_mut().or(self.store.as_mut()).context("the queues are not open")
-    }
-
     /// Whether a write lock is held that nobody gives up.
     pub fn is_locked(&mut self) -> Result<bool> {
-        Ok(self.store()?.is_locked()? || self.queues()?.is_locked()?)
+        let there = match &mut self.queues {
+            Queues::There(db) => db.is_locked()?,
+            Queues::Here | Queues::Broker => false,
+        };
+        Ok(there || self.store()?.is_locked()?)
     }
 
-    /// How many rows still are to be worked on.
+    /// How many rows still are to be worked on. What a broker has is not among them.
     pub fn backlog(&mut self) -> Result<i64> {
-        let queued = self.queues()?.number("select count(*) from queue")?;
         let rest = self.store()?.number(
             "select (select count(*) from outbox) + (select count(*) from timer) + (select count(*) from retry)
                   + (select count(*) from parked)",
         )?;
-        Ok(queued + rest)
+        Ok(self.queued()?.unwrap_or(0) + rest)
+    }
+
+    /// The messages in the queues, where they can be counted.
+    fn queued(&mut self) -> Result<Option<i64>> {
+        let queues = match &mut self.queues {
+            Queues::There(db) => db,
+            Queues::Here => self.store()?,
+            Queues::Broker => return Ok(None),
+        };
+        queues.number("select count(*) from queue").map(Some)
+    }
+
+    /// Whether there is no work left. On a broker that shows in that nothing is missing.
+    pub fn at_rest(&mut self) -> Result<bool> {
+        if self.backlog()? > 0 {
+            return Ok(false);
+        }
+        Ok(!matches!(self.queues, Queues::Broker) || judge(&self.facts()?).lost == 0)
     }
 
     /// Waits until there is no work left, seen twice in a row.
     pub fn drained(&mut self, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
+        // what a broker delivers once more is not to be seen from here before it is handled
+        let times = if matches!(self.queues, Queues::Broker) { 5 } else { 2 };
         let mut seen = 0;
-        while seen < 2 {
+        while seen < times {
             if Instant::now() > deadline {
                 return Ok(false);
             }
-            seen = if self.backlog()? == 0 { seen + 1 } else { 0 };
+            seen = if self.at_rest()? { seen + 1 } else { 0 };
             thread::sleep(Duration::from_millis(if seen > 0 { 120 } else { 20 }));
         }
         Ok(true)
@@ -192,12 +238,28 @@ impl<'a> Place<'a> {
     /// What is left in which table, for a message to people.
     pub fn leftovers(&mut self) -> Result<String> {
         let mut parts = Vec::new();
-        let queued = self.queues()?.number("select count(*) from queue")?;
-        parts.push(format!("queue {queued}"));
+        match self.queued()? {
+            Some(queued) => parts.push(format!("queue {queued}")),
+            None => parts.push(format!("missing {}", judge(&self.facts()?).lost)),
+        }
         for table in ["outbox", "timer", "retry", "parked"] {
             parts.push(format!("{table} {}", self.store()?.number(&format!("select count(*) from {table}"))?));
         }
         Ok(parts.join(", "))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !matches!(self.queues, Queues::Broker) {
+            return;
+        }
+        let removed = self
+            .chaos("chaos-node")
+            .and_then(|mut remove| Proc::spawn("remove", remove.arg("--remove"), &self.dir)?.expect_success(START));
+        if let Err(error) = removed {
+            println!("what {} has on the broker stays there: {error:#}", self.dir.display());
+        }
     }
 }
 

@@ -8,13 +8,15 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::backend::Broker;
 use crate::{cargo, paths};
 
 /// How they are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
-    /// With crash points and planted bugs, in `target/chaos`: the one extra build of the project.
-    Chaos,
+    /// With crash points and planted bugs, in `target/chaos`: the one extra build of the project. And with a broker's
+    /// driver, where one is needed.
+    Chaos(Option<Broker>),
     /// As users build it, optimised: where a number is measured.
     Release,
 }
@@ -29,9 +31,12 @@ impl Programs {
         let mut command = cargo::command();
         command.args(["build", "--package", "sagabus-tests", "--bins", "--message-format", "json-render-diagnostics"]);
         match how {
-            Build::Chaos => {
+            Build::Chaos(broker) => {
                 command.args(["--package", "sagabus", "--example", "order"]);
                 command.args(["--features", HIDDEN]).arg("--target-dir").arg(chaos_target());
+                if let Some(broker) = broker {
+                    command.args(["--features", &format!("sagabus-tests/{}", broker.word())]);
+                }
             }
             Build::Release => {
                 command.arg("--release");

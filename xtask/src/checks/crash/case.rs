@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::points::{Point, Way};
 use crate::checks::bed::judge::{Judgement, judge};
-use crate::checks::bed::place::{self, DRAIN, Layout, Place};
-use crate::checks::bed::programs::Programs;
+use crate::checks::bed::place::{self, DRAIN, Layout, Place, Rig};
 use crate::checks::bed::signals::{Action, is_stopped, was_killed};
 use crate::proc::{Proc, tail};
 
@@ -29,6 +28,8 @@ pub struct Case {
     pub nth: u64,
     /// How many messages.
     pub messages: u64,
+    /// How many processes share the work.
+    pub processes: usize,
 }
 
 /// What was seen.
@@ -49,11 +50,18 @@ pub struct Seen {
 }
 
 impl Case {
+    /// What its directory is called.
+    pub fn name(&self) -> String {
+        let Self { layout, point, action, nth, messages, .. } = self;
+        format!("{}-{}-{}-{nth}-of-{messages}", layout.word(), point.name, action.word())
+    }
+
     /// Carries it out in an empty directory.
-    pub fn run(&self, programs: &Programs, dir: &Path) -> Result<Seen> {
-        let mut place = Place::create(programs, dir, self.layout, LEASE)?;
+    pub fn run(&self, rig: &Rig, dir: &Path) -> Result<Seen> {
+        let mut place = Place::create(rig, dir, self.layout, LEASE)?;
         let mut seen = Seen::default();
-        let mut generator = place.generator(self.messages, 8, 3, 1)?;
+        let keys = if self.processes > 1 { 12 } else { 3 };
+        let mut generator = place.generator(self.messages, 8, keys, 1)?;
         if let Way::After(point) = self.point.way {
             // the first one leaves its work behind, for the one that is to die while it takes that over
             let mut before = place.launch(Some(&format!("{point}:3:kill")))?;
@@ -65,6 +73,13 @@ impl Case {
         let reached = place.reached().len();
         let plan = format!("{}:{}:{}", self.point.name, self.nth, self.action.word());
         let mut victim = place.launch(Some(&plan))?;
+        let mut survivors = Vec::new();
+        if !matches!(self.point.way, Way::After(_)) {
+            // else one of them would take over what the victim is to take over
+            for _ in 1..self.processes {
+                survivors.push(place.launch(None)?);
+            }
+        }
         if self.point.way == Way::Ending {
             place::ready(&mut victim)?;
             until_work(&mut place)?;
@@ -74,7 +89,6 @@ impl Case {
         if seen.hit && !place.reached().iter().skip(reached).any(|point| point == self.point.name) {
             bail!("a signal came, but the product's log does not name {}", self.point.name);
         }
-        let mut survivors = Vec::new();
         match (seen.hit, self.action) {
             (false, _) if victim.poll()?.is_none() => survivors.push(victim),
             (false, _) => survivors.push(place.node()?),
@@ -104,7 +118,9 @@ impl Case {
         if !place.drained(DRAIN)? {
             bail!("the work does not end: {}", place.leftovers()?);
         }
-        for survivor in survivors {
+        for mut survivor in survivors {
+            // one that was started a moment ago would take the signal for the default one
+            place::ready(&mut survivor)?;
             place::stop(survivor)?;
         }
         let facts = place.facts()?;
@@ -143,11 +159,11 @@ fn struck(place: &mut Place<'_>, victim: &mut Proc, generator: &mut Proc, case: 
 
 /// No work left, twice. A locked file means that there is.
 fn quiet(place: &mut Place<'_>) -> Result<bool> {
-    if place.backlog()? > 0 {
+    if !place.at_rest()? {
         return Ok(false);
     }
     thread::sleep(Duration::from_millis(150));
-    Ok(place.backlog()? == 0)
+    place.at_rest()
 }
 
 fn until_work(place: &mut Place<'_>) -> Result<()> {

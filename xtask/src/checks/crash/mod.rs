@@ -13,9 +13,9 @@ use clap::{Args, ValueEnum};
 use self::case::Case;
 use self::points::{ALL, Point};
 use self::totals::Totals;
+use crate::checks::bed::backend::{Backend, Store};
 use crate::checks::bed::keep::Ground;
-use crate::checks::bed::place::Layout;
-use crate::checks::bed::programs::{Build, Programs};
+use crate::checks::bed::place::{Layout, Rig};
 use crate::checks::bed::signals::Action;
 use crate::command::Check;
 use crate::rng::{Rng, fresh_seed};
@@ -33,13 +33,14 @@ pub enum Layouts {
 }
 
 impl Layouts {
-    /// One by one.
-    pub fn each(self) -> &'static [Layout] {
-        match self {
-            Layouts::Joined => &[Layout::Joined],
-            Layouts::Split => &[Layout::Split],
-            Layouts::Both => &[Layout::Joined, Layout::Split],
-        }
+    /// One by one. Messages that are on a broker are never in the store's own database.
+    pub fn of(self, backend: Backend) -> Result<&'static [Layout]> {
+        Ok(match (self, backend.broker) {
+            (Layouts::Joined, Some(_)) => bail!("there is no joined layout of {backend}"),
+            (Layouts::Joined, None) => &[Layout::Joined],
+            (Layouts::Both, None) => &[Layout::Joined, Layout::Split],
+            (Layouts::Split | Layouts::Both, _) => &[Layout::Split],
+        })
     }
 }
 
@@ -48,20 +49,25 @@ impl Layouts {
 pub enum Program {
     /// A workload with every kind of message, made for this.
     Scenario,
-    /// The order example; killed only.
+    /// The order example; killed only, and on SQLite only.
     Order,
     /// Both.
     Both,
 }
+
+const SQLITE: Backend = Backend { broker: None, store: Store::Sqlite };
 
 /// Kills or freezes a process at each crash point and judges what comes out (counts: points_total, points_hit, kills,
 /// stops, takeovers, locked, order_runs,
 /// order_hits, redeliveries, relay_sends, messages, lost, duplicated, ghosts, early, order_breaks, absent_checked)
 #[derive(Debug, Args)]
 pub struct Crash {
-    /// The store; `sqlite` is the only one with processes of its own so far
+    /// The store, alone or behind a broker: sqlite, postgres, rabbitmq+sqlite, rabbitmq+postgres, kafka+…
     #[arg(long, default_value = "sqlite")]
-    backend: String,
+    backend: Backend,
+    /// How many processes share the work, the victim among them
+    #[arg(long, default_value_t = 1)]
+    processes: usize,
     /// Where the queues lie
     #[arg(long, value_enum, default_value = "both")]
     layout: Layouts,
@@ -92,18 +98,19 @@ impl Check for Crash {
     const NAME: &'static str = "crash";
 
     fn run(self) -> Result<Verdict> {
-        if self.backend != "sqlite" {
-            bail!("there is no backend {}; there is sqlite", self.backend);
+        if self.processes == 0 || (self.program == Program::Order && self.backend != SQLITE) {
+            bail!("there must be a process, and the order example keeps its rows in SQLite");
         }
+        let layouts = self.layout.of(self.backend)?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let timer = Timer::start(Self::NAME).seed(seed);
         println!("seed {seed} (repeat with --seed {seed})");
         points::check_table()?;
         let chosen = self.points()?;
-        let programs = Programs::build(Build::Chaos)?;
+        let rig = Rig::assemble(self.backend)?;
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
         let mut totals = Totals::default();
-        for layout in self.layout.each() {
+        for layout in layouts {
             for point in &chosen {
                 // a stream of its own, so that a point alone is hit as it is among all
                 let mut rng = Rng::new(seed ^ u64::from_le_bytes(*b"crashpts")).fork();
@@ -112,12 +119,12 @@ impl Check for Crash {
                 }
                 if self.program == Program::Order {
                     totals.points += 1;
-                    totals.hit += u64::from(self.order(point, *layout, &mut rng, &programs, &ground, &mut totals));
+                    totals.hit += u64::from(self.order(point, *layout, &mut rng, &rig, &ground, &mut totals));
                     continue;
                 }
                 match point.absent(*layout) {
-                    Some(reason) => self.absent(point, *layout, reason, &programs, &ground, &mut totals)?,
-                    None => self.present(point, *layout, &mut rng, &programs, &ground, &mut totals)?,
+                    Some(reason) => self.absent(point, *layout, reason, &rig, &ground, &mut totals)?,
+                    None => self.present(point, *layout, &mut rng, &rig, &ground, &mut totals)?,
                 }
             }
         }
@@ -140,7 +147,7 @@ impl Crash {
         point: &'static Point,
         layout: Layout,
         rng: &mut Rng,
-        programs: &Programs,
+        rig: &Rig,
         ground: &Ground,
         totals: &mut Totals,
     ) -> Result<()> {
@@ -148,19 +155,29 @@ impl Crash {
         let mut hit_by_all = true;
         for action in &self.action {
             let drawn = self.nth.unwrap_or(rng.between(1, point.most));
-            let mut case = Case { point, layout, action: *action, nth: drawn, messages: self.messages };
-            let mut seen = totals.carry_out(&case, programs, ground);
+            let (messages, processes) = (self.messages, self.processes);
+            let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes };
+            let mut seen = totals.carry_out(&case, rig, ground);
             // batches are as large as the load makes them, so a late hit may not come; a first one must
             if matches!(&seen, Some(seen) if !seen.hit) && drawn > 1 {
                 case.nth = 1;
-                seen = totals.carry_out(&case, programs, ground);
+                seen = totals.carry_out(&case, rig, ground);
+            }
+            // unless the others have taken all of it
+            if matches!(&seen, Some(seen) if !seen.hit) && case.processes > 1 {
+                case.messages *= 4;
+                seen = totals.carry_out(&case, rig, ground);
             }
             hit_by_all &= seen.is_some_and(|seen| seen.hit);
         }
         totals.hit += u64::from(hit_by_all);
         // it is asked to end by nobody, and leaves nothing for a relay in one go
-        if self.program == Program::Both && self.action.contains(&Action::Kill) && point.way == points::Way::Work {
-            self.order(point, layout, rng, programs, ground, totals);
+        if self.program == Program::Both
+            && self.backend == SQLITE
+            && self.action.contains(&Action::Kill)
+            && point.way == points::Way::Work
+        {
+            self.order(point, layout, rng, rig, ground, totals);
         }
         Ok(())
     }
@@ -171,7 +188,7 @@ impl Crash {
         point: &'static Point,
         layout: Layout,
         rng: &mut Rng,
-        programs: &Programs,
+        rig: &Rig,
         ground: &Ground,
         totals: &mut Totals,
     ) -> bool {
@@ -179,7 +196,7 @@ impl Crash {
         loop {
             let name = format!("{}-{}-order-{nth}", layout.word(), point.name);
             let cells = [layout.word(), point.name, "kill (order)", &nth.to_string()];
-            let run = |dir: &Path| orders::run(point, nth, layout, self.messages, programs, dir);
+            let run = |dir: &Path| orders::run(point, nth, layout, self.messages, &rig.programs, dir);
             if totals.order(&name, cells, &ground.run(&name), ground, run) {
                 return true;
             }
@@ -196,13 +213,13 @@ impl Crash {
         point: &'static Point,
         layout: Layout,
         reason: &str,
-        programs: &Programs,
+        rig: &Rig,
         ground: &Ground,
         totals: &mut Totals,
     ) -> Result<()> {
-        let case = Case { point, layout, action: Action::Kill, nth: 1, messages: self.messages };
+        let case = Case { point, layout, action: Action::Kill, nth: 1, messages: self.messages, processes: 1 };
         let case = Case { point: if point.most == 1 { &ABSENT_RELAY } else { case.point }, ..case };
-        if totals.carry_out(&case, programs, ground).is_some_and(|seen| seen.hit) {
+        if totals.carry_out(&case, rig, ground).is_some_and(|seen| seen.hit) {
             totals.failed += 1;
             println!("{} is declared absent from the {} layout ({reason}), and was reached", point.name, layout.word());
         }

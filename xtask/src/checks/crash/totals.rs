@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::case::{Case, Seen};
 use crate::checks::bed::judge::Judgement;
 use crate::checks::bed::keep::Ground;
-use crate::checks::bed::programs::Programs;
+use crate::checks::bed::place::Rig;
 use crate::checks::bed::signals::Action;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
@@ -59,11 +59,11 @@ impl Default for Totals {
 
 impl Totals {
     /// Runs a case, counts it and shows it. A case that could not be carried out has failed.
-    pub(super) fn carry_out(&mut self, case: &Case, programs: &Programs, ground: &Ground) -> Option<Seen> {
+    pub(super) fn carry_out(&mut self, case: &Case, rig: &Rig, ground: &Ground) -> Option<Seen> {
         let started = Instant::now();
-        let name = format!("{}-{}-{}-{}", case.layout.word(), case.point.name, case.action.word(), case.nth);
+        let name = case.name();
         let dir = ground.run(&name);
-        let result = case.run(programs, &dir);
+        let result = case.run(rig, &dir);
         let failed = !matches!(&result, Ok(seen) if seen.judgement.is_clean());
         let text = match &result {
             Err(error) => format!("FAILED: {error:#}"),

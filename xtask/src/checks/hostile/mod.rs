@@ -45,7 +45,7 @@ impl Check for Hostile {
     fn run(self) -> Result<Verdict> {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
-        let programs = Programs::build(Build::Chaos)?;
+        let programs = Programs::build(Build::Chaos(None))?;
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
         let dir = ground.run("hostile");
         let mut init = run::command(&programs, &dir)?;

@@ -1,0 +1,42 @@
+//! Removes from a broker what a run has left there: a broker has no directory that could be thrown away.
+
+use anyhow::Result;
+
+/// All endpoints of the workload.
+#[cfg(feature = "rabbitmq")]
+const ENDPOINTS: [&str; 3] = ["chaos", "ledger", "line"];
+
+/// Deletes what begins with the URL's `prefix`. A URL of another kind, or without prefix, has nothing to remove.
+pub async fn remove(url: &str) -> Result<()> {
+    let Some((base, prefix)) = url.split_once("?prefix=") else { return Ok(()) };
+    match base.split(':').next() {
+        #[cfg(feature = "rabbitmq")]
+        Some("amqp" | "amqps") => remove_from_rabbitmq(base, prefix).await,
+        _ => anyhow::bail!("this build knows no broker to remove {prefix} from"),
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+async fn remove_from_rabbitmq(base: &str, prefix: &str) -> Result<()> {
+    use anyhow::Context as _;
+    use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+    let connection = lapin::Connection::connect(base, lapin::ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    let own = ["", ".error", ".unreadable", ".bindings", ".lock"].map(ToOwned::to_owned);
+    let partitions = (0..8).map(|number| format!(".p{number:02}"));
+    let suffixes: Vec<String> = own.into_iter().chain(partitions).collect();
+    for endpoint in ENDPOINTS {
+        for suffix in &suffixes {
+            let name = format!("{prefix}{endpoint}{suffix}");
+            let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
+            deleted.with_context(|| format!("delete the queue {name}"))?;
+        }
+    }
+    for exchange in ["sagabus.events", "sagabus.keyed"] {
+        let name = format!("{prefix}{exchange}");
+        let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
+        deleted.with_context(|| format!("delete the exchange {name}"))?;
+    }
+    connection.close(0, "done".into()).await?;
+    Ok(())
+}
