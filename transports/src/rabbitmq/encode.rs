@@ -23,8 +23,6 @@ const MAX_HEADERS: usize = 64 << 10;
 pub(super) struct Wire {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
-    /// Whether somebody must take it.
-    pub(super) mandatory: bool,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
     pub(super) id: MessageId,
@@ -55,16 +53,15 @@ pub(super) fn wire(outgoing: &Outgoing, names: &Names, exchanges: &Exchanges) ->
             headers.message_id
         )));
     }
-    let (exchange, routing_key, mandatory) = match (&outgoing.to, &headers.order_key) {
-        (Destination::Queue(queue), None) => (&exchanges.direct, short(&names.queue(queue))?, true),
-        (Destination::Queue(queue), Some(key)) => (&exchanges.keyed, keyed("q", queue, key)?, true),
-        (Destination::Topic(topic), None) => (&exchanges.events, short(topic)?, false),
-        (Destination::Topic(topic), Some(key)) => (&exchanges.keyed, keyed("t", topic, key)?, false),
+    let (exchange, routing_key) = match (&outgoing.to, &headers.order_key) {
+        (Destination::Queue(queue), None) => (&exchanges.direct, short(&names.queue(queue))?),
+        (Destination::Queue(queue), Some(key)) => (&exchanges.keyed, keyed("q", queue, key)?),
+        (Destination::Topic(topic), None) => (&exchanges.events, short(topic)?),
+        (Destination::Topic(topic), Some(key)) => (&exchanges.keyed, keyed("t", topic, key)?),
     };
     Ok(Wire {
         exchange: exchange.clone(),
         routing_key,
-        mandatory,
         properties,
         body: outgoing.message.body.clone(),
         id: headers.message_id,

@@ -1,45 +1,223 @@
-//! What the parts of one transport share.
+//! What the parts of one transport share, and how what is missing on the broker is made again.
 
 use super::{
     link::{Link, Live},
     names::Names,
     options::RabbitOptions,
+    registry::{Endpoints, Shape},
     topology,
+    turn::Turn,
 };
 use crate::lock;
-use sagabus_core::{Result, Topology};
-use std::{collections::HashMap, sync::Mutex};
+use sagabus_core::{Destination, Error, ErrorKind, Result, Topology};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 pub(super) struct Home {
     pub(super) names: Names,
     pub(super) options: RabbitOptions,
-    /// For receiving, declaring and the reply queues.
+    /// For receiving, and for the reply queues.
     pub(super) consume: Link,
+    /// For declaring and binding.
+    admin: Link,
     /// What this process has asked for: made again when it is found missing.
     known: Mutex<HashMap<String, Topology>>,
+    /// The turn on the broker is the connection's; this is the one within the process.
     turn: tokio::sync::Mutex<()>,
+    seen: Mutex<Option<Seen>>,
 }
 
+/// The list of endpoints, and from when it is.
+#[derive(Clone)]
+struct Seen {
+    at: Duration,
+    /// All of its bindings were made then.
+    bound: bool,
+    list: Arc<Endpoints>,
+}
+
+/// What to do in a turn.
+enum Work<'a> {
+    Provide(&'a [&'a Topology]),
+    /// Binds everyone, if somebody should have got one of these.
+    Mend(&'a [&'a Destination]),
+    Retire(&'a str),
+}
+
+fn claims(list: &Endpoints, returned: &[&Destination]) -> Vec<bool> {
+    let claimed = |to: &&Destination| match to {
+        Destination::Queue(queue) => list.has(queue),
+        Destination::Topic(topic) => list.subscribed(topic),
+    };
+    returned.iter().map(claimed).collect()
+}
+
+/// For so long a list is good enough to say that nobody has subscribed to something.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// What is done in one turn takes no longer; the broker may be short of memory, and take nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl Home {
-    pub(super) fn new(names: Names, options: RabbitOptions, consume: Link) -> Self {
-        Self { names, options, consume, known: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    pub(super) fn new(names: Names, options: RabbitOptions, consume: Link, admin: Link) -> Self {
+        Self {
+            names,
+            options,
+            consume,
+            admin,
+            known: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            seen: Mutex::default(),
+        }
     }
 
     pub(super) async fn provision(&self, topology: &Topology) -> Result<()> {
-        let live = self.consume.get(false).await?;
-        let Some(queue) = &topology.queue else {
-            return topology::declare_exchanges(&live, &self.names).await;
-        };
-        // the lock on the broker is the connection's, so within the process there is this one
-        let _turn = self.turn.lock().await;
-        if topology.temporary {
-            topology::declare_exchanges(&live, &self.names).await?;
-            topology::declare_temporary(&live, &self.names, queue, &topology.subscriptions).await?;
-        } else {
-            topology::provision(&live, &self.names, &self.options, topology).await?;
+        if topology.queue.is_none() {
+            return self.ready().await;
         }
-        lock(&self.known).insert(queue.clone(), topology.clone());
+        self.declare(&[topology]).await?;
+        if let Some(queue) = &topology.queue {
+            lock(&self.known).insert(queue.clone(), topology.clone());
+        }
         Ok(())
+    }
+
+    async fn declare(&self, all: &[&Topology]) -> Result<()> {
+        let (temporary, lasting): (Vec<&Topology>, Vec<&Topology>) = all.iter().partition(|t| t.temporary);
+        if lasting.is_empty() {
+            self.ready().await?;
+        } else {
+            self.in_turn(Work::Provide(&lasting)).await?;
+        }
+        for topology in temporary {
+            let Some(queue) = &topology.queue else { continue };
+            let live = self.consume.get(false).await?;
+            topology::declare_temporary(&live, &self.names, queue, &topology.subscriptions).await?;
+        }
+        Ok(())
+    }
+
+    /// The exchanges are there, and the queues behind them.
+    pub(super) async fn ready(&self) -> Result<()> {
+        let live = self.consume.get(false).await?;
+        if topology::complete(&live, &self.names).await? {
+            return Ok(());
+        }
+        self.in_turn(Work::Provide(&[])).await.map(|_| ())
+    }
+
+    /// Declares and binds; if an exchange was missing, for everyone. Answers whether it was.
+    async fn provide(&self, turn: &mut Turn, wanted: &[&Topology]) -> Result<bool> {
+        let (names, options) = (&self.names, &self.options);
+        let before = turn.list.clone();
+        turn.list.bound &= topology::complete(&turn.live, names).await?;
+        for topology in wanted {
+            let Some(queue) = &topology.queue else { continue };
+            let partitions = if topology.ordered { options.partitions } else { 0 };
+            topology::declare_queues(&turn.live, names, queue, options.delivery_limit, partitions).await?;
+            turn.list.set(queue, Shape::of(topology, options.partitions));
+        }
+        if turn.list != before {
+            turn.note().await?;
+        }
+        if !turn.list.bound {
+            return self.bind_all(turn).await;
+        }
+        for topology in wanted {
+            let Some(queue) = &topology.queue else { continue };
+            self.bind(turn, queue).await?;
+        }
+        Ok(false)
+    }
+
+    async fn bind_all(&self, turn: &mut Turn) -> Result<bool> {
+        let queues = turn.list.queues();
+        tracing::info!(endpoints = queues.len(), "an exchange or a binding was missing: all endpoints are bound");
+        topology::declare_exchanges(&turn.live, &self.names).await?;
+        for queue in &queues {
+            self.bind(turn, queue).await?;
+        }
+        // the last step: before it no event reaches anybody, so none can miss anybody
+        topology::connect(&turn.live, &self.names).await?;
+        turn.list.bound = true;
+        Ok(true)
+    }
+
+    async fn bind(&self, turn: &mut Turn, queue: &str) -> Result<()> {
+        let names = &self.names;
+        let Some(entry) = turn.list.get(queue) else { return Ok(()) };
+        if !topology::bind(&turn.live, &entry.bindings(names, queue)).await? {
+            tracing::warn!(queue, "a queue of this endpoint is missing: start the endpoint, or retire it");
+            return Ok(());
+        }
+        topology::unbind(&turn.live, &entry.stale(names, queue)).await?;
+        turn.list.settle(queue);
+        Ok(())
+    }
+
+    /// The endpoint is to get nothing more. Its queues stay, with what is in them.
+    pub(super) async fn retire(&self, queue: &str) -> Result<()> {
+        lock(&self.known).remove(queue);
+        self.in_turn(Work::Retire(queue)).await.map(|_| ())
+    }
+
+    async fn unbind(&self, turn: &mut Turn, queue: &str) -> Result<bool> {
+        if let Some(entry) = turn.list.get(queue) {
+            topology::unbind(&turn.live, &entry.bindings(&self.names, queue)).await?;
+            topology::unbind(&turn.live, &entry.stale(&self.names, queue)).await?;
+            turn.list.remove(queue);
+        }
+        Ok(false)
+    }
+
+    /// Something came back although somebody may have to get it: whether the list knows who, for each. If it does, all
+    /// bindings are made again. An error: that could not be found out.
+    pub(super) async fn claimed(&self, returned: &[&Destination]) -> Result<Vec<bool>> {
+        let begun = self.options.runtime.elapsed();
+        let seen = lock(&self.seen).clone();
+        if let Some(seen) = seen.filter(|seen| begun.saturating_sub(seen.at) < FRESH) {
+            let claims = claims(&seen.list, returned);
+            if !claims.contains(&true) {
+                return Ok(claims);
+            }
+        }
+        let list = self.in_turn(Work::Mend(returned)).await?;
+        Ok(claims(&list, returned))
+    }
+
+    /// Waits for the turn, works, and gives it to the next one. Answers the list.
+    async fn in_turn(&self, work: Work<'_>) -> Result<Arc<Endpoints>> {
+        let runtime = &self.options.runtime;
+        let asked = runtime.elapsed();
+        let _turn = self.turn.lock().await;
+        if matches!(work, Work::Mend(_))
+            && let Some(seen) = lock(&self.seen).clone()
+            && seen.bound
+            && seen.at >= asked
+        {
+            // someone else of this process had the same done while this one waited
+            return Ok(seen.list);
+        }
+        let at = runtime.elapsed();
+        let working = async {
+            let mut turn = Turn::take(&self.admin, &self.names, &self.options).await?;
+            let outcome = match work {
+                Work::Provide(wanted) => self.provide(&mut turn, wanted).await,
+                Work::Mend(returned) if claims(&turn.list, returned).contains(&true) => self.bind_all(&mut turn).await,
+                Work::Mend(_) => Ok(false),
+                Work::Retire(queue) => self.unbind(&mut turn, queue).await,
+            };
+            let list = Arc::new(turn.list.clone());
+            turn.end().await?;
+            outcome.map(|bound| (list, bound))
+        };
+        let late = || Err(Error::new(ErrorKind::Transient, "rabbitmq does not let us declare: no answer in time"));
+        let (list, bound) = runtime.timeout(PATIENCE, working).await.unwrap_or_else(late)?;
+        *lock(&self.seen) = Some(Seen { at, bound, list: Arc::clone(&list) });
+        Ok(list)
     }
 
     /// A reply queue went away with the last connection: makes it again.
@@ -56,6 +234,12 @@ impl Home {
         if let Err(error) = self.provision(&topology).await {
             tracing::warn!(queue, %error, "could not declare it");
         }
+    }
+
+    /// Makes again whatever of this process's may be missing. A binding that somebody removed is noticed by nothing else.
+    pub(super) async fn check(&self) -> Result<()> {
+        let known: Vec<Topology> = lock(&self.known).values().cloned().collect();
+        if known.is_empty() { Ok(()) } else { self.declare(&known.iter().collect::<Vec<_>>()).await }
     }
 
     fn topology(&self, queue: &str) -> Option<Topology> {

@@ -97,8 +97,9 @@ impl PublishLane {
             let mut wires = wires;
             let bodies: Vec<bytes::Bytes> = wires.iter_mut().map(|wire| std::mem::take(&mut wire.body)).collect();
             let send = |(wire, body)| {
-                let Wire { exchange, routing_key, mandatory, properties, .. } = wire;
-                let options = BasicPublishOptions { mandatory, immediate: false };
+                let Wire { exchange, routing_key, properties, .. } = wire;
+                // an event that nobody takes may be one whose bindings are gone
+                let options = BasicPublishOptions { mandatory: true, immediate: false };
                 channel.basic_publish(exchange, routing_key, options, body, properties)
             };
             let sends = wires.into_iter().zip(bodies.iter().map(|body| &body[..])).map(send);

@@ -116,6 +116,14 @@ impl Link {
         }
     }
 
+    /// A connection for one use, made now. It ends when it is dropped.
+    pub(super) async fn fresh(&self) -> Result<Live> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed("the transport is closed"));
+        }
+        self.connect().await
+    }
+
     /// Why there is no connection, if that is so.
     pub(super) fn trouble(&self) -> Option<Error> {
         lock(&self.trouble).clone()

@@ -8,9 +8,10 @@
 //! | `<endpoint>.error` | what the broker gave up on; the endpoint drains it into its own dead letters, with the reason |
 //! | `<endpoint>.unreadable` | what could not even be read from there: for an operator |
 //! | `<endpoint>.p00` … | ordered endpoints: the partitions, quorum queues with a single active consumer |
-//! | `<endpoint>.bindings` | one message: which bindings this endpoint has made, so that stale ones can be removed |
+//! | `sagabus.endpoints` | one message: which endpoints there are and what they have subscribed to |
 //! | `sagabus.events` | topic exchange: events without order key; the routing key is the message type |
 //! | `sagabus.keyed` | topic exchange: what has an order key; `q.<endpoint>.sNN` or `t.<type>.sNN`, NN the shard |
+//! | `sagabus.events.queues`, `sagabus.keyed.queues` | behind these two: the topic exchanges to which the queues are bound |
 //! | a reply queue | exclusive to the connection, gone with it |
 //!
 //! Commands go through the default exchange, with `mandatory`. All names begin with the prefix, where one is set. Declaring
@@ -44,6 +45,10 @@
 //!   when the connection broke, or no confirm came in time: it may be there, and is repeated under the same id.
 //! - A lost connection is made again, with back-off; what was in flight comes again as suspect, and its old tokens are
 //!   ignored. RabbitMQ marks what was returned by a clean stop the same way, so that is suspect too.
+//! - Everything is sent as `mandatory`. What comes back is looked up in the list of endpoints: if somebody should have got
+//!   it, exchanges and bindings are made again, for all endpoints, and it is sent again. The exchanges that are published to
+//!   are connected to those with the queues last, so an event never reaches only those that are bound already. A queue that
+//!   is missing is waited for, until its endpoint declares it or is [retired](RabbitTransport::retire).
 //! - What is requeued waits in this process, so that infrastructure failures do not count towards the delivery limit.
 //! - On an ordered endpoint a partition has one consumer, and the next one begins when that one's channel ends. A paused
 //!   process may wake up after it was replaced and still run what it has in flight. That does no harm to order: both run a
@@ -69,10 +74,11 @@ mod options;
 mod parcel;
 mod publisher;
 mod receiver;
-mod record;
+mod registry;
 mod session;
 mod topology;
 mod transport;
+mod turn;
 
 pub use options::RabbitOptions;
 pub use transport::RabbitTransport;

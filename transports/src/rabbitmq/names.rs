@@ -14,14 +14,14 @@ impl Names {
         format!("{}{queue}", self.prefix)
     }
 
-    /// Whose turn it is to change the queue's bindings.
-    pub(super) fn lock(&self, queue: &str) -> String {
-        format!("{}{queue}.lock", self.prefix)
+    /// Holds one message: which endpoints there are, and what they have subscribed to.
+    pub(super) fn endpoints(&self) -> String {
+        format!("{}sagabus.endpoints", self.prefix)
     }
 
-    /// Holds one message: the bindings that were made.
-    pub(super) fn bindings(&self, queue: &str) -> String {
-        format!("{}{queue}.bindings", self.prefix)
+    /// Whose turn it is to change exchanges and bindings.
+    pub(super) fn lock(&self) -> String {
+        format!("{}sagabus.endpoints.lock", self.prefix)
     }
 
     /// Where the broker puts what it delivered too often.
@@ -46,6 +46,19 @@ impl Names {
     /// Everything with an order key.
     pub(super) fn keyed(&self) -> String {
         format!("{}sagabus.keyed", self.prefix)
+    }
+
+    /// Each exchange that is published to, and the one behind it to which the queues are bound.
+    pub(super) fn exchanges(&self) -> [(String, String); 2] {
+        [(self.events(), self.events_bound()), (self.keyed(), self.keyed_bound())]
+    }
+
+    pub(super) fn events_bound(&self) -> String {
+        format!("{}.queues", self.events())
+    }
+
+    pub(super) fn keyed_bound(&self) -> String {
+        format!("{}.queues", self.keyed())
     }
 
     /// A reply address as the broker knows it, without the prefix.

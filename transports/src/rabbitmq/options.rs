@@ -25,6 +25,9 @@ pub struct RabbitOptions {
     pub confirm_timeout: Duration,
     /// Heartbeat (URL: `heartbeat`, in seconds; default 10). A dead peer is noticed within two of them.
     pub heartbeat: u16,
+    /// How often to make sure that this process's queues and bindings are there (URL: `topology_check`, in seconds;
+    /// default 60 s). What is missing usually shows itself at once; the removal of a single binding does not.
+    pub topology_check: Duration,
     /// The authorities that sign the broker's certificate, as PEM; the system's where there is none (feature `tls`).
     pub ca_pem: Option<String>,
     /// The client's certificate and its PKCS#8 key, both PEM (feature `tls`).
@@ -44,6 +47,7 @@ impl RabbitOptions {
             connect_timeout: Duration::from_secs(5),
             confirm_timeout: Duration::from_secs(30),
             heartbeat: 10,
+            topology_check: Duration::from_secs(60),
             ca_pem: None,
             identity_pem: None,
             runtime,
@@ -63,6 +67,7 @@ impl RabbitOptions {
             "partitions" => self.partitions = small()?,
             "heartbeat" => self.heartbeat = small()?,
             "connect_timeout" => self.connect_timeout = Duration::from_secs(number()?.into()),
+            "topology_check" => self.topology_check = Duration::from_secs(number()?.into()),
             "confirm_timeout" => self.confirm_timeout = Duration::from_secs(number()?.into()),
             _ => return Err(Error::invalid(format!("the rabbitmq URL has an unknown parameter {name:?}"))),
         }
@@ -75,6 +80,9 @@ impl RabbitOptions {
         }
         if self.delivery_limit == 0 || self.publish_window == 0 || self.heartbeat == 0 {
             return Err(Error::invalid("the delivery limit, the publish window and the heartbeat must be at least 1"));
+        }
+        if self.topology_check < Duration::from_secs(1) {
+            return Err(Error::invalid("the topology must not be checked more often than once a second"));
         }
         if self.prefix.len() > 64 {
             return Err(Error::invalid("the prefix must be at most 64 bytes long"));

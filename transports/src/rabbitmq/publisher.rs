@@ -3,9 +3,9 @@
 use super::{
     encode::Wire,
     error::failed,
+    home::Home,
     lane::{PublishLane, Verdict},
     link::Link,
-    names::Names,
 };
 use sagabus_core::{Error, ErrorKind, Result, Runtime, Task};
 use std::{sync::Arc, time::Duration};
@@ -28,7 +28,7 @@ struct Job {
 /// What the task needs.
 pub(super) struct PublisherOptions {
     pub(super) link: Arc<Link>,
-    pub(super) names: Names,
+    pub(super) home: Arc<Home>,
     pub(super) window: usize,
     pub(super) confirm_timeout: Duration,
     pub(super) runtime: Runtime,
@@ -121,13 +121,14 @@ fn refuse(count: usize, reply: oneshot::Sender<Vec<Verdict>>, error: &Error) {
     let _ = reply.send(vec![Verdict::Retry(error.clone()); count]);
 }
 
-/// A channel in confirm mode. The exchanges are declared with each, since publishing to one that is missing would close
-/// the channel and leave everything on its way unknown.
+/// A channel in confirm mode. Before, the exchanges are made if they are missing, and all bindings with them: publishing to
+/// one that is missing closes the channel and leaves everything on its way unknown, and to one without bindings nobody
+/// would get it.
 async fn open(options: &PublisherOptions) -> Result<PublishLane> {
     let live = options.link.get(false).await?;
     let limit = options.confirm_timeout;
     let opening = async {
-        super::topology::declare_exchanges(&live, &options.names).await?;
+        options.home.ready().await?;
         let doing = "open a channel for publishing";
         let channel = live.connection.create_channel().await.map_err(|e| failed(doing, e))?;
         channel.confirm_select(Default::default()).await.map_err(|e| failed(doing, e))?;

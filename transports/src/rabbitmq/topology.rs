@@ -3,37 +3,60 @@
 use super::{
     error::{code, failed},
     link::Live,
-    names::{Names, short, word},
-    options::RabbitOptions,
-    record,
+    names::{Names, short},
+    registry::Binding,
 };
+use futures::future::try_join_all;
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{ExchangeDeclareOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use sagabus_core::{Error, ErrorKind, Result, SHARDS, Topology};
+use sagabus_core::{Error, ErrorKind, Result, SHARDS};
 use serde_json::Value;
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 /// How often the broker tries to hand out what lies in the error queue, before it sets it aside for good.
 const ERROR_LIMIT: u32 = 3;
 
-/// How long to wait for another process that changes the same bindings.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-
-/// A binding: queue, exchange, routing key.
-pub(super) type Binding = (String, String, String);
-
-/// Declares the two exchanges; on a channel of its own, which a conflict closes.
+/// Declares the exchanges; on a channel of its own, which a conflict closes. What is published reaches no queue before
+/// [`connect`].
 pub(super) async fn declare_exchanges(live: &Live, names: &Names) -> Result<()> {
     let channel = open(live).await?;
-    for exchange in [names.events(), names.keyed()] {
+    for exchange in names.exchanges().into_iter().flat_map(|(front, behind)| [front, behind]) {
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         channel
             .exchange_declare(short(&exchange)?, ExchangeKind::Topic, options, FieldTable::default())
             .await
             .map_err(|error| conflict("exchange", &exchange, error))?;
+    }
+    done(&channel).await;
+    Ok(())
+}
+
+/// Whether all exchanges are there.
+pub(super) async fn complete(live: &Live, names: &Names) -> Result<bool> {
+    let channel = open(live).await?;
+    for exchange in names.exchanges().into_iter().flat_map(|(front, behind)| [front, behind]) {
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        match channel.exchange_declare(short(&exchange)?, ExchangeKind::Topic, options, FieldTable::default()).await {
+            Ok(()) => {}
+            Err(error) if code(&error) == Some(404) => return Ok(false),
+            Err(error) => return Err(failed(format!("look for exchange {exchange}"), error)),
+        }
+    }
+    done(&channel).await;
+    Ok(true)
+}
+
+/// Puts the exchanges with the queues behind those that are published to: the last step, after all queues are bound. So
+/// an event reaches all of its subscribers or none, and none is noticed.
+pub(super) async fn connect(live: &Live, names: &Names) -> Result<()> {
+    let channel = open(live).await?;
+    for (front, behind) in names.exchanges() {
+        let (to, from) = (short(&behind)?, short(&front)?);
+        let bound = channel.exchange_bind(to, from, short("#")?, Default::default(), FieldTable::default()).await;
+        bound.map_err(|error| failed(format!("bind exchange {behind} to {front}"), error))?;
     }
     done(&channel).await;
     Ok(())
@@ -49,77 +72,78 @@ pub(super) async fn declare_temporary(live: &Live, names: &Names, queue: &str, t
         .map_err(|error| conflict("queue", &name, error))?;
     let mut wanted = BTreeSet::new();
     for topic in topics {
-        wanted.insert((name.clone(), names.events(), topic.clone()));
-        wanted.insert((name.clone(), names.keyed(), format!("t.{topic}.*")));
+        wanted.insert((name.clone(), names.events_bound(), topic.clone()));
+        wanted.insert((name.clone(), names.keyed_bound(), format!("t.{topic}.*")));
     }
-    record::bind(&channel, &wanted).await?;
+    bind_on(&channel, &wanted).await?;
     done(&channel).await;
     Ok(())
 }
 
-/// The queues of an endpoint and its bindings. Nothing that holds messages is ever deleted or changed.
-pub(super) async fn provision(live: &Live, names: &Names, options: &RabbitOptions, topology: &Topology) -> Result<()> {
-    let Some(queue) = &topology.queue else { return Ok(()) };
-    declare_exchanges(live, names).await?;
+/// The queues of an endpoint. Nothing that holds messages is ever deleted or changed.
+pub(super) async fn declare_queues(live: &Live, names: &Names, queue: &str, limit: u32, partitions: u16) -> Result<()> {
     let channel = open(live).await?;
     let (error, unreadable) = (names.error(queue), names.unreadable(queue));
     declare_quorum(&channel, &unreadable, None).await?;
     declare_quorum(&channel, &error, Some((ERROR_LIMIT, &unreadable))).await?;
-    let limit = Some((options.delivery_limit, error.as_str()));
+    let limit = Some((limit, error.as_str()));
     declare_quorum(&channel, &names.queue(queue), limit).await?;
-    declare_quorum(&channel, &names.bindings(queue), None).await?;
-    if topology.ordered {
-        for number in 0..options.partitions {
-            declare_partition(&channel, &names.partition(queue, number), limit).await?;
-        }
+    for number in 0..partitions {
+        declare_partition(&channel, &names.partition(queue, number), limit).await?;
     }
-    let wanted = bindings(names, queue, topology, options.partitions);
-    let lock = take_lock(live, names, queue, options).await?;
-    let changed = record::apply(&channel, names, queue, &wanted).await;
-    let _ = lock.queue_delete(short(&names.lock(queue))?, QueueDeleteOptions::default()).await;
-    done(&lock).await;
-    changed?;
     done(&channel).await;
     Ok(())
 }
 
-/// What the topology asks for. Unordered: everything into the one queue. Ordered: what has a key into the partition of
-/// its shard.
-fn bindings(names: &Names, queue: &str, topology: &Topology, partitions: u16) -> BTreeSet<Binding> {
-    let (own, keyed) = (names.queue(queue), names.keyed());
-    let mut wanted = BTreeSet::new();
-    for topic in &topology.subscriptions {
-        wanted.insert((own.clone(), names.events(), topic.clone()));
-    }
-    let sources = topology.subscriptions.iter().map(|t| format!("t.{t}")).chain([format!("q.{queue}")]);
-    for source in sources {
-        if topology.ordered {
-            for shard in 0..SHARDS {
-                let partition = names.partition(queue, shard % partitions.max(1));
-                wanted.insert((partition, keyed.clone(), format!("{source}.{}", word(shard))));
-            }
-        } else {
-            wanted.insert((own.clone(), keyed.clone(), format!("{source}.*")));
-        }
-    }
-    wanted
+/// The queue with the list of endpoints.
+pub(super) async fn declare_list(live: &Live, name: &str) -> Result<()> {
+    let channel = open(live).await?;
+    declare_quorum(&channel, name, None).await?;
+    done(&channel).await;
+    Ok(())
 }
 
-/// The lock is a queue that belongs to the connection: the broker frees it when this process dies.
-async fn take_lock(live: &Live, names: &Names, queue: &str, options: &RabbitOptions) -> Result<Channel> {
-    let runtime = &options.runtime;
-    let start = runtime.elapsed();
-    loop {
-        let channel = open(live).await?;
-        let name = short(&names.lock(queue))?;
-        match channel.queue_declare(name, QueueDeclareOptions::exclusive(), FieldTable::default()).await {
-            Ok(_) => return Ok(channel),
-            Err(error) if code(&error) == Some(405) && runtime.elapsed() - start < LOCK_PATIENCE => {
-                runtime.sleep(Duration::from_millis(20) + runtime.jitter(Duration::from_millis(60))).await;
-            }
-            Err(error) => return Err(failed(format!("wait for the turn to bind queue {queue}"), error)),
+/// Makes bindings; false if one of the queues does not exist.
+pub(super) async fn bind(live: &Live, bindings: &BTreeSet<Binding>) -> Result<bool> {
+    let channel = open(live).await?;
+    match bind_on(&channel, bindings).await {
+        Ok(()) => {
+            done(&channel).await;
+            Ok(true)
         }
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
+}
+
+async fn bind_on(channel: &Channel, bindings: &BTreeSet<Binding>) -> Result<()> {
+    let bind = |(queue, exchange, key): &Binding| {
+        let names = (|| Ok((short(queue)?, short(exchange)?, short(key)?)))();
+        async move {
+            let (queue, exchange, key) = names?;
+            let doing = format!("bind {queue} to {exchange}");
+            let made = channel.queue_bind(queue, exchange, key, Default::default(), FieldTable::default()).await;
+            made.map_err(|error| failed(doing, error))
+        }
+    };
+    try_join_all(bindings.iter().map(bind)).await.map(|_| ())
+}
+
+pub(super) async fn unbind(live: &Live, bindings: &BTreeSet<Binding>) -> Result<()> {
+    if bindings.is_empty() {
+        return Ok(());
+    }
+    let channel = open(live).await?;
+    for (queue, exchange, key) in bindings {
+        tracing::info!(queue, key, "the subscription has ended: its binding is removed");
+        // unbinding what is not bound, or from a queue that is gone, is fine with the broker
+        channel
+            .queue_unbind(short(queue)?, short(exchange)?, short(key)?, FieldTable::default())
+            .await
+            .map_err(|error| failed(format!("unbind {queue} from {exchange}"), error))?;
+    }
+    done(&channel).await;
+    Ok(())
 }
 
 async fn declare_quorum(channel: &Channel, name: &str, limit: Option<(u32, &str)>) -> Result<()> {
@@ -171,7 +195,7 @@ pub(super) async fn probe(live: &Live, names: &Names, queue: &str) -> Result<(u1
 }
 
 /// Asks on a channel of its own, since a no closes it.
-async fn exists(live: &Live, name: &str) -> Result<bool> {
+pub(super) async fn exists(live: &Live, name: &str) -> Result<bool> {
     let channel = open(live).await?;
     let options = QueueDeclareOptions::durable().passive();
     match channel.queue_declare(short(name)?, options, FieldTable::default()).await {

@@ -12,7 +12,7 @@ use crate::lock;
 use async_trait::async_trait;
 use sagabus_core::{
     Capabilities, DatabaseId, Destination, Error, ErrorKind, Outgoing, ReceiveOptions, Receiver, Result, SendOutcome,
-    Topology, Transport, check_name,
+    Task, Topology, Transport, check_name,
 };
 use std::{
     fmt,
@@ -33,6 +33,7 @@ pub struct RabbitTransport {
     publisher: Publisher,
     exchanges: Exchanges,
     receivers: Mutex<Vec<Weak<Shared>>>,
+    checker: Task<()>,
     closed: AtomicBool,
 }
 
@@ -47,23 +48,39 @@ impl RabbitTransport {
         let (hosts, options) = parse(url, options)?;
         let names = Names { prefix: options.prefix.clone() };
         let consume = Link::new("consume", hosts.clone(), options.clone());
-        let publish = Arc::new(Link::new("publish", hosts, options.clone()));
+        let publish = Arc::new(Link::new("publish", hosts.clone(), options.clone()));
+        let admin = Link::new("declare", hosts, options.clone());
         consume.get(false).await?;
+        let exchanges =
+            Exchanges { direct: short("")?, events: short(&names.events())?, keyed: short(&names.keyed())? };
+        let home = Arc::new(Home::new(names, options.clone(), consume, admin));
         let publisher = Publisher::start(PublisherOptions {
             link: Arc::clone(&publish),
-            names: names.clone(),
+            home: Arc::clone(&home),
             window: options.publish_window,
             confirm_timeout: options.confirm_timeout,
             runtime: options.runtime.clone(),
         });
         Ok(Self {
-            exchanges: Exchanges { direct: short("")?, events: short(&names.events())?, keyed: short(&names.keyed())? },
-            home: Arc::new(Home::new(names, options, consume)),
+            checker: options.runtime.spawn(keep_checking(Arc::clone(&home), options.topology_check)),
+            exchanges,
+            home,
             publish,
             publisher,
             receivers: Mutex::default(),
             closed: AtomicBool::new(false),
         })
+    }
+
+    /// Takes an endpoint off the list: it gets no more events, and a command to it is unroutable once its queue is gone.
+    /// Without this, what is for an endpoint whose queue was deleted waits for the endpoint to come back. Its queues are
+    /// left, with what is in them; an endpoint that starts again is on the list again.
+    ///
+    /// # Errors
+    /// [Transient](Error::is_transient) when the broker does not answer.
+    pub async fn retire(&self, queue: &str) -> Result<()> {
+        self.open()?;
+        self.home.retire(queue).await
     }
 
     fn open(&self) -> Result<()> {
@@ -77,24 +94,77 @@ impl RabbitTransport {
         self.publisher.publish(wires, self.home.options.publish_window).await
     }
 
-    /// A command with an order key goes to where the shards of an endpoint are bound. A queue without any binding there, a
-    /// reply queue or one that somebody else made, is nevertheless a queue: then it gets it directly.
-    async fn directly(&self, batch: &[Outgoing], returned: &[usize]) -> Vec<(usize, Verdict)> {
-        let again = |at: usize| {
-            let outgoing = batch.get(at)?;
-            let Destination::Queue(queue) = &outgoing.to else { return None };
-            outgoing.message.headers.order_key.as_ref()?;
-            let mut wire = wire(outgoing, &self.home.names, &self.exchanges).ok()?;
-            wire.exchange = self.exchanges.direct.clone();
-            wire.routing_key = short(&self.home.names.queue(queue)).ok()?;
-            Some((at, wire))
+    /// What nobody took. If the list of endpoints has somebody who should have, the bindings were gone: they are there
+    /// again, and it is sent again.
+    async fn again(&self, batch: &[Outgoing], returned: &[usize]) -> Vec<(usize, SendOutcome)> {
+        let pick = |at: &usize| batch.get(*at).map(|outgoing| (*at, outgoing));
+        let returned: Vec<(usize, &Outgoing)> = returned.iter().filter_map(pick).collect();
+        let destinations: Vec<&Destination> = returned.iter().map(|(_, outgoing)| &outgoing.to).collect();
+        let claimed = match self.home.claimed(&destinations).await {
+            Ok(claimed) => claimed,
+            Err(error) => return returned.iter().map(|(at, _)| (*at, SendOutcome::Retry(error.clone()))).collect(),
         };
-        let (places, wires): (Vec<usize>, Vec<Wire>) = returned.iter().filter_map(|at| again(*at)).unzip();
-        if wires.is_empty() {
-            return Vec::new();
+        let mut outcomes = Vec::with_capacity(returned.len());
+        let (mut places, mut wires) = (Vec::new(), Vec::new());
+        for ((at, outgoing), claimed) in returned.into_iter().zip(claimed) {
+            match self.retry(outgoing, claimed) {
+                Some(wire) => {
+                    places.push((at, outgoing, claimed));
+                    wires.push(wire);
+                }
+                None => outcomes.push((at, outcome(Verdict::Returned, outgoing))),
+            }
         }
-        let verdicts = self.publish(wires).await;
-        places.into_iter().zip(verdicts).collect()
+        if wires.is_empty() {
+            return outcomes;
+        }
+        for ((at, outgoing, claimed), verdict) in places.into_iter().zip(self.publish(wires).await) {
+            let missing = || {
+                let name = outgoing.to.name();
+                let text = format!("a queue that takes {name} is missing, though its endpoint was not retired");
+                SendOutcome::Retry(Error::new(ErrorKind::Transient, text))
+            };
+            let outcome = match verdict {
+                Verdict::Returned if claimed => missing(),
+                verdict => outcome(verdict, outgoing),
+            };
+            outcomes.push((at, outcome));
+        }
+        outcomes
+    }
+
+    /// How to send it once more. A command with an order key went to where the shards of an endpoint are bound; a queue
+    /// without any binding there, a reply queue or one that somebody else made, gets it directly.
+    fn retry(&self, outgoing: &Outgoing, claimed: bool) -> Option<Wire> {
+        let names = &self.home.names;
+        if claimed {
+            return wire(outgoing, names, &self.exchanges).ok();
+        }
+        let Destination::Queue(queue) = &outgoing.to else { return None };
+        outgoing.message.headers.order_key.as_ref()?;
+        let mut wire = wire(outgoing, names, &self.exchanges).ok()?;
+        wire.exchange = self.exchanges.direct.clone();
+        wire.routing_key = short(&names.queue(queue)).ok()?;
+        Some(wire)
+    }
+}
+
+/// A binding that is gone shows itself only when nobody else gets the event.
+async fn keep_checking(home: Arc<Home>, every: Duration) {
+    let runtime = home.options.runtime.clone();
+    loop {
+        runtime.sleep(every + runtime.jitter(every / 4)).await;
+        match home.check().await {
+            Err(error) if error.is_closed() => return,
+            Err(error) => tracing::warn!(%error, "could not check what is declared on rabbitmq"),
+            Ok(()) => {}
+        }
+    }
+}
+
+impl Drop for RabbitTransport {
+    fn drop(&mut self) {
+        self.checker.abort();
     }
 }
 
@@ -163,9 +233,9 @@ impl Transport for RabbitTransport {
             });
         }
         if !returned.is_empty() {
-            for (at, verdict) in self.directly(batch, &returned).await {
-                if let (Some(slot), Some(outgoing)) = (outcomes.get_mut(at), batch.get(at)) {
-                    *slot = outcome(verdict, outgoing);
+            for (at, outcome) in self.again(batch, &returned).await {
+                if let Some(slot) = outcomes.get_mut(at) {
+                    *slot = outcome;
                 }
             }
         }
@@ -195,6 +265,7 @@ impl Transport for RabbitTransport {
             return;
         }
         self.publisher.stop();
+        self.checker.abort();
         self.publish.close().await;
         self.home.consume.close().await;
     }
@@ -205,7 +276,8 @@ fn outcome(verdict: Verdict, outgoing: &Outgoing) -> SendOutcome {
         Verdict::Done => SendOutcome::Done,
         Verdict::Returned => SendOutcome::Unroutable(match &outgoing.to {
             Destination::Queue(name) => format!("queue {name} does not exist"),
-            Destination::Topic(name) => format!("nobody takes topic {name}"),
+            // an event without any subscriber is delivered to all of them
+            Destination::Topic(_) => return SendOutcome::Done,
         }),
         Verdict::Retry(error) => SendOutcome::Retry(error),
         Verdict::Unknown(error) => SendOutcome::Unknown(error),

@@ -29,6 +29,10 @@ use std::{
 
 pub(crate) const PARTITIONS: u16 = 4;
 
+/// What is published to, and what the queues are bound to.
+pub(crate) const EXCHANGES: [&str; 4] =
+    ["sagabus.events", "sagabus.events.queues", "sagabus.keyed", "sagabus.keyed.queues"];
+
 /// The broker's address: `cargo xtask servers up --only rabbitmq` prints it.
 pub(crate) fn url() -> String {
     std::env::var("SAGABUS_RABBITMQ_URL").expect("SAGABUS_RABBITMQ_URL is not set")
@@ -94,6 +98,19 @@ impl RabbitHarness {
     pub(crate) async fn raw(&self) -> Channel {
         let connect = || async { Connection::connect(&url(), ConnectionProperties::default()).await.unwrap() };
         self.admin.get_or_init(connect).await.create_channel().await.unwrap()
+    }
+
+    /// The name on the broker.
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    pub(crate) async fn delete_exchange(&self, name: &str) {
+        self.raw().await.exchange_delete(self.name(name).into(), ExchangeDeleteOptions::default()).await.unwrap();
+    }
+
+    pub(crate) async fn delete_queue(&self, name: &str) {
+        self.raw().await.queue_delete(self.name(name).into(), QueueDeleteOptions::default()).await.unwrap();
     }
 
     /// What waits in a queue of exactly this name.
@@ -164,13 +181,14 @@ impl TransportHarness for RabbitHarness {
         for queue in queues {
             let name = format!("{}{queue}", self.prefix);
             let mut names: Vec<String> =
-                ["", ".error", ".unreadable", ".bindings"].iter().map(|end| format!("{name}{end}")).collect();
+                ["", ".error", ".unreadable"].iter().map(|end| format!("{name}{end}")).collect();
             names.extend((0..PARTITIONS).map(|n| format!("{name}.p{n:02}")));
             for name in names {
                 channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
             }
         }
-        for exchange in ["sagabus.events", "sagabus.keyed"] {
+        channel.queue_delete(self.name("sagabus.endpoints").into(), QueueDeleteOptions::default()).await.unwrap();
+        for exchange in EXCHANGES {
             let name = format!("{}{exchange}", self.prefix);
             channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
         }

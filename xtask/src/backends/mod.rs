@@ -54,6 +54,10 @@ const RABBITMQ: &[Suite] = &[
         name: "hazards of lapin and the broker",
         args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_hazards"],
     },
+    Suite {
+        name: "exchanges and queues that disappear",
+        args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_topology"],
+    },
 ];
 
 const POSTGRES: &[Suite] = &[
