@@ -89,6 +89,9 @@ fn up(servers: &[&'static dyn Server], install: bool) -> Result<Verdict> {
                     &seconds_since(started).to_string(),
                 ]);
                 lines.push_str(&format!("{}={}\n", server.variable(), provided.address));
+                for (variable, value) in server.extras()? {
+                    lines.push_str(&format!("{variable}={value}\n"));
+                }
                 provided.leave();
             }
             Err(error) => {

@@ -122,6 +122,7 @@ impl Test {
             let mut command = cargo::command();
             command.args(["test", "--no-fail-fast"]).args(suite.args);
             command.env("SAGABUS_SEED", seed.to_string()).env(server.variable(), &provided.address);
+            command.envs(server.extras()?);
             let (status, ran) = libtest::run(&mut command)?;
             passed += ran.passed;
             if !status.success() {

@@ -8,7 +8,8 @@ const ENDPOINTS: [&str; 3] = ["chaos", "ledger", "line"];
 
 /// Deletes what begins with the URL's `prefix`. A URL of another kind, or without prefix, has nothing to remove.
 pub async fn remove(url: &str) -> Result<()> {
-    let Some((base, prefix)) = url.split_once("?prefix=") else { return Ok(()) };
+    let Some((base, query)) = url.split_once('?') else { return Ok(()) };
+    let Some(prefix) = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")) else { return Ok(()) };
     match base.split(':').next() {
         #[cfg(feature = "rabbitmq")]
         Some("amqp" | "amqps") => remove_from_rabbitmq(base, prefix).await,
@@ -22,7 +23,7 @@ async fn remove_from_rabbitmq(base: &str, prefix: &str) -> Result<()> {
     use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
     let connection = lapin::Connection::connect(base, lapin::ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    let own = ["", ".error", ".unreadable", ".bindings", ".lock"].map(ToOwned::to_owned);
+    let own = ["", ".error", ".unreadable"].map(ToOwned::to_owned);
     let partitions = (0..8).map(|number| format!(".p{number:02}"));
     let suffixes: Vec<String> = own.into_iter().chain(partitions).collect();
     for endpoint in ENDPOINTS {
@@ -32,7 +33,9 @@ async fn remove_from_rabbitmq(base: &str, prefix: &str) -> Result<()> {
             deleted.with_context(|| format!("delete the queue {name}"))?;
         }
     }
-    for exchange in ["sagabus.events", "sagabus.keyed"] {
+    let list = format!("{prefix}sagabus.endpoints");
+    channel.queue_delete(list.into(), QueueDeleteOptions::default()).await.context("delete the list of endpoints")?;
+    for exchange in ["sagabus.events", "sagabus.events.queues", "sagabus.keyed", "sagabus.keyed.queues"] {
         let name = format!("{prefix}{exchange}");
         let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
         deleted.with_context(|| format!("delete the exchange {name}"))?;

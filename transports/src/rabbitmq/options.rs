@@ -1,7 +1,7 @@
 //! Where the broker is and how to use it.
 
 use lapin::uri::AMQPUri;
-use sagabus_core::{Error, Result, Runtime};
+use sagabus_core::{Error, ErrorKind, Result, Runtime};
 use std::{fmt, time::Duration};
 
 /// How a [`RabbitTransport`](super::RabbitTransport) works. `Debug` shows no secret.
@@ -28,9 +28,10 @@ pub struct RabbitOptions {
     /// How often to make sure that this process's queues and bindings are there (URL: `topology_check`, in seconds;
     /// default 60 s). What is missing usually shows itself at once; the removal of a single binding does not.
     pub topology_check: Duration,
-    /// The authorities that sign the broker's certificate, as PEM; the system's where there is none (feature `tls`).
+    /// The authorities that sign the broker's certificate, as PEM; the system's where there is none (URL: `ca_file`, a
+    /// path; feature `tls`).
     pub ca_pem: Option<String>,
-    /// The client's certificate and its PKCS#8 key, both PEM (feature `tls`).
+    /// The client's certificate and its PKCS#8 key, both PEM (URL: `cert_file` and `key_file`; feature `tls`).
     pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
     /// Time, ids, tasks.
     pub runtime: Runtime,
@@ -55,7 +56,7 @@ impl RabbitOptions {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let bad = || Error::invalid(format!("the parameter {name} of the rabbitmq URL is no number in its range"));
+        let bad = || Error::invalid(format!("the parameter {name} of the rabbitmq URL is not in its range"));
         let number = || value.parse::<u32>().map_err(|_| bad());
         let small = || value.parse::<u16>().map_err(|_| bad());
         match name {
@@ -66,6 +67,9 @@ impl RabbitOptions {
             "delivery_limit" => self.delivery_limit = number()?,
             "partitions" => self.partitions = small()?,
             "heartbeat" => self.heartbeat = small()?,
+            "ca_file" => self.ca_pem = Some(String::from_utf8(file(name, value)?).map_err(|_| bad())?),
+            "cert_file" => self.identity_pem.get_or_insert_default().0 = file(name, value)?,
+            "key_file" => self.identity_pem.get_or_insert_default().1 = file(name, value)?,
             "connect_timeout" => self.connect_timeout = Duration::from_secs(number()?.into()),
             "topology_check" => self.topology_check = Duration::from_secs(number()?.into()),
             "confirm_timeout" => self.confirm_timeout = Duration::from_secs(number()?.into()),
@@ -84,11 +88,19 @@ impl RabbitOptions {
         if self.topology_check < Duration::from_secs(1) {
             return Err(Error::invalid("the topology must not be checked more often than once a second"));
         }
+        if self.identity_pem.as_ref().is_some_and(|(certificate, key)| certificate.is_empty() || key.is_empty()) {
+            return Err(Error::invalid("a client certificate needs its key, and a key its certificate"));
+        }
         if self.prefix.len() > 64 {
             return Err(Error::invalid("the prefix must be at most 64 bytes long"));
         }
         Ok(())
     }
+}
+
+fn file(name: &str, path: &str) -> Result<Vec<u8>> {
+    let failed = |e| Error::with_source(ErrorKind::Invalid, format!("read the file of parameter {name}"), e);
+    std::fs::read(path).map_err(failed)
 }
 
 impl fmt::Debug for RabbitOptions {
@@ -162,6 +174,8 @@ mod tests {
             "amqp://me:hunter2@host/?partitions=hunter2",
             "amqp://me:hunter2@host/?nonsense=hunter2",
             "amqp://me:hunter2@host/?partitions=0",
+            "amqp://me:hunter2@host/?ca_file=/nowhere/hunter2",
+            "amqp://me:hunter2@host/?key_file=/proc/self/cmdline",
             "http://me:hunter2@host/",
         ] {
             let error = read(url).err().unwrap_or_else(|| panic!("{url} was taken"));

@@ -58,6 +58,7 @@ const RABBITMQ: &[Suite] = &[
         name: "exchanges and queues that disappear",
         args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_topology"],
     },
+    Suite { name: "tls", args: &["-p", "sagabus-transports", "--features", "rabbitmq,tls", "--test", "rabbitmq_tls"] },
 ];
 
 const POSTGRES: &[Suite] = &[
@@ -91,6 +92,11 @@ pub trait Server: Sync {
 
     /// The variable with its address, read by us and by the suites.
     fn variable(&self) -> &'static str;
+
+    /// More that suites find in their environment, if the instance is ours.
+    fn extras(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(Vec::new())
+    }
 
     /// The port a private instance or a container listens on, unless it is taken.
     fn port(&self) -> u16;

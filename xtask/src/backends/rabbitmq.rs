@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::site::{Site, free_port, which};
+use super::state::Running;
 use super::{Server, wire};
 
 /// Not the one on the path: that wrapper insists on the system's node and user.
@@ -40,6 +41,14 @@ impl Server for RabbitMq {
         Ok(format!("{product} {version}"))
     }
 
+    fn extras(&self) -> Result<Vec<(&'static str, String)>> {
+        let Some(dir) = Running::load(self.name())?.and_then(|running| running.dir) else { return Ok(Vec::new()) };
+        let Ok(port) = fs::read_to_string(dir.join("tls/port")) else { return Ok(Vec::new()) };
+        let url = format!("amqps://sagabus:sagabus@localhost:{port}/%2f");
+        let certificates = dir.join("tls").display().to_string();
+        Ok(vec![("SAGABUS_RABBITMQ_TLS_URL", url), ("SAGABUS_RABBITMQ_TLS_DIR", certificates)])
+    }
+
     fn packages(&self) -> &'static [&'static str] {
         &["rabbitmq-server"]
     }
@@ -52,12 +61,18 @@ impl Server for RabbitMq {
 
     fn start(&self, server: PathBuf, site: &mut Site) -> Result<()> {
         let mapper = start_port_mapper(site)?;
+        let tls = free_port(site.port + 1000)?;
+        certificates(site, tls)?;
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\ndefault_user = sagabus\ndefault_pass = sagabus\n\
              cluster_name = {}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n\
-             disk_free_limit.absolute = 50MB\n",
+             disk_free_limit.absolute = 50MB\nlisteners.ssl.1 = 127.0.0.1:{tls}\n\
+             ssl_options.cacertfile = {dir}/ca.pem\nssl_options.certfile = {dir}/server.pem\n\
+             ssl_options.keyfile = {dir}/server.key\nssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = true\n",
             site.port,
-            node(site)
+            node(site),
+            dir = site.dir.join("tls").display(),
         );
         write(site, "rabbitmq.conf", &config)?;
         write(site, "enabled_plugins", "[].\n")?;
@@ -80,6 +95,36 @@ impl Server for RabbitMq {
 
 fn node(site: &Site) -> String {
     format!("sagabus-{}-{}@localhost", std::process::id(), site.port)
+}
+
+/// An authority, what it signed for the server and a client, and another authority with a client, that is not trusted.
+fn certificates(site: &Site, port: u16) -> Result<()> {
+    let dir = site.dir.join("tls");
+    fs::create_dir(&dir).context("create the directory of the certificates")?;
+    for (authority, signed) in [("ca", ["server", "client"].as_slice()), ("other-ca", &["other-client"])] {
+        let mut command = site.command("openssl");
+        command.current_dir(&dir).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+        command.args(["-nodes", "-days", "30", "-subj", &format!("/CN=sagabus {authority}")]);
+        command.args(["-keyout", &format!("{authority}.key"), "-out", &format!("{authority}.pem")]);
+        site.run(&mut command)?;
+        for name in signed {
+            let mut command = site.command("openssl");
+            command.current_dir(&dir).args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+            ]);
+            command.args(["-nodes", "-days", "30", "-subj", &format!("/CN={name}")]);
+            command.args(["-CA", &format!("{authority}.pem"), "-CAkey", &format!("{authority}.key")]);
+            command.args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
+            command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);
+            site.run(&mut command)?;
+        }
+    }
+    write(site, "tls/port", &port.to_string())
 }
 
 fn environment(command: &mut Command, site: &Site, mapper: u16) -> Result<()> {
