@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// What sagabus costs, beside the best program without it, in the same run.
 ///
 /// Every command ends with one line of JSON: {"check":…,"verdict":…,"seed":…,"counts":{…},"seconds":…}, and exits 0 only
-/// on "pass". Files lie in a fresh directory beside those that the URLs name, and are removed.
+/// on "pass". Files lie in a fresh directory beside those that the URLs name, PostgreSQL's tables in a fresh schema; both
+/// are removed.
 #[derive(Parser)]
 #[command(name = "sagabus-bench")]
 pub(crate) struct Command {
@@ -41,10 +42,10 @@ pub(crate) enum What {
 /// What most have in common.
 #[derive(Args, Clone)]
 pub(crate) struct Common {
-    /// What carries the messages; left out: the queues of the store's own file (joined). Another file: split.
+    /// What carries the messages; left out, or the same as the store: the store's own queues (joined). Another: split.
     #[arg(long)]
     pub(crate) transport: Option<String>,
-    /// What holds the state.
+    /// What holds the state: a file, or a database with `postgres://` (that alone: where SAGABUS_POSTGRES_URL says).
     #[arg(long, default_value = "sqlite:///tmp/sagabus-bench.db")]
     pub(crate) store: String,
     /// How many.
@@ -83,7 +84,8 @@ pub(crate) struct Saga {
     /// Also runs the twin, in turns with the engine.
     #[arg(long)]
     pub(crate) twin: bool,
-    /// Also measures latencies, with a generator on the same machine at this fraction of the full rate.
+    /// Also measures latencies, with a generator on the same machine at this fraction of the full rate; from 2 on, at
+    /// so many messages a second.
     #[arg(long)]
     pub(crate) load: Option<f64>,
 }
@@ -181,6 +183,11 @@ impl Common {
             feed: Feed::Preloaded,
             inbox: 0,
         }
+    }
+
+    /// Whether queues and store are one.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.transport.as_ref().is_none_or(|transport| *transport == self.store)
     }
 
     /// A line for people.

@@ -1,6 +1,10 @@
-//! Fresh files for each run, beside those that the URLs name: on the same disk, and nothing that exists is touched.
+//! Fresh files for each run, beside those that the URLs name, or fresh schemas: on the same disk, and nothing that exists
+//! is touched.
 
-use crate::args::Spec;
+use crate::{
+    args::Spec,
+    postgres::{self, Schema, is_postgres},
+};
 use anyhow::{Context as _, Result};
 use std::{
     path::{Path, PathBuf},
@@ -8,12 +12,16 @@ use std::{
 };
 
 /// A directory that goes away with it.
-pub(crate) struct Fresh(PathBuf);
+struct Directory(PathBuf);
 
-impl Fresh {
+fn number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Directory {
     fn beside(file: &Path) -> Result<Self> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let n = number();
         let parent = match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -22,13 +30,9 @@ impl Fresh {
         std::fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
         Ok(Self(directory))
     }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
 }
 
-impl Drop for Fresh {
+impl Drop for Directory {
     fn drop(&mut self) {
         // what cannot be removed is only rubbish in a directory with a telling name
         let _ = std::fs::remove_dir_all(&self.0);
@@ -42,16 +46,47 @@ pub(crate) fn file_of(url: &str) -> Option<PathBuf> {
     Some(PathBuf::from(rest.split('?').next().unwrap_or(rest)))
 }
 
-/// The same work on fresh files. They are removed when the guard is dropped.
-pub(crate) fn fresh(spec: &Spec) -> Result<(Spec, Option<Fresh>)> {
-    let mut spec = spec.clone();
-    let Some(file) = file_of(&spec.store) else { return Ok((spec, None)) };
-    let fresh = Fresh::beside(&file)?;
-    let place = |url: &str| match file_of(url).as_deref().and_then(Path::file_name) {
-        Some(name) => format!("sqlite://{}", fresh.path().join(name).display()),
-        None => url.to_string(),
+/// What a run stands on, and is removed after it.
+#[derive(Default)]
+pub(crate) struct Fresh {
+    directory: Option<Directory>,
+    /// Dropped last of all; nobody reads them.
+    schemas: Vec<Schema>,
+}
+
+impl Fresh {
+    /// Where the files are.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.directory.as_ref().map(|directory| &*directory.0)
+    }
+
+    fn place(&mut self, url: &str) -> Result<String> {
+        if is_postgres(url) {
+            let name = format!("sagabus_bench_{}_{}", std::process::id(), number());
+            let url = postgres::address(url)?;
+            self.schemas.push(Schema::create(&url, name.clone())?);
+            return Ok(postgres::in_schema(&url, &name));
+        }
+        let Some(file) = file_of(url) else { return Ok(url.to_owned()) };
+        let directory = match &self.directory {
+            Some(directory) => directory,
+            None => self.directory.insert(Directory::beside(&file)?),
+        };
+        let name = file.file_name().unwrap_or_default();
+        Ok(format!("sqlite://{}", directory.0.join(name).display()))
+    }
+}
+
+/// The same work on fresh files or schemas. They are removed when the guard is dropped.
+pub(crate) fn fresh(spec: &Spec) -> Result<(Spec, Fresh)> {
+    let (mut spec, mut fresh) = (spec.clone(), Fresh::default());
+    let store = fresh.place(&spec.store)?;
+    spec.transport = match &spec.transport {
+        // joined, said aloud
+        Some(url) if *url == spec.store => None,
+        Some(url) => Some(fresh.place(url)?),
+        None => None,
     };
-    spec.transport = spec.transport.as_deref().map(place);
-    spec.store = place(&spec.store);
-    Ok((spec, Some(fresh)))
+    spec.store = store;
+    Ok((spec, fresh))
 }

@@ -25,6 +25,10 @@ impl Latencies {
         self.0.extend(micros);
     }
 
+    pub(crate) fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
+
     /// Without the first tenth: caches and statements were cold.
     pub(crate) fn into_micros(mut self) -> Vec<u64> {
         self.0.drain(..self.0.len() / 10);

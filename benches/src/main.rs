@@ -9,6 +9,7 @@ mod files;
 mod latency;
 mod measure;
 mod payload;
+mod postgres;
 mod profile;
 mod report;
 mod twin;

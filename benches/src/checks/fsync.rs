@@ -17,7 +17,7 @@ pub(super) fn run(common: &Common) -> Result<Verdict> {
     // strace makes every system call slow
     let spec = Spec { messages: spec.messages.min(20_000), keys: spec.keys.min(1000), ..spec };
     let (spec, files) = files::fresh(&spec)?;
-    let directory = files.as_ref().context("fsync needs a store in a file")?.path().to_path_buf();
+    let directory = files.path().context("fsync needs a store in a file")?.to_path_buf();
     let trace = directory.join("strace");
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-e", "trace=fdatasync,fsync", "-o"]).arg(&trace);

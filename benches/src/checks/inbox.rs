@@ -3,19 +3,23 @@ use crate::{
     args::{Inbox, Spec, Who, Work},
     child,
     measure::{median, round},
+    postgres::is_postgres,
     verdict::Verdict,
 };
 use anyhow::Result;
 
 /// The rate with many rows may be so much of the one with few.
 const LEAST: f64 = 0.8;
+/// The other file, if none is named.
+const BUS: &str = "sqlite:///tmp/sagabus-bench-bus.db";
 
 pub(super) fn run(args: &Inbox) -> Result<Verdict> {
     let common = &args.common;
     let mut verdict = Verdict::start("bench-inbox");
     let mut spec = common.spec(Who::Engine, Work::Saga);
     // only the split layout has an inbox
-    spec.transport.get_or_insert_with(|| "sqlite:///tmp/sagabus-bench-bus.db".into());
+    let bus = if is_postgres(&spec.store) { format!("{}#bus", spec.store) } else { BUS.to_owned() };
+    spec.transport.get_or_insert(bus);
     let (few, many) =
         (args.rows.iter().copied().min().unwrap_or(10_000), args.rows.iter().copied().max().unwrap_or(2_000_000));
     let (mut with_few, mut with_many) = (Vec::new(), Vec::new());

@@ -12,6 +12,7 @@ use crate::{
     args::{Common, Spec, What, Who, Work},
     child,
     measure::{median, round},
+    postgres::is_postgres,
     report::Side,
     verdict::Verdict,
 };
@@ -43,11 +44,13 @@ pub(crate) fn run(what: What) -> ExitCode {
 
 /// Batch and window sizes of the twin that are tried.
 const SWEEP: [(usize, usize); 6] = [(100, 1), (200, 1), (400, 1), (200, 2), (400, 2), (400, 4)];
+/// On PostgreSQL: batches, and workers with a connection each.
+const PG_SWEEP: [(usize, usize); 6] = [(100, 2), (200, 2), (400, 2), (200, 3), (400, 3), (400, 1)];
 
 /// The twin's best setting for this work: each tried once, on fewer messages.
 fn sweep(common: &Common, spec: &Spec) -> Result<Spec> {
     let mut best: Option<(f64, Spec)> = None;
-    for (batch, ahead) in SWEEP {
+    for (batch, ahead) in if is_postgres(&common.store) { PG_SWEEP } else { SWEEP } {
         let spec = Spec { batch, ahead, messages: (spec.messages / 2).max(1), ..spec.clone() };
         let rate = child::run(&spec)?.per_second();
         common.say(format_args!("  twin with batches of {batch}, {ahead} ahead: {rate:.0}/s"));
@@ -83,10 +86,14 @@ fn turns(common: &Common, engine: &Spec, twin: Option<&Spec>) -> Result<Turns> {
 fn say(common: &Common, who: &str, side: &Side) {
     let per_commit = side.messages as f64 / side.commits.max(1) as f64;
     common.say(format_args!(
-        "  {who} {:>7.0}/s  {:>6.1} us CPU each  {per_commit:>5.0} per commit  {:>5.0} MB",
+        "  {who} {:>7.0}/s  {:>6.1} us CPU each  {per_commit:>5.0} per commit  {:>5.0} MB{}",
         side.per_second(),
         side.cpu_us,
-        side.peak_mb
+        side.peak_mb,
+        match (side.more.get("server_cpu_us_per_message"), side.more.get("wal_bytes_per_message")) {
+            (Some(cpu), Some(wal)) => format!("  server {cpu:.1} us CPU, {wal} bytes of WAL each"),
+            _ => String::new(),
+        }
     ));
 }
 
@@ -112,6 +119,14 @@ fn counts(verdict: &mut Verdict, turns: &Turns) {
         verdict.count("twin_cpu_us_per_message", cpu(&turns.twin));
         verdict.count("twin_rss_mb", peak(&turns.twin));
         verdict.count("ratio", ratio(turns));
+    }
+    for (whose, sides) in [("", &turns.engine), ("twin_", &turns.twin)] {
+        for name in ["server_cpu_us_per_message", "wal_bytes_per_message"] {
+            let all: Vec<f64> = sides.iter().filter_map(|side| side.more.get(name).copied()).collect();
+            if !all.is_empty() {
+                verdict.count(&format!("{whose}{name}"), round(median(&all), 10.0));
+            }
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! Stores and transports by their URLs.
 
 use super::handlers::{CountingSaga, drop_output, pass_on};
-use crate::args::{Spec, Work};
+use crate::{
+    args::{Spec, Work},
+    postgres::is_postgres,
+};
 use anyhow::{Context as _, Result, bail};
 use sagabus::{
     Endpoint, EndpointBuilder, Runtime,
     core::{Queues, Store},
     store::{
         memory::MemoryStore,
+        postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
     transport::sql::{SqlOptions, SqlTransport},
@@ -34,7 +38,10 @@ async fn open(url: &str) -> Result<Arc<dyn Store>> {
     if url.starts_with("sqlite:") {
         return Ok(SqliteStore::open(url, SqliteOptions::default()).await?);
     }
-    bail!("{url}: known are sqlite://file.db and memory://name")
+    if is_postgres(url) {
+        return Ok(Arc::new(PostgresStore::open(url, PostgresOptions::default()).await?));
+    }
+    bail!("{url}: known are sqlite://file.db, postgres://host/database and memory://name")
 }
 
 impl Bed {
@@ -84,8 +91,8 @@ impl Bed {
     /// Queues and tables that the run needs.
     pub(super) async fn prepare(&self, spec: &Spec) -> Result<()> {
         self.on(Endpoint::builder(SINK)).on(drop_output).build().await?;
-        super::handlers::OWN_SQL.store(spec.own_sql, std::sync::atomic::Ordering::Relaxed);
         if spec.own_sql {
+            super::handlers::write_own_rows(&spec.store);
             super::audit::create_business(spec).await?;
         }
         Ok(())

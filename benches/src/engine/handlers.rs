@@ -1,12 +1,22 @@
 //! What a user would write.
 
-use crate::payload::{Counter, Input, Output};
+use crate::{
+    payload::{Counter, Input, Output},
+    postgres::is_postgres,
+};
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Whether the handler also writes a row of its own.
-pub(super) static OWN_SQL: AtomicBool = AtomicBool::new(false);
+/// Whether the handler also writes a row of its own, and where to.
+static OWN_SQL: AtomicBool = AtomicBool::new(false);
+static ON_POSTGRES: AtomicBool = AtomicBool::new(false);
+
+/// From now on the handler also writes a row of its own.
+pub(super) fn write_own_rows(store: &str) {
+    ON_POSTGRES.store(is_postgres(store), Ordering::Relaxed);
+    OWN_SQL.store(true, Ordering::Relaxed);
+}
 
 impl Message for Input {
     const NAME: &'static str = "bench.input";
@@ -56,11 +66,14 @@ impl Saga for CountingSaga {
 impl Handle<Input> for CountingSaga {
     async fn handle(&mut self, m: Input, ctx: &mut SagaContext) -> Result {
         if OWN_SQL.load(Ordering::Relaxed) {
-            sqlx::query("insert into business(saga, amount) values (?, ?)")
-                .bind(m.key.cast_signed())
-                .bind(m.seq.cast_signed())
-                .execute(ctx.transaction::<Sqlite>().await?)
-                .await?;
+            let (saga, amount) = (m.key.cast_signed(), m.seq.cast_signed());
+            if ON_POSTGRES.load(Ordering::Relaxed) {
+                let row = sqlx::query("insert into business(saga, amount) values ($1, $2)").bind(saga).bind(amount);
+                row.execute(ctx.transaction::<Postgres>().await?).await?;
+            } else {
+                let row = sqlx::query("insert into business(saga, amount) values (?, ?)").bind(saga).bind(amount);
+                row.execute(ctx.transaction::<Sqlite>().await?).await?;
+            }
         }
         let output = self.0.handle(&m);
         ctx.send(output);

@@ -1,21 +1,24 @@
 //! The engine as a user has it: an endpoint, a saga, nothing tuned.
 
 mod audit;
+mod audit_postgres;
 mod bed;
 mod handlers;
 mod inbox;
+mod tail;
 mod timers;
 
 use crate::{
     args::{Feed, Spec, Work},
-    latency::{Clock, Latencies, Pace},
+    latency::{Clock, Pace},
     measure::{Span, peak_mb, rss_mb},
-    payload::{Input, Output, key_of},
+    payload::{Input, key_of},
+    postgres::Meter,
     profile::Profile,
     report::Side,
 };
 use anyhow::{Result, bail};
-use bed::{Bed, SINK};
+use bed::Bed;
 use sagabus::{Bus, Running};
 use std::{
     sync::{
@@ -24,7 +27,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::task::JoinHandle;
 
 /// No progress for so long: something is wrong.
 const STUCK: Duration = Duration::from_secs(30);
@@ -45,7 +47,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let first = bed.tail_start().await?;
     let clock = Clock::start();
     let seen = Arc::new(AtomicU64::new(0));
-    let tail = spec.feed.is_live().then(|| tail(bed.clone(), first, spec.messages, clock, seen.clone()));
+    let tail = spec.feed.is_live().then(|| tail::tail(bed.clone(), first, spec, clock, seen.clone()));
+    let meter = Meter::start(&spec.store).await?;
     let profile = Profile::start();
     let (running, span) = start(endpoint, spec).await?;
     let generator = tokio::spawn(feed(bus, spec.clone(), clock, seen));
@@ -62,6 +65,9 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         ..Side::default()
     };
     drop(profile);
+    if let Some(meter) = meter {
+        meter.stop(spec.messages, &mut side.more).await?;
+    }
     generator.await??;
     if let Some(tail) = tail {
         side.latencies = tail.await??.into_micros();
@@ -183,30 +189,4 @@ async fn feed(bus: Bus, spec: Spec, clock: Clock, seen: Arc<AtomicU64>) -> Resul
         }
     }
     Ok(())
-}
-
-/// Watches the sink's queue as another reader would, and notes when each output is there.
-fn tail(bed: Bed, first: i64, messages: u64, clock: Clock, seen: Arc<AtomicU64>) -> JoinHandle<Result<Latencies>> {
-    tokio::spawn(async move {
-        let queues = bed.queues()?;
-        let shards: Vec<u16> = (0..sagabus::core::SHARDS).collect();
-        let mut latencies = Latencies::default();
-        let (mut after, mut count) = (first, 0);
-        while count < messages {
-            let rows = queues.read(SINK, &shards, after, 1000).await?;
-            let now = clock.micros();
-            if rows.is_empty() {
-                queues.wait(SINK, Duration::from_millis(20)).await;
-                continue;
-            }
-            for row in &rows {
-                let output: Output = serde_json::from_slice(&row.body)?;
-                latencies.extend(std::iter::once(now.saturating_sub(output.at)));
-                after = row.id;
-            }
-            count += rows.len() as u64;
-            seen.store(count, Ordering::Release);
-        }
-        Ok(latencies)
-    })
 }

@@ -57,7 +57,6 @@ fn encode(inputs: impl Iterator<Item = (u64, u64)>, keys: u64) -> Result<Vec<(uu
 /// Handles everything that is in the queue, or comes into it.
 pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let path = &file_of(&spec.store).context("the twin needs a file")?;
-    anyhow::ensure!(spec.transport.is_none(), "there is no twin of the split layout yet");
     let mut spec = spec.clone();
     spec.batch = if spec.batch == 0 { 200 } else { spec.batch };
     prepare(path, &spec).await?;
