@@ -31,6 +31,10 @@ use tokio::sync::oneshot;
 const SHORT: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(5);
 
+/// So does the first one of a process, for a moment: it may have been ended by a message, together with all its
+/// predecessors.
+const FIRST: Duration = Duration::from_millis(100);
+
 /// For how long a receiver that could not be started is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,11 +50,11 @@ const CHUNK: usize = 256;
 pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>) {
     let mut first = Some(first);
     let runtime = shared.home.options.runtime.clone();
-    let (mut slow, mut failures) = (false, 0u32);
+    let (mut gentle, mut failures) = (Some(FIRST), 0u32);
     let begun = runtime.elapsed();
     loop {
         let start = runtime.elapsed();
-        let ended = Session::run(&shared, slow, &mut first).await;
+        let ended = Session::run(&shared, gentle, &mut first).await;
         lock(&shared.desk).lost();
         shared.arrived.notify_waiters();
         shared.quiet.notify_waiters();
@@ -67,8 +71,8 @@ pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>)
             return;
         }
         let lived = runtime.elapsed() - start;
-        slow = lived < SHORT;
-        failures = if slow { failures + 1 } else { 0 };
+        gentle = (lived < SHORT).then_some(SLOW);
+        failures = if gentle.is_some() { failures + 1 } else { 0 };
         tracing::warn!(queue = shared.queue, %error, "receiving from rabbitmq was interrupted");
         if error.is_not_found() {
             shared.home.restore(&shared.queue).await;
@@ -102,19 +106,23 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(shared: &Arc<Shared>, slow: bool, first: &mut Option<oneshot::Sender<Result<()>>>) -> Result<()> {
+    async fn run(
+        shared: &Arc<Shared>,
+        gentle: Option<Duration>,
+        first: &mut Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<()> {
         let live = shared.home.consume.get(true).await?;
         let lanes = lanes(shared, &live).await?;
         let channel = topology::open(&live).await?;
         let mut session = Session { shared, channel, streams: SelectAll::new(), consumers: Vec::new(), numbers: 0 };
         lock(&shared.desk).begin(session.channel.clone());
-        session.consume(&lanes, if slow { 1 } else { shared.prefetch }).await?;
+        session.consume(&lanes, if gentle.is_some() { 1 } else { shared.prefetch }).await?;
         shared.clear();
         if let Some(first) = first.take() {
             // if nobody waits any more, the receiver is dropped and this task with it
             let _ = first.send(Ok(()));
         }
-        session.work(&lanes, slow).await
+        session.work(&lanes, gentle).await
     }
 
     /// Consumers with this prefetch, which is per consumer.
@@ -151,13 +159,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn work(&mut self, lanes: &[(Lane, String)], slow: bool) -> Result<()> {
+    async fn work(&mut self, lanes: &[(Lane, String)], gentle: Option<Duration>) -> Result<()> {
         let shared = self.shared;
         let runtime = &shared.home.options.runtime;
         let mut phase = shared.phase.subscribe();
         let mut tick = Box::pin(runtime.sleep(TICK));
-        let mut speed_up = Box::pin(runtime.sleep(SLOW));
-        let (mut ticking, mut slow, mut stopped) = (false, slow, false);
+        let mut speed_up = Box::pin(runtime.sleep(gentle.unwrap_or(SLOW)));
+        let (mut ticking, mut slow, mut stopped) = (false, gentle.is_some(), false);
         loop {
             let now = *phase.borrow_and_update();
             if now != Phase::Running && !stopped {

@@ -1,9 +1,9 @@
 //! RabbitMQ: a private node with its own name, cookie, ports and port mapper, beside whatever the system runs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,7 +12,7 @@ use super::state::Running;
 use super::{Server, wire};
 
 /// Not the one on the path: that wrapper insists on the system's node and user.
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+pub const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// RabbitMQ.
 #[derive(Debug)]
@@ -81,9 +81,11 @@ impl Server for RabbitMq {
         // Erlang refuses a cookie that others could read.
         let cookie = site.dir.join(".erlang.cookie");
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).context("protect the cookie")?;
-        let mut command = site.command(server);
-        environment(&mut command, site, mapper)?;
-        site.launch(&mut command)
+        let environment = environment(site, mapper)?;
+        // kept, so that it can be started once more in the same place
+        let text = serde_json::to_string(&environment).context("encode rabbitmq's environment")?;
+        write(site, "environment.json", &text)?;
+        site.launch(site.command(server).envs(environment))
     }
 
     fn confirm(&self, site: &Site) -> Result<()> {
@@ -127,25 +129,25 @@ fn certificates(site: &Site, port: u16) -> Result<()> {
     write(site, "tls/port", &port.to_string())
 }
 
-fn environment(command: &mut Command, site: &Site, mapper: u16) -> Result<()> {
-    let dir = |name: &str| site.dir.join(name);
-    command
-        .env("HOME", &site.dir)
-        .env("RABBITMQ_CONF_ENV_FILE", dir("env.conf"))
-        .env("RABBITMQ_NODENAME", node(site))
-        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODE_PORT", site.port.to_string())
-        .env("RABBITMQ_DIST_PORT", free_port(25673)?.to_string())
-        .env("RABBITMQ_MNESIA_BASE", dir("mnesia"))
-        .env("RABBITMQ_LOG_BASE", dir("log"))
-        .env("RABBITMQ_CONFIG_FILE", dir("rabbitmq.conf"))
-        .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir("enabled_plugins"))
-        .env("RABBITMQ_PID_FILE", dir("pid"))
-        .env("ERL_EPMD_PORT", mapper.to_string())
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+fn environment(site: &Site, mapper: u16) -> Result<BTreeMap<&'static str, String>> {
+    let dir = |name: &str| site.dir.join(name).display().to_string();
+    Ok(BTreeMap::from([
+        ("HOME", site.dir.display().to_string()),
+        ("RABBITMQ_CONF_ENV_FILE", dir("env.conf")),
+        ("RABBITMQ_NODENAME", node(site)),
+        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
+        ("RABBITMQ_NODE_PORT", site.port.to_string()),
+        ("RABBITMQ_DIST_PORT", free_port(25673)?.to_string()),
+        ("RABBITMQ_MNESIA_BASE", dir("mnesia")),
+        ("RABBITMQ_LOG_BASE", dir("log")),
+        ("RABBITMQ_CONFIG_FILE", dir("rabbitmq.conf")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", dir("enabled_plugins")),
+        ("RABBITMQ_PID_FILE", dir("pid")),
+        ("ERL_EPMD_PORT", mapper.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
         // Distribution on loopback only: the cookie is all that protects it.
-        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}");
-    Ok(())
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
+    ]))
 }
 
 /// Erlang would start one by itself, as a daemon on all interfaces that nobody stops.

@@ -117,7 +117,9 @@ impl Running {
         if self.how == How::Compose {
             compose::down(&self.server)?;
         }
-        for process in &self.processes {
+        // somebody may have started it anew meanwhile
+        let current = Self::load(&self.server)?.filter(|current| current.dir == self.dir);
+        for process in current.iter().chain([self]).flat_map(|running| &running.processes) {
             process.stop(Duration::from_secs(20));
             proc::spare_on_signal(process.pid);
         }

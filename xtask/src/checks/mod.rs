@@ -13,6 +13,7 @@ pub mod full;
 pub mod hostile;
 pub mod isolation;
 pub mod kills;
+pub mod nemesis;
 pub mod race;
 pub mod sabotage;
 pub mod timers;
@@ -29,6 +30,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<conformance::Conformance>(),
     Entry::of::<crash::Crash>(),
     Entry::of::<kills::Kills>(),
+    Entry::of::<nemesis::NemesisRun>(),
     Entry::of::<sabotage::Sabotage>(),
     Entry::of::<race::Race>(),
     Entry::of::<isolation::Isolation>(),

@@ -106,6 +106,8 @@ pub struct Servers {
     backend: Backend,
     store: Option<Provided>,
     broker: Option<Provided>,
+    /// What goes into the broker's address behind the prefix.
+    parameters: String,
     made: AtomicU32,
 }
 
@@ -124,12 +126,24 @@ impl Servers {
         for server in store.iter().chain(&broker) {
             println!("{} ({})", server.identity, server.how.word());
         }
-        Ok(Self { backend, store, broker, made: AtomicU32::new(0) })
+        Ok(Self { backend, store, broker, parameters: String::new(), made: AtomicU32::new(0) })
     }
 
     /// What they are for.
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Where the broker is.
+    pub fn broker(&self) -> Result<&str> {
+        Ok(&self.broker.as_ref().context("there is no broker in this run")?.address)
+    }
+
+    /// Has the broker reached at another address, and with these parameters of the URL.
+    pub fn reroute(&mut self, address: String, parameters: &str) -> Result<()> {
+        self.broker.as_mut().context("there is no broker in this run")?.address = address;
+        self.parameters = parameters.to_owned();
+        Ok(())
     }
 
     /// Where the PostgreSQL server is.
@@ -151,7 +165,11 @@ impl Servers {
             }
         };
         let transport = match (&self.broker, layout) {
-            (Some(broker), _) => format!("{}?prefix={name}.", broker.address),
+            // a stopped process keeps its messages until the broker misses its heartbeats
+            (Some(broker), _) if self.backend.broker == Some(Broker::RabbitMq) => {
+                format!("{}?heartbeat=2&prefix={name}.", broker.address)
+            }
+            (Some(broker), _) => format!("{}?prefix={name}.{}", broker.address, self.parameters),
             (None, Layout::Joined) => store.clone(),
             (None, Layout::Split) if self.backend.store == Store::Sqlite => file("bus.db"),
             (None, Layout::Split) => format!("{store}?schema={BUS_SCHEMA}"),
@@ -166,6 +184,11 @@ pub fn store_of(run: &Path) -> Result<Db> {
         Ok(url) => Db::connect(&url, STORE_SCHEMAS),
         Err(_) => Db::open(&run.join("shop.db")),
     }
+}
+
+/// Whether a run's store is on a server.
+pub fn is_on_a_server(run: &Path) -> bool {
+    run.join(URL_FILE).exists()
 }
 
 /// Drops what a run has on a database server.

@@ -1,0 +1,155 @@
+//! `cargo xtask nemesis`: servers are hurt while processes work, and nothing may be lost or done twice.
+
+pub mod broker;
+pub mod frames;
+pub mod proxy;
+pub mod rabbitmq;
+pub mod scene;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::bed::backend::{Backend, Broker};
+use super::bed::judge::{Judgement, judge};
+use super::bed::keep::Ground;
+use super::bed::place::Rig;
+use super::crash::totals::counted;
+use crate::backends::wire::host_and_port;
+use crate::command::Check;
+use crate::table::Table;
+use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
+
+/// Something bad that happens to a server, or on the way to it.
+pub struct Nemesis {
+    /// What `--nemesis` calls it.
+    pub name: &'static str,
+    /// Does it, several times, under load; how often it struck.
+    pub strike: fn(&mut scene::Scene<'_>) -> Result<u64>,
+}
+
+/// Hurts the servers of a backend under load (counts: nemeses, struck, revived, redeliveries, relay_sends, messages, lost,
+/// duplicated, ghosts, early, order_breaks)
+#[derive(Debug, Args)]
+pub struct NemesisRun {
+    /// The store behind a broker: rabbitmq+sqlite, rabbitmq+postgres
+    #[arg(long, default_value = "rabbitmq+postgres")]
+    backend: Backend,
+    /// Which, or all
+    #[arg(long, default_value = "all")]
+    nemesis: String,
+    /// How many processes share the work
+    #[arg(long, default_value_t = 2)]
+    processes: usize,
+    /// Milliseconds between two messages of each of six senders
+    #[arg(long, default_value_t = 20)]
+    pace_ms: u64,
+    /// Keep log, ledger and audit, as JSON lines, in this directory
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct Tally {
+    struck: u64,
+    revived: u64,
+    redeliveries: u64,
+    relay_sends: u64,
+    judgement: Judgement,
+}
+
+impl Check for NemesisRun {
+    const NAME: &'static str = "nemesis";
+
+    fn run(self) -> Result<Verdict> {
+        let mut timer = Timer::start(Self::NAME);
+        let known = match self.backend.broker {
+            Some(Broker::RabbitMq) => rabbitmq::ALL,
+            _ => bail!("there are no nemeses of {} yet", self.backend),
+        };
+        let wanted: Vec<&Nemesis> =
+            known.iter().filter(|nemesis| self.nemesis == "all" || self.nemesis == nemesis.name).collect();
+        if wanted.is_empty() {
+            let names: Vec<_> = known.iter().map(|nemesis| nemesis.name).collect();
+            bail!("there is no nemesis {}; there are {}", self.nemesis, names.join(", "));
+        }
+        let mut rig = Rig::assemble(self.backend)?;
+        let direct = rig.servers.broker()?.to_owned();
+        let (host, port) = host_and_port(&direct, 5672)?;
+        let proxy = proxy::Proxy::start(format!("{host}:{port}"))?;
+        let through = direct.replacen(&format!("{host}:{port}"), &format!("127.0.0.1:{}", proxy.port), 1);
+        rig.servers.reroute(through, rabbitmq::PARAMETERS)?;
+        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let mut table = Table::new(["nemesis", "struck", "revived", "messages", "redelivered", "verdict", "seconds"]);
+        let (mut tally, mut idle, mut failures) = (Tally::default(), 0, 0);
+        for nemesis in &wanted {
+            println!("{}", nemesis.name);
+            let started = std::time::Instant::now();
+            let dir = ground.run(nemesis.name);
+            let outcome = self.once(nemesis, &rig, &proxy, &direct, &dir);
+            let clean = outcome.as_ref().is_ok_and(|one| one.judgement.is_clean());
+            ground.done(&dir, !clean)?;
+            let seconds = seconds_since(started).to_string();
+            match outcome {
+                Ok(one) => {
+                    let verdict = if clean { "clean" } else { "FAILED" };
+                    one.judgement.examples.iter().for_each(|example| println!("{example}"));
+                    table.row([
+                        nemesis.name,
+                        &one.struck.to_string(),
+                        &one.revived.to_string(),
+                        &one.judgement.messages.to_string(),
+                        &one.redeliveries.to_string(),
+                        verdict,
+                        &seconds,
+                    ]);
+                    idle += usize::from(one.struck == 0);
+                    tally.add(one);
+                }
+                Err(error) => {
+                    println!("{}: {error:#}", nemesis.name);
+                    failures += 1;
+                    table.row([nemesis.name, "", "", "", "", "FAILED", &seconds]);
+                }
+            }
+        }
+        println!("\n{table}");
+        timer.count("nemeses", wanted.len()).count("struck", tally.struck).count("revived", tally.revived);
+        timer.count("failed", failures).count("redeliveries", tally.redeliveries);
+        timer.count("relay_sends", tally.relay_sends);
+        counted(&mut timer, &tally.judgement);
+        Ok(timer.finish(if failures > 0 || !tally.judgement.is_clean() {
+            Outcome::Fail
+        } else if idle > 0 {
+            Outcome::Vacuous
+        } else {
+            Outcome::Pass
+        }))
+    }
+}
+
+impl NemesisRun {
+    fn once(&self, nemesis: &Nemesis, rig: &Rig, proxy: &proxy::Proxy, direct: &str, dir: &Path) -> Result<Tally> {
+        let mut scene = scene::Scene::start(rig, proxy, direct, dir, self.processes, self.pace_ms)?;
+        let struck = (nemesis.strike)(&mut scene).with_context(|| format!("the nemesis {}", nemesis.name))?;
+        let (facts, revived) = scene.end()?;
+        Ok(Tally {
+            struck,
+            revived,
+            redeliveries: facts.redeliveries,
+            relay_sends: facts.relay_sends,
+            judgement: judge(&facts),
+        })
+    }
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.struck += other.struck;
+        self.revived += other.revived;
+        self.redeliveries += other.redeliveries;
+        self.relay_sends += other.relay_sends;
+        self.judgement.add(other.judgement);
+    }
+}

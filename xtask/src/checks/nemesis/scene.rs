@@ -1,0 +1,136 @@
+//! Processes at work, and what a nemesis may do to them.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::broker::Broker;
+use super::proxy::Proxy;
+use crate::checks::bed::facts::Facts;
+use crate::checks::bed::place::{self, Layout, Place, Rig};
+use crate::proc::{Proc, tail};
+
+/// Longer than a pause of a busy machine, short enough that a frozen process is given up soon.
+const LEASE: Duration = Duration::from_secs(1);
+/// How long it may take until something is committed, with a server that comes back in between.
+const PATIENCE: Duration = Duration::from_secs(90);
+const DRAIN: Duration = Duration::from_secs(180);
+
+/// See the module.
+pub struct Scene<'a> {
+    place: Place<'a>,
+    broker: Option<Broker>,
+    proxy: &'a Proxy,
+    direct: String,
+    generator: Proc,
+    nodes: Vec<Proc>,
+    /// Processes that ended by themselves and were started again.
+    pub revived: u64,
+}
+
+impl<'a> Scene<'a> {
+    /// Starts the generator and the nodes. What they say to the broker goes through the proxy.
+    pub fn start(rig: &'a Rig, proxy: &'a Proxy, direct: &str, dir: &Path, nodes: usize, pace_ms: u64) -> Result<Self> {
+        let mut place = Place::create(rig, dir, Layout::Split, LEASE)?;
+        let generator = place.generator(0, pace_ms, 40, 6)?;
+        let nodes = (0..nodes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
+        let broker = if rig.servers.backend().broker.is_some() { Some(Broker::find()?) } else { None };
+        Ok(Self { place, broker, proxy, direct: direct.to_owned(), generator, nodes, revived: 0 })
+    }
+
+    /// The broker itself.
+    pub fn broker(&mut self) -> Result<&mut Broker> {
+        self.broker.as_mut().context("this run has no broker")
+    }
+
+    /// What stands before it.
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy
+    }
+
+    /// Its address without the proxy.
+    pub fn direct(&self) -> &str {
+        &self.direct
+    }
+
+    /// What something is called on the broker.
+    pub fn name(&self, name: &str) -> Result<String> {
+        let url = &self.place.urls().transport;
+        let prefix = url.split(['?', '&']).find_map(|pair| pair.strip_prefix("prefix="));
+        Ok(format!("{}{name}", prefix.context("the prefix on the broker")?))
+    }
+
+    /// Waits until there was a commit since now.
+    pub fn work_goes_on(&mut self) -> Result<()> {
+        let before = self.progress()?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.progress()? <= before {
+            self.alive()?;
+            if Instant::now() > deadline {
+                bail!("nothing was committed for {PATIENCE:?}: {}", self.place.leftovers()?);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self) -> Result<i64> {
+        let sql = "select coalesce((select max(seq) from audit), 0) + coalesce((select max(id) from effect), 0)";
+        self.place.store()?.number(sql)
+    }
+
+    /// A nemesis of a server is no excuse for a process to end.
+    fn alive(&mut self) -> Result<()> {
+        for process in self.nodes.iter_mut().chain([&mut self.generator]) {
+            if let Some(status) = process.poll()? {
+                bail!("{} ended with {status}:\n{}", process.name(), tail(process.stderr(), 20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts those again that ended; whether there were any.
+    pub fn revive(&mut self) -> Result<bool> {
+        let mut any = false;
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].poll()?.is_some() {
+                self.nodes[at] = self.place.launch(None)?;
+                self.revived += 1;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Nobody sends any more, and everything that was sent is handled.
+    pub fn pause(&mut self) -> Result<()> {
+        self.generator.stop()?;
+        if !self.place.drained(DRAIN)? {
+            bail!("the work does not end: {}", self.place.leftovers()?);
+        }
+        Ok(())
+    }
+
+    /// Goes on.
+    pub fn resume(&mut self) -> Result<()> {
+        self.generator.cont().map(drop)
+    }
+
+    /// Lets everything come to its end, and says what is to be seen from outside.
+    pub fn end(mut self) -> Result<(Facts, u64)> {
+        self.work_goes_on()?;
+        self.alive()?;
+        place::stop(self.generator).context("the generator")?;
+        if !self.place.drained(DRAIN)? {
+            bail!("the work does not end: {}", self.place.leftovers()?);
+        }
+        for mut node in self.nodes {
+            // one that was started a moment ago would take the signal for the default one
+            place::ready(&mut node)?;
+            place::stop(node)?;
+        }
+        Ok((self.place.facts()?, self.revived))
+    }
+}
