@@ -4,6 +4,7 @@
 use crate::{
     args::Spec,
     postgres::{self, Schema, is_postgres},
+    rabbit::{Names, is_rabbit},
 };
 use anyhow::{Context as _, Result};
 use std::{
@@ -52,6 +53,7 @@ pub(crate) struct Fresh {
     directory: Option<Directory>,
     /// Dropped last of all; nobody reads them.
     schemas: Vec<Schema>,
+    names: Vec<Names>,
 }
 
 impl Fresh {
@@ -61,6 +63,10 @@ impl Fresh {
     }
 
     fn place(&mut self, url: &str) -> Result<String> {
+        if is_rabbit(url) {
+            self.names.push(Names::fresh(url, number())?);
+            return Ok(self.names.last().map(|names| names.url.clone()).unwrap_or_default());
+        }
         if is_postgres(url) {
             let name = format!("sagabus_bench_{}_{}", std::process::id(), number());
             let url = postgres::address(url)?;

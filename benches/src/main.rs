@@ -11,6 +11,7 @@ mod measure;
 mod payload;
 mod postgres;
 mod profile;
+mod rabbit;
 mod report;
 mod twin;
 mod verdict;

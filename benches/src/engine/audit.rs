@@ -8,6 +8,7 @@ use crate::{
     args::{Spec, Work},
     files::file_of,
     postgres::{self, is_postgres},
+    rabbit::{is_rabbit, sink},
 };
 use anyhow::Result;
 use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -51,7 +52,15 @@ pub(super) async fn create_business(spec: &Spec) -> Result<()> {
 
 /// `warm` messages were handled before the run; their numbers come after those of the run.
 pub(super) async fn audit(spec: &Spec, warm: u64) -> Result<()> {
-    let found = if is_postgres(&spec.store) { Some(audit_postgres::look(spec).await?) } else { look(spec).await? };
+    let found = match spec.transport.as_deref() {
+        _ if is_postgres(&spec.store) => Some(audit_postgres::look(spec).await?),
+        Some(url) if is_rabbit(url) => {
+            let (left, (out, distinct)) = (sink::left(url, NAME).await?, sink::count(url, SINK).await?);
+            anyhow::ensure!(spec.work == Work::Queue, "behind rabbitmq sagas are looked at in postgres only");
+            Some(Found { left, out, distinct, ..Found::default() })
+        }
+        _ => look(spec).await?,
+    };
     let Some(found) = found else { return Ok(()) };
     let n = i64::try_from(spec.messages + warm)?;
     let Found { left, out, distinct, count, total, versions, dead, own } = found;

@@ -7,20 +7,21 @@ use super::{
 use crate::{
     args::{Spec, Work},
     postgres::connect,
+    rabbit::{is_rabbit, sink},
 };
 use anyhow::Result;
 
 const IN_QUEUE: &str = "from queue where id >> 45 = (select number from queue_name where name = $1)";
 
 pub(super) async fn look(spec: &Spec) -> Result<Found> {
-    let mut bus = connect(spec.transport.as_deref().unwrap_or(&spec.store)).await?;
     let mut found = Found::default();
-    let left = sqlx::AssertSqlSafe(format!("select count(*) {IN_QUEUE}"));
-    (found.left,) = sqlx::query_as(left).bind(NAME).fetch_one(&mut bus).await?;
-    let out = sqlx::AssertSqlSafe(format!(
-        "select count(*), count(distinct convert_from(body, 'UTF8')::json->>'seq') {IN_QUEUE}"
-    ));
-    (found.out, found.distinct) = sqlx::query_as(out).bind(SINK).fetch_one(&mut bus).await?;
+    match spec.transport.as_deref().filter(|url| is_rabbit(url)) {
+        Some(url) => {
+            found.left = sink::left(url, NAME).await?;
+            (found.out, found.distinct) = sink::count(url, SINK).await?;
+        }
+        None => queues(spec, &mut found).await?,
+    }
     let mut store = connect(&spec.store).await?;
     if spec.work == Work::Saga {
         let sums = "select coalesce(sum((s->>'count')::bigint), 0)::bigint, coalesce(sum((s->>'total')::bigint), \
@@ -33,4 +34,15 @@ pub(super) async fn look(spec: &Spec) -> Result<Found> {
         (found.own,) = sqlx::query_as("select count(*) from business").fetch_one(&mut store).await?;
     }
     Ok(found)
+}
+
+async fn queues(spec: &Spec, found: &mut Found) -> Result<()> {
+    let mut bus = connect(spec.transport.as_deref().unwrap_or(&spec.store)).await?;
+    let left = sqlx::AssertSqlSafe(format!("select count(*) {IN_QUEUE}"));
+    (found.left,) = sqlx::query_as(left).bind(NAME).fetch_one(&mut bus).await?;
+    let out = sqlx::AssertSqlSafe(format!(
+        "select count(*), count(distinct convert_from(body, 'UTF8')::json->>'seq') {IN_QUEUE}"
+    ));
+    (found.out, found.distinct) = sqlx::query_as(out).bind(SINK).fetch_one(&mut bus).await?;
+    Ok(())
 }

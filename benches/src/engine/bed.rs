@@ -4,6 +4,7 @@ use super::handlers::{CountingSaga, drop_output, pass_on};
 use crate::{
     args::{Spec, Work},
     postgres::is_postgres,
+    rabbit::is_rabbit,
 };
 use anyhow::{Context as _, Result, bail};
 use sagabus::{
@@ -29,6 +30,8 @@ pub(super) struct Bed {
     store: Arc<dyn Store>,
     /// The other file of the split layout.
     bus: Option<Arc<dyn Store>>,
+    /// The broker's address.
+    broker: Option<String>,
 }
 
 async fn open(url: &str) -> Result<Arc<dyn Store>> {
@@ -48,17 +51,18 @@ impl Bed {
     pub(super) async fn open(spec: &Spec) -> Result<Self> {
         let store = open(&spec.store).await?;
         let bus = match &spec.transport {
-            Some(url) if *url != spec.store => Some(open(url).await?),
+            Some(url) if *url != spec.store && !is_rabbit(url) => Some(open(url).await?),
             _ => None,
         };
         if let Some(bus) = &bus {
             bus.migrate().await?;
         }
-        Ok(Self { store, bus })
+        let broker = spec.transport.clone().filter(|url| is_rabbit(url));
+        Ok(Self { store, bus, broker })
     }
 
     pub(super) fn is_split(&self) -> bool {
-        self.bus.is_some()
+        self.bus.is_some() || self.broker.is_some()
     }
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {
@@ -71,6 +75,9 @@ impl Bed {
 
     fn on(&self, builder: EndpointBuilder) -> EndpointBuilder {
         let builder = builder.store(self.store.clone());
+        if let Some(broker) = &self.broker {
+            return builder.transport(broker.as_str());
+        }
         match self.bus.as_ref().and_then(|bus| bus.queues()) {
             Some(queues) => builder.transport(Arc::new(SqlTransport::new(queues, SqlOptions::default()))),
             None => builder,
@@ -100,6 +107,9 @@ impl Bed {
 
     /// The last row of the sink's queue.
     pub(super) async fn tail_start(&self) -> Result<i64> {
+        if self.broker.is_some() {
+            return Ok(0);
+        }
         let queues = self.queues()?;
         let shards: Vec<u16> = (0..sagabus::core::SHARDS).collect();
         let mut last = 0;

@@ -6,6 +6,7 @@ use crate::{
     latency::{Clock, Latencies},
     payload::Output,
     postgres::{connect, is_postgres},
+    rabbit::{is_rabbit, sink},
 };
 use anyhow::{Context as _, Result};
 use std::{
@@ -31,7 +32,9 @@ pub(super) fn tail(
 ) -> JoinHandle<Result<Latencies>> {
     let (url, messages) = (spec.transport.clone().unwrap_or_else(|| spec.store.clone()), spec.messages);
     tokio::spawn(async move {
-        if is_postgres(&url) {
+        if is_rabbit(&url) {
+            sink::tail(&url, SINK, messages, clock, &seen).await
+        } else if is_postgres(&url) {
             on_postgres(&url, first, messages, clock, &seen).await
         } else {
             through_queues(&bed, first, messages, clock, &seen).await

@@ -10,9 +10,17 @@ mod pg_joined;
 mod postgres;
 mod sqlite;
 
-use crate::{args::Spec, postgres::is_postgres, report::Side};
+use crate::{
+    args::Spec,
+    postgres::is_postgres,
+    rabbit::{self, is_rabbit},
+    report::Side,
+};
 
 pub(crate) async fn run(spec: &Spec) -> anyhow::Result<Side> {
+    if spec.transport.as_deref().is_some_and(is_rabbit) {
+        return rabbit::twin::run(spec).await;
+    }
     anyhow::ensure!(spec.transport.is_none(), "there is no twin of the split layout yet");
     if is_postgres(&spec.store) { pg_joined::run(spec).await } else { joined::run(spec).await }
 }

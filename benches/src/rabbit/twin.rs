@@ -1,0 +1,301 @@
+//! The best program without a framework: lapin and sqlx, with an inbox, versions, and an outbox that is emptied by the next
+//! commit. One task receives; workers own the keys, with a database connection and a publishing channel each.
+
+use super::{
+    Broker, IN, OUT, sink,
+    store::{Batch, Database},
+    window::{Acks, publish},
+};
+use crate::{
+    args::{Feed, Spec, Work},
+    latency::{Clock, Pace},
+    measure::{Span, peak_mb, rss_mb},
+    payload::{Counter, Input, Output, key_of},
+    postgres::{Meter, is_postgres},
+    profile::Profile,
+    report::Side,
+};
+use anyhow::{Context as _, Result};
+use futures::StreamExt as _;
+use lapin::{
+    BasicProperties, Channel,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// What is under way at most.
+const PREFETCH: u16 = 2000;
+
+struct Message {
+    tag: u64,
+    id: uuid::Uuid,
+    input: Input,
+}
+
+/// What the workers share.
+struct Shop {
+    spec: Spec,
+    through: AtomicU64,
+    acks: Mutex<Acks>,
+    consuming: Channel,
+    out: ShortString,
+}
+
+/// Handles everything that is in the queue, or comes into it.
+pub(crate) async fn run(spec: &Spec) -> Result<Side> {
+    let mut spec = spec.clone();
+    spec.batch = if spec.batch == 0 { 200 } else { spec.batch };
+    spec.ahead = spec.ahead.max(1);
+    let url = spec.transport.clone().context("the twin's broker")?;
+    let (receiving, sending) = (Broker::connect(&url).await?, Broker::connect(&url).await?);
+    for queue in [IN, OUT] {
+        receiving.declare(queue).await?;
+    }
+    let databases = databases(&spec).await?;
+    let clock = Clock::start();
+    let feeder =
+        Feeder { channel: sending.channel().await?, queue: sending.name(IN).into(), spec: spec.clone(), clock };
+    feeder.channel.confirm_select(Default::default()).await?;
+    if !spec.feed.is_live() {
+        let all: Vec<(u64, u64)> = (1..=spec.messages).map(|seq| (seq, 0)).collect();
+        for chunk in all.chunks(1000) {
+            feeder.send(chunk).await?;
+        }
+    }
+    let seen = Arc::new(AtomicU64::new(0));
+    let tail = spec.feed.is_live().then(|| {
+        let (url, seen, messages) = (url.clone(), seen.clone(), spec.messages);
+        tokio::spawn(async move { sink::tail(&url, OUT, messages, clock, &seen).await })
+    });
+    let consuming = receiving.channel().await?;
+    consuming.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let shop = Arc::new(Shop {
+        spec: spec.clone(),
+        through: AtomicU64::new(0),
+        acks: Mutex::default(),
+        consuming: consuming.clone(),
+        out: receiving.name(OUT).into(),
+    });
+    let mut workers = Vec::new();
+    let mut inboxes = Vec::new();
+    for database in databases {
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let channel = sending.channel().await?;
+        channel.confirm_select(Default::default()).await?;
+        inboxes.push(inbox);
+        workers.push(tokio::spawn(work(shop.clone(), database, channel, messages)));
+    }
+    let meter = if is_postgres(&spec.store) { Meter::start(&spec.store).await? } else { None };
+    let profile = Profile::start();
+    let name = receiving.name(IN).into();
+    let consumer =
+        consuming.basic_consume(name, "twin".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
+    let span = Span::start();
+    let dispatcher = tokio::spawn(dispatch(shop.clone(), consumer, inboxes));
+    let generator = tokio::spawn(feeder.feed(seen));
+    let mut commits = 0;
+    for worker in workers {
+        commits += worker.await??;
+    }
+    let mut side = Side {
+        messages: spec.messages,
+        seconds: span.seconds(),
+        cpu_us: span.cpu_us_per(spec.messages),
+        rss_mb: rss_mb(),
+        peak_mb: peak_mb(),
+        commits,
+        ..Side::default()
+    };
+    drop(profile);
+    if let Some(meter) = meter {
+        meter.stop(spec.messages, &mut side.more).await?;
+    }
+    generator.await??;
+    if let Some(tail) = tail {
+        side.latencies = tail.await??.into_micros();
+    }
+    dispatcher.await??;
+    consuming.close(200, "done".into()).await?;
+    audit(&spec, &url).await?;
+    Ok(side)
+}
+
+/// One connection for each worker; none where nothing is stored.
+async fn databases(spec: &Spec) -> Result<Vec<Option<Database>>> {
+    let mut all = Vec::new();
+    for at in 0..spec.ahead {
+        if !is_postgres(&spec.store) {
+            all.push(None);
+            continue;
+        }
+        let mut database = Database::open(&spec.store).await?;
+        if at == 0 {
+            database.create(spec.keys).await?;
+        }
+        all.push(Some(database));
+    }
+    Ok(all)
+}
+
+/// To the worker that owns the key, until all are through.
+async fn dispatch(
+    shop: Arc<Shop>,
+    mut consumer: lapin::Consumer,
+    workers: Vec<mpsc::UnboundedSender<Message>>,
+) -> Result<()> {
+    let mut count = 0;
+    while count < shop.spec.messages {
+        let delivery = consumer.next().await.context("the input queue is gone")??;
+        let id = delivery.properties.message_id().as_ref().context("an input without an id")?.as_str().parse()?;
+        let input: Input = serde_json::from_slice(&delivery.data)?;
+        let owner = usize::try_from(input.key).unwrap_or(0) % workers.len();
+        // a worker that failed says so itself
+        let _ = workers[owner].send(Message { tag: delivery.delivery_tag, id, input });
+        count += 1;
+    }
+    Ok(())
+}
+
+/// Takes what has come meanwhile, commits it, publishes, acknowledges.
+async fn work(
+    shop: Arc<Shop>,
+    mut database: Option<Database>,
+    channel: Channel,
+    mut messages: mpsc::UnboundedReceiver<Message>,
+) -> Result<u64> {
+    let (mut commits, mut sent) = (0, Vec::new());
+    let mut taken = Vec::new();
+    while messages.recv_many(&mut taken, shop.spec.batch).await > 0 {
+        let tags: Vec<u64> = taken.iter().map(|message| message.tag).collect();
+        let mut batch = handle(&mut database, std::mem::take(&mut taken), &shop.spec).await?;
+        batch.sent = std::mem::take(&mut sent);
+        let outputs = std::mem::take(&mut batch.outputs);
+        if let Some(database) = &mut database {
+            database.commit(batch, &outputs).await?;
+            commits += 1;
+        }
+        publish(&channel, &shop.out, &outputs).await?;
+        sent = outputs.iter().map(|(id, _)| *id).collect();
+        let up_to = shop.acks.lock().unwrap_or_else(PoisonError::into_inner).done(&tags);
+        if let Some(tag) = up_to {
+            shop.consuming.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+        }
+        shop.through.fetch_add(tags.len() as u64, Ordering::AcqRel);
+    }
+    if let Some(database) = &mut database {
+        database.forget(sent).await?;
+    }
+    Ok(commits)
+}
+
+/// Loads the states, and runs the handler on each message.
+async fn handle(database: &mut Option<Database>, messages: Vec<Message>, spec: &Spec) -> Result<Batch> {
+    let mut batch = Batch::default();
+    let mut states: HashMap<i64, (i64, i64, Counter)> = HashMap::with_capacity(messages.len());
+    if let Some(database) = database.as_mut().filter(|_| spec.work == Work::Saga) {
+        let mut keys: Vec<i64> = messages.iter().map(|message| message.input.key.cast_signed()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for (key, version, state) in database.states(&keys).await? {
+            states.insert(key, (version, 0, serde_json::from_slice(&state)?));
+        }
+    }
+    for Message { id, input: m, .. } in messages {
+        let output = if spec.work == Work::Queue {
+            Output { key: m.key, seq: m.seq, at: m.at, count: 0, note: m.note }
+        } else {
+            let (_, count, state) = states.entry(m.key.cast_signed()).or_default();
+            *count += 1;
+            state.handle(&m)
+        };
+        batch.ids.push(id);
+        batch.outputs.push((uuid::Uuid::now_v7(), serde_json::to_vec(&output)?));
+    }
+    for (key, (version, count, state)) in states {
+        batch.keys.push(key);
+        batch.versions.push(version);
+        batch.counts.push(count);
+        batch.states.push(serde_json::to_vec(&state)?);
+    }
+    Ok(batch)
+}
+
+/// Sends the inputs.
+struct Feeder {
+    channel: Channel,
+    queue: ShortString,
+    spec: Spec,
+    clock: Clock,
+}
+
+impl Feeder {
+    async fn send(&self, inputs: &[(u64, u64)]) -> Result<()> {
+        let mut bodies = Vec::with_capacity(inputs.len());
+        for (seq, at) in inputs {
+            bodies.push(serde_json::to_vec(&Input::new(key_of(*seq, self.spec.keys), *seq, *at))?);
+        }
+        let sends = bodies.iter().map(|body| {
+            let id = uuid::Uuid::now_v7().to_string();
+            let properties = BasicProperties::default().with_message_id(id.into()).with_delivery_mode(2);
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            self.channel.basic_publish("".into(), self.queue.clone(), options, body, properties)
+        });
+        for confirm in futures::future::join_all(sends).await {
+            anyhow::ensure!(confirm?.await?.is_ack(), "the broker did not take an input");
+        }
+        Ok(())
+    }
+
+    async fn feed(self, seen: Arc<AtomicU64>) -> Result<()> {
+        match self.spec.feed {
+            Feed::Preloaded => {}
+            Feed::Rate(rate) => {
+                let mut pace = Pace::new(self.clock, rate, self.spec.messages);
+                loop {
+                    let inputs = pace.due().await;
+                    if inputs.is_empty() {
+                        break;
+                    }
+                    self.send(&inputs).await?;
+                }
+            }
+            Feed::Single => {
+                for seq in 1..=self.spec.messages {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    self.send(&[(seq, self.clock.micros())]).await?;
+                    while seen.load(Ordering::Acquire) < seq {
+                        tokio::time::sleep(Duration::from_micros(200)).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing lost, nothing doubled, nothing changed twice.
+async fn audit(spec: &Spec, url: &str) -> Result<()> {
+    let n = i64::try_from(spec.messages)?;
+    let (left, (out, distinct)) = (sink::left(url, IN).await?, sink::count(url, OUT).await?);
+    anyhow::ensure!(
+        left == 0 && out == n && distinct == n,
+        "the twin's audit: {n} sent, {left} left, {out} out, {distinct} distinct"
+    );
+    if spec.work == Work::Saga {
+        let [count, total, versions, unsent] = Database::open(&spec.store).await?.audit().await?;
+        anyhow::ensure!(
+            count == n && versions == n && total == n * (n + 1) / 2 && unsent == 0,
+            "the twin's audit: {n} handled, counted {count} (sum {total}), {versions} versions, {unsent} unsent"
+        );
+    }
+    Ok(())
+}
