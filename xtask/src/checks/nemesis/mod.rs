@@ -2,20 +2,22 @@
 
 pub mod broker;
 pub mod frames;
+pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod scene;
+pub mod server;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::backend::{Backend, Broker};
+use super::bed::backend::{Backend, Broker, Store};
 use super::bed::judge::{Judgement, judge};
 use super::bed::keep::Ground;
-use super::bed::place::Rig;
-use super::crash::totals::counted;
+use super::bed::place::{Layout, Rig};
+use super::crash::{Layouts, totals::counted};
 use crate::backends::wire::host_and_port;
 use crate::command::Check;
 use crate::table::Table;
@@ -33,9 +35,12 @@ pub struct Nemesis {
 /// duplicated, ghosts, early, order_breaks)
 #[derive(Debug, Args)]
 pub struct NemesisRun {
-    /// The store behind a broker: rabbitmq+sqlite, rabbitmq+postgres
+    /// Whose server is hurt: postgres (the store's), rabbitmq+sqlite or rabbitmq+postgres (the broker's)
     #[arg(long, default_value = "rabbitmq+postgres")]
     backend: Backend,
+    /// Where the queues lie
+    #[arg(long, value_enum, default_value = "both")]
+    layout: Layouts,
     /// Which, or all
     #[arg(long, default_value = "all")]
     nemesis: String,
@@ -64,8 +69,9 @@ impl Check for NemesisRun {
 
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME);
-        let known = match self.backend.broker {
-            Some(Broker::RabbitMq) => rabbitmq::ALL,
+        let known = match (self.backend.broker, self.backend.store) {
+            (Some(Broker::RabbitMq), _) => rabbitmq::ALL,
+            (None, Store::Postgres) => postgres::ALL,
             _ => bail!("there are no nemeses of {} yet", self.backend),
         };
         let wanted: Vec<&Nemesis> =
@@ -74,20 +80,19 @@ impl Check for NemesisRun {
             let names: Vec<_> = known.iter().map(|nemesis| nemesis.name).collect();
             bail!("there is no nemesis {}; there are {}", self.nemesis, names.join(", "));
         }
+        let layouts = self.layout.of(self.backend)?;
         let mut rig = Rig::assemble(self.backend)?;
-        let direct = rig.servers.broker()?.to_owned();
-        let (host, port) = host_and_port(&direct, 5672)?;
-        let proxy = proxy::Proxy::start(format!("{host}:{port}"))?;
-        let through = direct.replacen(&format!("{host}:{port}"), &format!("127.0.0.1:{}", proxy.port), 1);
-        rig.servers.reroute(through, rabbitmq::PARAMETERS)?;
+        let front = if self.backend.broker.is_some() { Some(put_proxy_before(&mut rig)?) } else { None };
+        let front = front.as_ref().map(|(proxy, direct)| scene::Front { proxy, direct });
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
         let mut table = Table::new(["nemesis", "struck", "revived", "messages", "redelivered", "verdict", "seconds"]);
         let (mut tally, mut idle, mut failures) = (Tally::default(), 0, 0);
-        for nemesis in &wanted {
-            println!("{}", nemesis.name);
+        for (nemesis, layout) in wanted.iter().flat_map(|nemesis| layouts.iter().map(move |layout| (nemesis, layout))) {
+            let name = format!("{}-{}", nemesis.name, layout.word());
+            println!("{name}");
             let started = std::time::Instant::now();
-            let dir = ground.run(nemesis.name);
-            let outcome = self.once(nemesis, &rig, &proxy, &direct, &dir);
+            let dir = ground.run(&name);
+            let outcome = self.once(nemesis, *layout, &rig, front, &dir);
             let clean = outcome.as_ref().is_ok_and(|one| one.judgement.is_clean());
             ground.done(&dir, !clean)?;
             let seconds = seconds_since(started).to_string();
@@ -96,7 +101,7 @@ impl Check for NemesisRun {
                     let verdict = if clean { "clean" } else { "FAILED" };
                     one.judgement.examples.iter().for_each(|example| println!("{example}"));
                     table.row([
-                        nemesis.name,
+                        &name,
                         &one.struck.to_string(),
                         &one.revived.to_string(),
                         &one.judgement.messages.to_string(),
@@ -108,9 +113,9 @@ impl Check for NemesisRun {
                     tally.add(one);
                 }
                 Err(error) => {
-                    println!("{}: {error:#}", nemesis.name);
+                    println!("{name}: {error:#}");
                     failures += 1;
-                    table.row([nemesis.name, "", "", "", "", "FAILED", &seconds]);
+                    table.row([name.as_str(), "", "", "", "", "FAILED", &seconds]);
                 }
             }
         }
@@ -130,8 +135,15 @@ impl Check for NemesisRun {
 }
 
 impl NemesisRun {
-    fn once(&self, nemesis: &Nemesis, rig: &Rig, proxy: &proxy::Proxy, direct: &str, dir: &Path) -> Result<Tally> {
-        let mut scene = scene::Scene::start(rig, proxy, direct, dir, self.processes, self.pace_ms)?;
+    fn once(
+        &self,
+        nemesis: &Nemesis,
+        layout: Layout,
+        rig: &Rig,
+        front: Option<scene::Front<'_>>,
+        dir: &Path,
+    ) -> Result<Tally> {
+        let mut scene = scene::Scene::start(rig, layout, front, dir, self.processes, self.pace_ms)?;
         let struck = (nemesis.strike)(&mut scene).with_context(|| format!("the nemesis {}", nemesis.name))?;
         let (facts, revived) = scene.end()?;
         Ok(Tally {
@@ -142,6 +154,16 @@ impl NemesisRun {
             judgement: judge(&facts),
         })
     }
+}
+
+/// Has the programs reach the broker through a proxy; with it, the broker's own address.
+fn put_proxy_before(rig: &mut Rig) -> Result<(proxy::Proxy, String)> {
+    let direct = rig.servers.broker()?.to_owned();
+    let (host, port) = host_and_port(&direct, 5672)?;
+    let proxy = proxy::Proxy::start(format!("{host}:{port}"))?;
+    let through = direct.replacen(&format!("{host}:{port}"), &format!("127.0.0.1:{}", proxy.port), 1);
+    rig.servers.reroute(through, rabbitmq::PARAMETERS)?;
+    Ok((proxy, direct))
 }
 
 impl Tally {

@@ -118,26 +118,26 @@ fn delete_exchange(scene: &mut Scene<'_>) -> Result<u64> {
 fn lost_confirms(scene: &mut Scene<'_>) -> Result<u64> {
     for round in 0..4 {
         scene.work_goes_on()?;
-        scene.proxy().swallow_confirms(true);
+        scene.proxy()?.swallow_confirms(true);
         // the odd ones end with the connection, the even ones with the patience of those who wait
         thread::sleep(Duration::from_secs(if round % 2 == 0 { 6 } else { 1 }));
         if round % 2 == 1 {
-            scene.proxy().cut();
+            scene.proxy()?.cut();
         }
-        scene.proxy().swallow_confirms(false);
+        scene.proxy()?.swallow_confirms(false);
     }
-    Ok(scene.proxy().swallowed())
+    Ok(scene.proxy()?.swallowed())
 }
 
 fn lost_acks(scene: &mut Scene<'_>) -> Result<u64> {
     for _ in 0..6 {
         scene.work_goes_on()?;
-        scene.proxy().swallow_acks(true);
+        scene.proxy()?.swallow_acks(true);
         thread::sleep(Duration::from_secs(1));
-        scene.proxy().cut();
-        scene.proxy().swallow_acks(false);
+        scene.proxy()?.cut();
+        scene.proxy()?.swallow_acks(false);
     }
-    Ok(scene.proxy().swallowed())
+    Ok(scene.proxy()?.swallowed())
 }
 
 /// A property that no client may decode as text; lapin ends the connection each time it is delivered.
@@ -154,7 +154,7 @@ fn nested_tables(scene: &mut Scene<'_>) -> Result<u64> {
 fn hostile(scene: &mut Scene<'_>, kind: &[u8], headers: &[u8]) -> Result<u64> {
     scene.work_goes_on()?;
     let (queue, aside) = (scene.name("chaos")?, scene.name("chaos.unreadable")?);
-    let address = scene.direct().to_owned();
+    let address = scene.direct()?.to_owned();
     for number in 0..2 {
         frames::publish(&address, &queue, kind, headers, &format!("hostile-{number}"))?;
     }

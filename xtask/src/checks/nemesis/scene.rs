@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use super::broker::Broker;
 use super::proxy::Proxy;
+use super::server::Server;
+use crate::checks::bed::backend::Store;
+use crate::checks::bed::db::Db;
 use crate::checks::bed::facts::Facts;
 use crate::checks::bed::place::{self, Layout, Place, Rig};
 use crate::proc::{Proc, tail};
@@ -16,14 +19,25 @@ use crate::proc::{Proc, tail};
 const LEASE: Duration = Duration::from_secs(1);
 /// How long it may take until something is committed, with a server that comes back in between.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Rows that are to be written between two strikes.
+const ENOUGH: i64 = 200;
 const DRAIN: Duration = Duration::from_secs(180);
+
+/// What stands before a broker.
+#[derive(Clone, Copy)]
+pub struct Front<'a> {
+    /// What the processes talk to.
+    pub proxy: &'a Proxy,
+    /// The broker's own address.
+    pub direct: &'a str,
+}
 
 /// See the module.
 pub struct Scene<'a> {
     place: Place<'a>,
     broker: Option<Broker>,
-    proxy: &'a Proxy,
-    direct: String,
+    server: Option<Server>,
+    front: Option<Front<'a>>,
     generator: Proc,
     nodes: Vec<Proc>,
     /// Processes that ended by themselves and were started again.
@@ -31,13 +45,25 @@ pub struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Starts the generator and the nodes. What they say to the broker goes through the proxy.
-    pub fn start(rig: &'a Rig, proxy: &'a Proxy, direct: &str, dir: &Path, nodes: usize, pace_ms: u64) -> Result<Self> {
-        let mut place = Place::create(rig, dir, Layout::Split, LEASE)?;
+    /// Starts the generator and the nodes. What they say to a broker goes through the proxy.
+    pub fn start(
+        rig: &'a Rig,
+        layout: Layout,
+        front: Option<Front<'a>>,
+        dir: &Path,
+        nodes: usize,
+        pace_ms: u64,
+    ) -> Result<Self> {
+        let mut place = Place::create(rig, dir, layout, LEASE)?;
         let generator = place.generator(0, pace_ms, 40, 6)?;
         let nodes = (0..nodes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
-        let broker = if rig.servers.backend().broker.is_some() { Some(Broker::find()?) } else { None };
-        Ok(Self { place, broker, proxy, direct: direct.to_owned(), generator, nodes, revived: 0 })
+        let backend = rig.servers.backend();
+        let broker = if backend.broker.is_some() { Some(Broker::find()?) } else { None };
+        let server = match (backend.broker, backend.store) {
+            (None, Store::Postgres) => Some(Server::find()?),
+            _ => None,
+        };
+        Ok(Self { place, broker, server, front, generator, nodes, revived: 0 })
     }
 
     /// The broker itself.
@@ -45,14 +71,24 @@ impl<'a> Scene<'a> {
         self.broker.as_mut().context("this run has no broker")
     }
 
-    /// What stands before it.
-    pub fn proxy(&self) -> &Proxy {
-        self.proxy
+    /// The database server.
+    pub fn server(&mut self) -> Result<&mut Server> {
+        self.server.as_mut().context("this run has no server")
+    }
+
+    /// The store's database.
+    pub fn store(&mut self) -> Result<&mut Db> {
+        self.place.store()
+    }
+
+    /// What stands before the broker.
+    pub fn proxy(&self) -> Result<&Proxy> {
+        Ok(self.front.context("this run has no broker")?.proxy)
     }
 
     /// Its address without the proxy.
-    pub fn direct(&self) -> &str {
-        &self.direct
+    pub fn direct(&self) -> Result<&str> {
+        Ok(self.front.context("this run has no broker")?.direct)
     }
 
     /// What something is called on the broker.
@@ -62,14 +98,14 @@ impl<'a> Scene<'a> {
         Ok(format!("{}{name}", prefix.context("the prefix on the broker")?))
     }
 
-    /// Waits until there was a commit since now.
+    /// Waits until enough was committed from now on.
     pub fn work_goes_on(&mut self) -> Result<()> {
-        let before = self.progress()?;
+        let goal = self.progress()? + ENOUGH;
         let deadline = Instant::now() + PATIENCE;
-        while self.progress()? <= before {
+        while self.progress()? < goal {
             self.alive()?;
             if Instant::now() > deadline {
-                bail!("nothing was committed for {PATIENCE:?}: {}", self.place.leftovers()?);
+                bail!("too little was committed in {PATIENCE:?}: {}", self.place.leftovers()?);
             }
             thread::sleep(Duration::from_millis(20));
         }
