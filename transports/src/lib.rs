@@ -5,10 +5,13 @@
 //! - [`memory`]: a broker inside this process, with faults on demand. For tests and simulations.
 //! - [`sql`]: the queue tables of a database, through the port [`Queues`](sagabus_core::Queues).
 //! - `rabbitmq` (feature `rabbitmq`): quorum queues of a RabbitMQ broker.
+//! - `kafka` (feature `kafka`): topics of a Kafka cluster.
 //!
 //! A broker's client lives in its own module behind a feature of the same name.
 
 mod common;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;

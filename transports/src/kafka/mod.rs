@@ -1,0 +1,86 @@
+//! A Kafka cluster (3.9 and later) as a transport.
+//!
+//! # What lies on the cluster
+//!
+//! | what | is |
+//! |---|---|
+//! | topic `<prefix>cmd.<endpoint>` | commands and replies for the endpoint |
+//! | topic `<prefix>evt.<message type>` | events of a type; made with the first subscription |
+//! | topic `<prefix>sub.<endpoint>` | the log of the endpoint's subscriptions: from which offsets on, up to which |
+//! | group `<prefix><endpoint>` | the endpoint's processes, and how far they are |
+//!
+//! The prefix is `sagabus.` unless the URL says otherwise. In topics `_` is written `__`, `:` is `_c` and `/` is `_s`.
+//! A topic that exists with settings that would lose messages is refused, and nothing is ever deleted but reply queues.
+//!
+//! # How a message looks
+//!
+//! The record's key is the order key; without one, the 16 bytes of the message id. The partition is the one that the Java
+//! client would choose (murmur2). All headers are text.
+//!
+//! | ours | Kafka |
+//! |---|---|
+//! | message id | header `sagabus-id` (one that is no UUID becomes a UUIDv5 of it; none: one of topic, partition, offset) |
+//! | message type | header `sagabus-type`; missing on an event's topic: the topic's type |
+//! | content type | header `content-type` (missing: JSON) |
+//! | sent at | the record's timestamp (milliseconds), header `sagabus-sent-at` (microseconds) |
+//! | intent | header `sagabus-intent`: `command`, `event`, `reply`, `timeout`; missing: by the topic |
+//! | correlation id, reply address | headers `sagabus-correlation-id`, `sagabus-reply-to` |
+//! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
+//! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
+//! | order key | header `sagabus-order-key`; on records without `sagabus-id`: the record's key, if it is text |
+//! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
+//! | trace context | headers `traceparent`, `tracestate` |
+//! | user headers | headers of the same name; of several the last one |
+//! | which of them propagate | header `sagabus-propagate`: their names (JSON) |
+//! | names that mean something else here | header `sagabus-user` (JSON) |
+//!
+//! So any client can send. What cannot be understood, tombstones included, becomes a dead letter with the reason.
+//!
+//! # How it is read
+//!
+//! - Messages of a partition are handled at the same time and finish in any order. Committed is the offset of the first
+//!   one that is not finished; which ones behind it are finished stands in the text beside the offset, so that they do not
+//!   come again.
+//! - Before messages are handed out, a limit above them is committed. Whoever takes over from a process that died knows by
+//!   it which may have been in flight: they are suspect.
+//! - Back-pressure pauses partitions, and never leaves the group. Handlers may take as long as they like: a thread of its
+//!   own keeps polling.
+//! - A partition that moves to another process is given up when what is in flight of it is finished, or after the drain
+//!   timeout; what finishes later is ignored here, comes again there, and is found to be a duplicate.
+//! - What is requeued waits in this process; on an ordered endpoint its key waits with it, and nobody else.
+//!
+//! # Sending
+//!
+//! One idempotent producer with `acks=all`. Unroutable when the queue's topic is missing; Unknown when the brokers did not
+//! confirm in time. An event without a topic has no subscriber.
+//!
+//! # Limits
+//!
+//! - A topic's retention also removes what was not handled. If that happened, receiving halts with an error.
+//! - On an ordered endpoint a key's order is kept among its commands, and among its events of one type.
+//! - Reply queues of a process that died stay behind, as topics with an hour of retention.
+//! - A record whose header has a name that is not UTF-8 is read by catching a panic of the client library: with
+//!   `panic = "abort"` it ends the process.
+
+mod client;
+mod committer;
+mod decode;
+mod desk;
+mod encode;
+mod error;
+mod headers;
+mod lane;
+mod names;
+mod options;
+mod progress;
+mod publisher;
+mod receiver;
+mod session;
+mod subscriptions;
+mod topics;
+mod transport;
+mod url;
+mod watch;
+
+pub use options::{KafkaOptions, Sasl};
+pub use transport::KafkaTransport;

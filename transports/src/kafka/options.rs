@@ -1,0 +1,170 @@
+//! How to use the cluster.
+
+use super::url;
+use sagabus_core::{Error, Result, Runtime};
+use std::{fmt, time::Duration};
+
+/// How a [`KafkaTransport`](super::KafkaTransport) works. `Debug` shows no secret.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct KafkaOptions {
+    /// Goes before every topic and group, to keep the systems on one cluster apart (URL: `prefix`; default `sagabus.`).
+    pub prefix: String,
+    /// How many partitions a topic gets when it is created (URL: `partitions`; default 12). It bounds how many processes
+    /// share an endpoint's work. A topic that exists is not changed: that would move keys to other partitions.
+    pub partitions: u16,
+    /// How many replicas a topic gets (URL: `replication`; default: the cluster's own setting).
+    pub replication: Option<u16>,
+    /// Whether missing topics are created (URL: `create=no` to refuse to start without them; default yes).
+    pub create: bool,
+    /// Largest message in bytes, headers included (URL: `max_message`; default 1 MiB + 64 KiB). Topics are created with
+    /// it; one that exists and takes less is refused at start.
+    pub max_message: usize,
+    /// How long a batch waits for company (URL: `linger`, in milliseconds; default 1).
+    pub linger: Duration,
+    /// How long to try to send before the outcome is unknown (URL: `send_timeout`, in seconds; default 30).
+    pub send_timeout: Duration,
+    /// How long to wait for the cluster's first answer (URL: `connect_timeout`, in seconds; default 10).
+    pub connect_timeout: Duration,
+    /// After so long without a sign of life a process is taken for dead and its partitions go to others (URL:
+    /// `session_timeout`, in seconds; default 15, at least what the brokers allow, usually 6).
+    pub session_timeout: Duration,
+    /// When a partition is to move to another process: how long its messages in flight may take to finish first (URL:
+    /// `drain_timeout`, in seconds; default 30). What takes longer runs a second time elsewhere; the inbox sees to it
+    /// that it counts once.
+    pub drain_timeout: Duration,
+    /// A stable name of this process, for static membership: a restart within the session timeout moves no partitions
+    /// (URL: `instance`; default none).
+    pub instance: Option<String>,
+    /// How user and password are shown to the broker (URL: `sasl`: `plain`, `scram-sha-256` or `scram-sha-512`; default
+    /// `plain`). SCRAM needs the feature `tls`.
+    pub sasl: Sasl,
+    /// A file with the authorities that sign the brokers' certificates, PEM (URL: `ca`; default: the system's).
+    pub ca_file: Option<String>,
+    /// Files with the client's certificate and its key, PEM (URL: `cert` and `key`).
+    pub identity_files: Option<(String, String)>,
+    /// Time, ids, tasks.
+    pub runtime: Runtime,
+}
+
+/// How a user is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sasl {
+    /// The password itself: over `kafka+ssl://` only, if the network is not one's own.
+    Plain,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+    /// SCRAM-SHA-512.
+    ScramSha512,
+}
+
+impl Sasl {
+    pub(super) fn mechanism(self) -> &'static str {
+        match self {
+            Sasl::Plain => "PLAIN",
+            Sasl::ScramSha256 => "SCRAM-SHA-256",
+            Sasl::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl KafkaOptions {
+    /// The defaults.
+    pub fn new(runtime: Runtime) -> Self {
+        Self {
+            prefix: "sagabus.".into(),
+            partitions: 12,
+            replication: None,
+            create: true,
+            max_message: (1 << 20) + (64 << 10),
+            linger: Duration::from_millis(1),
+            send_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            session_timeout: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(30),
+            instance: None,
+            sasl: Sasl::Plain,
+            ca_file: None,
+            identity_files: None,
+            runtime,
+        }
+    }
+
+    /// One parameter of the URL. No error repeats the value.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let bad = || Error::invalid(format!("the parameter {name} of the kafka URL has no value in its range"));
+        let number = || value.parse::<u32>().map_err(|_| bad());
+        let small = || value.parse::<u16>().map_err(|_| bad());
+        let seconds = || number().map(|n| Duration::from_secs(n.into()));
+        match name {
+            "prefix" => self.prefix = value.to_string(),
+            "partitions" => self.partitions = small()?,
+            "replication" => self.replication = Some(small()?),
+            "create" => {
+                self.create = match value {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad()),
+                }
+            }
+            "max_message" => self.max_message = usize::try_from(number()?).map_err(|_| bad())?,
+            "linger" => self.linger = Duration::from_millis(number()?.into()),
+            "send_timeout" => self.send_timeout = seconds()?,
+            "connect_timeout" => self.connect_timeout = seconds()?,
+            "session_timeout" => self.session_timeout = seconds()?,
+            "drain_timeout" => self.drain_timeout = seconds()?,
+            "instance" => self.instance = Some(url::decode(value).ok_or_else(bad)?),
+            "sasl" => {
+                self.sasl = match value {
+                    "plain" => Sasl::Plain,
+                    "scram-sha-256" => Sasl::ScramSha256,
+                    "scram-sha-512" => Sasl::ScramSha512,
+                    _ => return Err(bad()),
+                }
+            }
+            "ca" => self.ca_file = Some(url::decode(value).ok_or_else(bad)?),
+            "cert" => self.identity_files.get_or_insert_default().0 = url::decode(value).ok_or_else(bad)?,
+            "key" => self.identity_files.get_or_insert_default().1 = url::decode(value).ok_or_else(bad)?,
+            _ => return Err(Error::invalid(format!("the kafka URL has an unknown parameter {name:?}"))),
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.chars().all(plain) {
+            return Err(Error::invalid("the prefix must be 1 to 64 letters, digits and . - _"));
+        }
+        if self.partitions == 0 || self.replication == Some(0) {
+            return Err(Error::invalid("the numbers of partitions and replicas must be at least 1"));
+        }
+        if !((64 << 10)..=(64 << 20)).contains(&self.max_message) {
+            return Err(Error::invalid("the largest message must have 64 KiB to 64 MiB"));
+        }
+        if self.session_timeout < Duration::from_secs(1) || self.send_timeout < Duration::from_secs(1) {
+            return Err(Error::invalid("the session timeout and the send timeout must be at least 1 s"));
+        }
+        // the group waits five minutes at most for a member that is giving up partitions
+        if self.drain_timeout > Duration::from_secs(240) {
+            return Err(Error::invalid("the drain timeout must be at most 240 s"));
+        }
+        if self.identity_files.as_ref().is_some_and(|(cert, key)| cert.is_empty() || key.is_empty()) {
+            return Err(Error::invalid("a client certificate needs both parameters, cert and key"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaOptions")
+            .field("prefix", &self.prefix)
+            .field("partitions", &self.partitions)
+            .field("create", &self.create)
+            .field("session_timeout", &self.session_timeout)
+            .field("instance", &self.instance)
+            .field("sasl", &self.sasl)
+            .finish_non_exhaustive()
+    }
+}

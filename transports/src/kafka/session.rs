@@ -1,0 +1,396 @@
+//! A receiver's thread: it reads, takes and gives up partitions, and writes down what is finished.
+
+use super::{
+    client::committed,
+    committer::{Commit, Committer},
+    decode::decode,
+    error::failed,
+    lane::{Parcel, Place, Start},
+    progress::Note,
+    receiver::{Phase, Shared},
+    watch::{Event, Watch},
+};
+use crate::lock;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Message},
+    types::RDKafkaErrorCode as Code,
+};
+use sagabus_core::{Delivery, Error, ErrorKind, Result, Token};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// What is finished is written down this often.
+const COMMITS: Duration = Duration::from_millis(100);
+
+/// The thread looks around this often, when nothing wakes it.
+const IDLE: Duration = Duration::from_millis(25);
+
+/// Read at most so many before anything else is looked at.
+const BURST: usize = 512;
+
+/// After a failure to take over partitions, they are tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Runs until the receiver is closed, or dropped.
+pub(super) fn run(shared: Arc<Shared>, mut consumer: BaseConsumer<Watch>) {
+    let thread = std::thread::current();
+    consumer.set_nonempty_callback(move || thread.unpark());
+    let consumer = Arc::new(consumer);
+    match Committer::start(Arc::clone(&consumer)) {
+        Ok(committer) => Session::new(Arc::clone(&shared), consumer, committer).run(),
+        Err(error) => shared.halt(error),
+    }
+    // whoever waits for it need not wait any longer
+    shared.end();
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    consumer: Arc<BaseConsumer<Watch>>,
+    committer: Committer,
+    /// Assigned, and not taken over yet; not before this time.
+    assigned: Vec<Place>,
+    not_before: Duration,
+    /// To be given up as soon as nothing of it is out and that is written down, or when the time is over.
+    revoked: Vec<Place>,
+    deadline: Duration,
+    parted: bool,
+    /// What is being written down.
+    pending: Option<Vec<Commit>>,
+    last_commit: Duration,
+}
+
+impl Session {
+    fn new(shared: Arc<Shared>, consumer: Arc<BaseConsumer<Watch>>, committer: Committer) -> Self {
+        Self {
+            shared,
+            consumer,
+            committer,
+            assigned: Vec::new(),
+            not_before: Duration::ZERO,
+            revoked: Vec::new(),
+            deadline: Duration::ZERO,
+            parted: false,
+            pending: None,
+            last_commit: Duration::ZERO,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.shared.phase() {
+                Phase::Running => {}
+                Phase::Closing => break self.finish(true),
+                // a crash, as far as anybody can tell: what was settled was settled, the rest is suspect
+                Phase::Dropped => break self.finish(false),
+            }
+            let read = self.read();
+            self.events();
+            self.take_over();
+            self.part();
+            self.commit(false, false);
+            self.throttle();
+            if !read && !self.context().waiting() {
+                std::thread::park_timeout(IDLE);
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.home.options.runtime.elapsed()
+    }
+
+    fn context(&self) -> Arc<Watch> {
+        Arc::clone(self.consumer.context())
+    }
+
+    /// Reads what there is. Answers whether there was anything.
+    fn read(&mut self) -> bool {
+        let mut records = Vec::new();
+        while records.len() < BURST {
+            match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(record)) => records.push(self.parcel(&record)),
+                Some(Err(error)) => self.trouble(error),
+                None => break,
+            }
+        }
+        if records.is_empty() {
+            return false;
+        }
+        let mut desk = lock(&self.shared.desk);
+        for (place, offset, parcel) in records {
+            desk.push(&place, offset, parcel);
+        }
+        drop(desk);
+        self.shared.arrived.notify_waiters();
+        true
+    }
+
+    fn parcel(&self, record: &BorrowedMessage<'_>) -> (Place, i64, Parcel) {
+        let topics = &self.shared.topics;
+        let (topic, event) = match topics.get_key_value(record.topic()) {
+            Some((topic, event)) => (Arc::clone(topic), event.as_deref()),
+            None => (Arc::from(record.topic()), None),
+        };
+        let decoded = decode(record, event, &self.shared.home.options.runtime);
+        let delivery = Delivery {
+            message: decoded.message,
+            defect: decoded.defect,
+            token: Token { epoch: 0, position: 0 },
+            gate: None,
+            fence: None,
+            suspect: false,
+            anonymous: false,
+        };
+        ((topic, record.partition()), record.offset(), Parcel { delivery, size: record.payload_len() + 512 })
+    }
+
+    fn trouble(&self, error: KafkaError) {
+        let queue = &self.shared.queue;
+        match error.rdkafka_error_code() {
+            // it goes on by itself, and health asks the cluster
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
+                tracing::debug!(queue, %error, "kafka is out of reach");
+            }
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.shared.halt(Error::with_source(
+                ErrorKind::Backend,
+                format!("receive from {queue}: the next messages were removed before they were read"),
+                error,
+            )),
+            _ => {
+                let error = failed(format!("receive from {queue}"), error);
+                tracing::warn!(queue, ?error, "kafka cannot be read");
+                self.shared.report(error);
+            }
+        }
+    }
+
+    fn events(&mut self) {
+        let context = self.context();
+        while let Some(event) = context.next() {
+            match event {
+                Event::Assigned(places) => self.assigned.extend(places),
+                Event::Revoked { places, lost: true } => {
+                    tracing::warn!(
+                        queue = self.shared.queue,
+                        "this process was taken for dead: its partitions are lost"
+                    );
+                    self.give_up(&places);
+                }
+                Event::Revoked { places, lost: false } => {
+                    let mut desk = lock(&self.shared.desk);
+                    places.iter().for_each(|place| desk.drain(place));
+                    drop(desk);
+                    self.deadline = self.now() + self.shared.home.options.drain_timeout;
+                    self.revoked = places;
+                    self.parted = false;
+                }
+                Event::Committed(outcome) => self.committed(outcome),
+            }
+        }
+    }
+
+    fn committed(&mut self, outcome: std::result::Result<(), KafkaError>) {
+        let Some(notes) = self.pending.take() else { return };
+        let mut desk = lock(&self.shared.desk);
+        match outcome {
+            Ok(()) => desk.written(&notes),
+            Err(error) => {
+                // a rebalance is under way, or the coordinator moved: it is made again, by us or by nobody
+                tracing::debug!(queue = self.shared.queue, %error, "could not commit offsets");
+                desk.failed(&notes);
+                self.parted = false;
+            }
+        }
+        drop(desk);
+        self.shared.arrived.notify_waiters();
+    }
+
+    /// Finds out where to begin, and takes the partitions.
+    fn take_over(&mut self) {
+        if self.assigned.is_empty() || self.now() < self.not_before {
+            return;
+        }
+        let starts = match self.starts() {
+            Ok(starts) => starts,
+            Err(error) => {
+                tracing::warn!(queue = self.shared.queue, %error, "could not take over partitions yet");
+                self.shared.report(error);
+                self.not_before = self.now() + AGAIN;
+                return;
+            }
+        };
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in std::mem::take(&mut self.assigned) {
+            let start = starts.iter().find(|start| start.place.0 == topic && start.place.1 == partition);
+            let from = start.map_or(Offset::End, |start| Offset::Offset(start.note.base));
+            // the only error is an offset that cannot be
+            let _ = list.add_partition_offset(&topic, partition, from);
+        }
+        let mut desk = lock(&self.shared.desk);
+        starts.into_iter().for_each(|start| desk.assign(start));
+        drop(desk);
+        if let Err(error) = self.consumer.incremental_assign(&list) {
+            // the group has gone on without us: it will assign again
+            tracing::debug!(queue = self.shared.queue, %error, "the assignment is void");
+            let places = list.elements().iter().map(|e| (Arc::from(e.topic()), e.partition())).collect::<Vec<Place>>();
+            let mut desk = lock(&self.shared.desk);
+            places.iter().for_each(|place| desk.forget(place));
+        }
+    }
+
+    /// A partition whose next messages were removed unread has no start: the receiver is halted.
+    fn starts(&self) -> Result<Vec<Start>> {
+        let notes = committed(&self.consumer, &self.assigned)?;
+        let mut starts = Vec::new();
+        for ((topic, partition), note) in self.assigned.iter().zip(notes) {
+            let (low, high) = self.shared.home.ends(topic, *partition)?;
+            let wanted = self.shared.wanted(topic, *partition);
+            let lost = note.as_ref().is_some_and(|note| note.unfinished(note.base, low) > 0);
+            if lost {
+                self.shared.halt(Error::new(
+                    ErrorKind::Backend,
+                    format!(
+                        "receive from {}: kafka removed messages of partition {partition} of topic {topic} that were not \
+                         handled (its retention is too short); stop the endpoint and set the group's offset to go on",
+                        self.shared.queue
+                    ),
+                ));
+                continue;
+            }
+            let note = note.unwrap_or_else(|| {
+                let begin = wanted.as_ref().and_then(|ranges| ranges.first()).map_or(low, |(from, _)| *from);
+                Note::at(begin.max(low))
+            });
+            let suspect_until = note.limit.min(high);
+            starts.push(Start { place: (Arc::clone(topic), *partition), note, suspect_until, wanted, durable: true });
+        }
+        Ok(starts)
+    }
+
+    /// Gives up what is to be given up once nothing of it is in flight, and that is written down; or the time is over.
+    fn part(&mut self) {
+        if self.revoked.is_empty() {
+            return;
+        }
+        let late = self.now() >= self.deadline;
+        if self.pending.is_some() && !late {
+            return;
+        }
+        if !self.parted && (late || lock(&self.shared.desk).drained(&self.revoked)) {
+            self.parted = true;
+            self.commit(true, false);
+            if self.pending.is_some() {
+                return;
+            }
+        }
+        if self.parted {
+            if late {
+                tracing::info!(queue = self.shared.queue, "handlers take longer than a partition waits for them");
+            }
+            let places = std::mem::take(&mut self.revoked);
+            self.give_up(&places);
+        }
+    }
+
+    fn give_up(&mut self, places: &[Place]) {
+        let mut desk = lock(&self.shared.desk);
+        places.iter().for_each(|place| desk.forget(place));
+        drop(desk);
+        self.assigned.retain(|place| !places.contains(place));
+        self.revoked.retain(|place| !places.contains(place));
+        let list = list_of(places);
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            tracing::debug!(queue = self.shared.queue, %error, "there is nothing to give up");
+        }
+    }
+
+    /// Writes down what is finished: one at a time, and the answer comes as an event.
+    fn commit(&mut self, now: bool, last: bool) {
+        let time = self.now();
+        if self.pending.is_some() {
+            return;
+        }
+        let mut desk = lock(&self.shared.desk);
+        if !now && time - self.last_commit < COMMITS && !desk.urgent() {
+            return;
+        }
+        let notes = desk.notes(last);
+        drop(desk);
+        if notes.is_empty() {
+            return;
+        }
+        self.last_commit = time;
+        self.committer.write(notes.clone());
+        self.pending = Some(notes);
+    }
+
+    fn throttle(&mut self) {
+        let (pause, resume) = lock(&self.shared.desk).throttle();
+        let failed =
+            |error: KafkaError| tracing::debug!(queue = self.shared.queue, %error, "could not pause or resume");
+        if !pause.is_empty() {
+            self.consumer.pause(&list_of(&pause)).unwrap_or_else(failed);
+        }
+        if !resume.is_empty() {
+            self.consumer.resume(&list_of(&resume)).unwrap_or_else(failed);
+        }
+    }
+
+    /// Writes down the last of it, and leaves the group.
+    fn finish(mut self, clean: bool) {
+        let deadline = self.now() + self.shared.patience();
+        let mut told = false;
+        while self.now() < deadline && !(told && self.pending.is_none()) {
+            // what is read now is nobody's, but answers come the same way
+            if let Some(Err(error)) = self.consumer.poll(Duration::from_millis(10)) {
+                self.trouble(error);
+            }
+            self.events();
+            if !told && self.pending.is_none() {
+                told = true;
+                self.commit(true, clean);
+            }
+        }
+        let context = self.context();
+        context.closing.store(true, Ordering::Release);
+        let places = lock(&self.shared.desk).places();
+        // the group may wait for an answer; whatever comes of it, the consumer is going away
+        if !self.revoked.is_empty() {
+            let owed = std::mem::take(&mut self.revoked);
+            self.give_up(&owed);
+        }
+        if !self.assigned.is_empty() {
+            let _ = self.consumer.incremental_assign(&list_of(&self.assigned));
+        }
+        let mut desk = lock(&self.shared.desk);
+        places.iter().for_each(|place| desk.forget(place));
+        drop(desk);
+        leave(&self.consumer, || self.now() < deadline + Duration::from_secs(5));
+    }
+}
+
+/// Leaves the group. (The consumer's own drop would do that, but a commit that waits for an answer may still hold it.)
+fn leave(consumer: &BaseConsumer<Watch>, patient: impl Fn() -> bool) {
+    if let Err(error) = consumer.close_queue() {
+        tracing::debug!(%error, "could not close a kafka consumer");
+        return;
+    }
+    while !consumer.closed() && patient() {
+        // what comes now is nobody's
+        drop(consumer.poll(Duration::from_millis(20)));
+    }
+}
+
+fn list_of(places: &[Place]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for (topic, partition) in places {
+        list.add_partition(topic, *partition);
+    }
+    list
+}

@@ -1,0 +1,154 @@
+//! Topics: made where they are missing, checked where they are there.
+
+use super::{
+    client::{Home, Known, PATIENCE, Quiet, unusable},
+    error::{failed, failed_with},
+};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    types::RDKafkaErrorCode,
+};
+use sagabus_core::{Error, ErrorKind, Result};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// What a topic is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// Commands of an endpoint, or events of a type.
+    Work,
+    /// Replies to one process.
+    Replies,
+    /// The log of an endpoint's subscriptions.
+    Log,
+}
+
+/// What the records of a batch cost besides our bytes.
+const OVERHEAD: usize = 4096;
+
+/// How long a new topic may take to be seen.
+const VISIBLE: Duration = Duration::from_secs(10);
+
+pub(super) struct Topics {
+    home: Arc<Home>,
+    admin: AdminClient<Quiet>,
+}
+
+impl Topics {
+    pub(super) fn new(home: Arc<Home>) -> Result<Self> {
+        let admin = home.cluster.config().create_with_context(Quiet).map_err(unusable)?;
+        Ok(Self { home, admin })
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+    }
+
+    /// Sees to it that a topic is there and fits.
+    pub(super) async fn ensure(&self, topic: &str, sort: Sort) -> Result<()> {
+        let name = topic.to_string();
+        let found = self.home.blocking(move |home| home.find(&name)).await?;
+        if let Some(known) = found {
+            let wanted = i32::from(self.partitions(sort));
+            if known.partitions < wanted {
+                let (has, asked) = (known.partitions, wanted);
+                tracing::warn!(topic, has, asked, "the topic has fewer partitions; adding some would move keys");
+            }
+            return self.check(topic, sort).await;
+        }
+        if !self.home.options.create {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("topic {topic} does not exist, and the kafka URL says create=no"),
+            ));
+        }
+        self.create(topic, sort).await?;
+        self.visible(topic).await
+    }
+
+    fn partitions(&self, sort: Sort) -> u16 {
+        if sort == Sort::Work { self.home.options.partitions } else { 1 }
+    }
+
+    async fn create(&self, topic: &str, sort: Sort) -> Result<()> {
+        let options = &self.home.options;
+        let replication = TopicReplication::Fixed(options.replication.map_or(-1, i32::from));
+        let size = (options.max_message + OVERHEAD).to_string();
+        let mut new = NewTopic::new(topic, self.partitions(sort).into(), replication)
+            .set("cleanup.policy", "delete")
+            .set("max.message.bytes", &size);
+        match sort {
+            Sort::Work => {}
+            Sort::Replies => new = new.set("retention.ms", "3600000"),
+            Sort::Log => new = new.set("retention.ms", "-1").set("retention.bytes", "-1"),
+        }
+        let doing = || format!("create topic {topic}");
+        let results = self.admin.create_topics([&new], &self.options()).await.map_err(|e| failed(doing(), e))?;
+        match results.into_iter().next() {
+            Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(failed_with(doing(), code)),
+            // somebody else was faster, with the same settings or with ones that the check below finds
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the brokers that we ask know of it.
+    async fn visible(&self, topic: &str) -> Result<()> {
+        let runtime = &self.home.options.runtime;
+        let start = runtime.elapsed();
+        loop {
+            let name = topic.to_string();
+            // right after its creation a topic may have no leader yet, which is an error
+            if let Ok(Some(Known { led: true, .. })) = self.home.blocking(move |home| home.find(&name)).await {
+                return Ok(());
+            }
+            if runtime.elapsed() - start > VISIBLE {
+                return Err(Error::new(ErrorKind::Transient, format!("topic {topic} was created and is not there")));
+            }
+            runtime.sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Settings that would lose messages are refused.
+    async fn check(&self, topic: &str, sort: Sort) -> Result<()> {
+        let doing = || format!("ask for the settings of topic {topic}");
+        let configs = self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &self.options()).await;
+        let config = match configs.map_err(|e| failed(doing(), e))?.into_iter().next() {
+            Some(Ok(config)) => config,
+            Some(Err(code)) if super::error::kind_of(code) == ErrorKind::Backend => {
+                // reading settings is a right of its own, and having it is not worth a refusal
+                tracing::warn!(topic, "kafka does not let us see the topic's settings: they are not checked");
+                return Ok(());
+            }
+            Some(Err(code)) => return Err(failed_with(doing(), code)),
+            None => return Err(Error::new(ErrorKind::Transient, format!("{}: no answer", doing()))),
+        };
+        let settings: HashMap<&str, &str> =
+            config.entries.iter().filter_map(|e| Some((e.name.as_str(), e.value.as_deref()?))).collect();
+        if settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+            return Err(Error::invalid(format!(
+                "topic {topic} is compacted, which would remove messages: set its cleanup.policy to delete"
+            )));
+        }
+        let takes = settings.get("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
+        let wanted = self.home.options.max_message + OVERHEAD;
+        if sort == Sort::Work
+            && let Some(takes) = takes.filter(|takes| *takes < wanted)
+        {
+            return Err(Error::invalid(format!(
+                "topic {topic} takes messages of {takes} bytes, and {wanted} are asked for: raise its max.message.bytes, \
+                 or set max_message in the kafka URL to {} or less",
+                takes.saturating_sub(OVERHEAD)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Removes topics of ours. It is no error if they are gone.
+    pub(super) async fn remove(&self, topics: &[String]) {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        if !names.is_empty()
+            && let Err(error) = self.admin.delete_topics(&names, &self.options()).await
+        {
+            tracing::warn!(%error, "could not remove the topics of reply queues");
+        }
+    }
+}

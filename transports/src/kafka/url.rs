@@ -1,0 +1,163 @@
+//! Where the cluster is, and who we are there.
+
+use super::options::{KafkaOptions, Sasl};
+use rdkafka::ClientConfig;
+use sagabus_core::{Error, Result};
+
+/// What every client of the cluster needs to know. It holds the password, and has no `Debug`.
+#[derive(Clone)]
+pub(super) struct Cluster(ClientConfig);
+
+impl Cluster {
+    /// The settings that all clients share.
+    pub(super) fn config(&self) -> ClientConfig {
+        self.0.clone()
+    }
+}
+
+/// Reads `kafka://user:password@host:port,host2:port2/?prefix=shop.` or `kafka+ssl://…`. No error repeats any of it, since
+/// all of it may be secret.
+pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(Cluster, KafkaOptions)> {
+    let wrong = || Error::invalid("the kafka URL cannot be read: it is kafka://user:password@host:port,host:port");
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        options.set(name, value)?;
+    }
+    options.check()?;
+    let (scheme, rest) = base.split_once("://").ok_or_else(wrong)?;
+    let tls = match scheme {
+        "kafka" => false,
+        "kafka+ssl" => true,
+        _ => return Err(wrong()),
+    };
+    if tls && !cfg!(feature = "tls") {
+        return Err(Error::unsupported("kafka+ssl:// needs the feature `tls`, which this build does not have"));
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+    let servers = hosts.split(',').map(|host| server(host).ok_or_else(wrong)).collect::<Result<Vec<_>>>()?;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers.join(","));
+    config.set("client.id", "sagabus");
+    // ten seconds, its default, are long for a broker that restarts
+    config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "1000");
+    config.set("socket.keepalive.enable", "true");
+    config.set("topic.metadata.refresh.interval.ms", "30000");
+    // lost connections are reported by what fails because of them
+    config.set("log.connection.close", "false");
+    let sasl = user.is_some_and(|user| !user.is_empty());
+    config.set(
+        "security.protocol",
+        match (tls, sasl) {
+            (false, false) => "plaintext",
+            (false, true) => "sasl_plaintext",
+            (true, false) => "ssl",
+            (true, true) => "sasl_ssl",
+        },
+    );
+    if let Some(user) = user.filter(|_| sasl) {
+        if options.sasl != Sasl::Plain && !cfg!(feature = "tls") {
+            return Err(Error::unsupported("SCRAM needs the feature `tls`, which this build does not have"));
+        }
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
+        config.set("sasl.mechanisms", options.sasl.mechanism());
+        config.set("sasl.username", decode(name).ok_or_else(wrong)?);
+        config.set("sasl.password", decode(password).ok_or_else(wrong)?);
+    }
+    if tls {
+        if let Some(file) = &options.ca_file {
+            config.set("ssl.ca.location", file);
+        }
+        if let Some((cert, key)) = &options.identity_files {
+            config.set("ssl.certificate.location", cert).set("ssl.key.location", key);
+        }
+    }
+    Ok((Cluster(config), options))
+}
+
+/// `host`, `host:port` or `[v6]:port`, with the port.
+fn server(host: &str) -> Option<String> {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port.parse::<u16>().ok()?),
+        _ => (host, 9092),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+    (!name.is_empty() && name.chars().all(fits)).then(|| format!("{name}:{port}"))
+}
+
+/// Undoes percent encoding.
+pub(super) fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    // what reaches a C library must not hold its end of text
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus_core::Runtime;
+    use std::time::Duration;
+
+    fn read(url: &str) -> Result<(ClientConfig, KafkaOptions)> {
+        let (cluster, options) = parse(url, KafkaOptions::new(Runtime::system()))?;
+        Ok((cluster.0, options))
+    }
+
+    #[test]
+    fn several_hosts_a_user_and_parameters() {
+        let (config, options) =
+            read("kafka://me:p%40s%3As@a:1,b,[::1]:3/?partitions=4&prefix=x.&session_timeout=7&instance=pod%2D1")
+                .unwrap();
+        assert_eq!(config.get("bootstrap.servers"), Some("a:1,b:9092,[::1]:3"));
+        assert_eq!(config.get("security.protocol"), Some("sasl_plaintext"));
+        assert_eq!(config.get("sasl.username"), Some("me"));
+        assert_eq!(config.get("sasl.password"), Some("p@s:s"));
+        assert_eq!((options.partitions, options.prefix.as_str()), (4, "x."));
+        assert_eq!((options.session_timeout, options.instance.as_deref()), (Duration::from_secs(7), Some("pod-1")));
+        assert_eq!(read("kafka://localhost").unwrap().0.get("security.protocol"), Some("plaintext"));
+    }
+
+    #[test]
+    fn errors_and_debug_show_no_secret() {
+        for url in [
+            "kafka://me:hunter2@host:x/",
+            "kafka:me:hunter2@host",
+            "kafka://me:hunter2%@host",
+            "kafka://me:hunter2@ho st",
+            "kafka://me:hunter2@host/?partitions=hunter2",
+            "kafka://me:hunter2@host/?nonsense=hunter2",
+            "kafka://me:hunter2@host/?drain_timeout=1000",
+            "kafka://me:hunter2@host/?cert=hunter2",
+            "http://me:hunter2@host/",
+        ] {
+            let error = read(url).err().unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+        let (_, options) = read("kafka://me:hunter2@host").unwrap();
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_the_build_lacks_is_named() {
+        if cfg!(feature = "tls") {
+            assert_eq!(read("kafka+ssl://me:x@host").unwrap().0.get("security.protocol"), Some("sasl_ssl"));
+            return;
+        }
+        for url in ["kafka+ssl://host", "kafka://me:hunter2@host?sasl=scram-sha-512"] {
+            let error = read(url).err().unwrap();
+            assert!(error.is_unsupported() && error.to_string().contains("`tls`"), "{error:?}");
+        }
+    }
+}
