@@ -53,11 +53,11 @@ struct Session {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<Watch>>,
     committer: Committer,
-    /// Assigned, and not taken over yet; not before this time.
-    assigned: Vec<Place>,
+    /// Assigned, and not taken over yet; not before this time. The group waits for an answer to an empty list, too.
+    assigned: Option<Vec<Place>>,
     not_before: Duration,
     /// To be given up as soon as nothing of it is out and that is written down, or when the time is over.
-    revoked: Vec<Place>,
+    revoked: Option<Vec<Place>>,
     deadline: Duration,
     parted: bool,
     /// What is being written down.
@@ -71,9 +71,9 @@ impl Session {
             shared,
             consumer,
             committer,
-            assigned: Vec::new(),
+            assigned: None,
             not_before: Duration::ZERO,
-            revoked: Vec::new(),
+            revoked: None,
             deadline: Duration::ZERO,
             parted: false,
             pending: None,
@@ -174,12 +174,14 @@ impl Session {
         let context = self.context();
         while let Some(event) = context.next() {
             match event {
-                Event::Assigned(places) => self.assigned.extend(places),
+                Event::Assigned(places) => self.assigned.get_or_insert_default().extend(places),
                 Event::Revoked { places, lost: true } => {
                     tracing::warn!(
                         queue = self.shared.queue,
                         "this process was taken for dead: its partitions are lost"
                     );
+                    // nobody waits for an answer to what was asked before
+                    (self.revoked, self.assigned) = (None, None);
                     self.give_up(&places);
                 }
                 Event::Revoked { places, lost: false } => {
@@ -187,7 +189,7 @@ impl Session {
                     places.iter().for_each(|place| desk.drain(place));
                     drop(desk);
                     self.deadline = self.now() + self.shared.home.options.drain_timeout;
-                    self.revoked = places;
+                    self.revoked = Some(places);
                     self.parted = false;
                 }
                 Event::Committed(outcome) => self.committed(outcome),
@@ -213,24 +215,26 @@ impl Session {
 
     /// Finds out where to begin, and takes the partitions.
     fn take_over(&mut self) {
-        if self.assigned.is_empty() || self.now() < self.not_before {
+        if self.now() < self.not_before {
             return;
         }
-        let starts = match self.starts() {
+        let Some(places) = self.assigned.take() else { return };
+        let starts = match self.starts(&places) {
             Ok(starts) => starts,
             Err(error) => {
                 tracing::warn!(queue = self.shared.queue, %error, "could not take over partitions yet");
                 self.shared.report(error);
                 self.not_before = self.now() + AGAIN;
+                self.assigned = Some(places);
                 return;
             }
         };
         let mut list = TopicPartitionList::new();
-        for (topic, partition) in std::mem::take(&mut self.assigned) {
-            let start = starts.iter().find(|start| start.place.0 == topic && start.place.1 == partition);
+        for (topic, partition) in &places {
+            let start = starts.iter().find(|start| start.place.0 == *topic && start.place.1 == *partition);
             let from = start.map_or(Offset::End, |start| Offset::Offset(start.note.base));
             // the only error is an offset that cannot be
-            let _ = list.add_partition_offset(&topic, partition, from);
+            let _ = list.add_partition_offset(topic, *partition, from);
         }
         let mut desk = lock(&self.shared.desk);
         starts.into_iter().for_each(|start| desk.assign(start));
@@ -238,17 +242,19 @@ impl Session {
         if let Err(error) = self.consumer.incremental_assign(&list) {
             // the group has gone on without us: it will assign again
             tracing::debug!(queue = self.shared.queue, %error, "the assignment is void");
-            let places = list.elements().iter().map(|e| (Arc::from(e.topic()), e.partition())).collect::<Vec<Place>>();
             let mut desk = lock(&self.shared.desk);
             places.iter().for_each(|place| desk.forget(place));
         }
     }
 
     /// A partition whose next messages were removed unread has no start: the receiver is halted.
-    fn starts(&self) -> Result<Vec<Start>> {
-        let notes = committed(&self.consumer, &self.assigned)?;
+    fn starts(&self, places: &[Place]) -> Result<Vec<Start>> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let notes = committed(&self.consumer, places)?;
         let mut starts = Vec::new();
-        for ((topic, partition), note) in self.assigned.iter().zip(notes) {
+        for ((topic, partition), note) in places.iter().zip(notes) {
             let (low, high) = self.shared.home.ends(topic, *partition)?;
             let wanted = self.shared.wanted(topic, *partition);
             let lost = note.as_ref().is_some_and(|note| note.unfinished(note.base, low) > 0);
@@ -275,14 +281,12 @@ impl Session {
 
     /// Gives up what is to be given up once nothing of it is in flight, and that is written down; or the time is over.
     fn part(&mut self) {
-        if self.revoked.is_empty() {
-            return;
-        }
+        let Some(revoked) = &self.revoked else { return };
         let late = self.now() >= self.deadline;
         if self.pending.is_some() && !late {
             return;
         }
-        if !self.parted && (late || lock(&self.shared.desk).drained(&self.revoked)) {
+        if !self.parted && (late || lock(&self.shared.desk).drained(revoked)) {
             self.parted = true;
             self.commit(true, false);
             if self.pending.is_some() {
@@ -293,7 +297,7 @@ impl Session {
             if late {
                 tracing::info!(queue = self.shared.queue, "handlers take longer than a partition waits for them");
             }
-            let places = std::mem::take(&mut self.revoked);
+            let places = self.revoked.take().unwrap_or_default();
             self.give_up(&places);
         }
     }
@@ -302,8 +306,9 @@ impl Session {
         let mut desk = lock(&self.shared.desk);
         places.iter().for_each(|place| desk.forget(place));
         drop(desk);
-        self.assigned.retain(|place| !places.contains(place));
-        self.revoked.retain(|place| !places.contains(place));
+        if let Some(assigned) = &mut self.assigned {
+            assigned.retain(|place| !places.contains(place));
+        }
         let list = list_of(places);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             tracing::debug!(queue = self.shared.queue, %error, "there is nothing to give up");
@@ -361,12 +366,11 @@ impl Session {
         context.closing.store(true, Ordering::Release);
         let places = lock(&self.shared.desk).places();
         // the group may wait for an answer; whatever comes of it, the consumer is going away
-        if !self.revoked.is_empty() {
-            let owed = std::mem::take(&mut self.revoked);
+        if let Some(owed) = self.revoked.take() {
             self.give_up(&owed);
         }
-        if !self.assigned.is_empty() {
-            let _ = self.consumer.incremental_assign(&list_of(&self.assigned));
+        if let Some(owed) = self.assigned.take() {
+            let _ = self.consumer.incremental_assign(&list_of(&owed));
         }
         let mut desk = lock(&self.shared.desk);
         places.iter().for_each(|place| desk.forget(place));
