@@ -104,7 +104,7 @@ impl TransportSource {
                 queues_of(&store)
             }
             "amqp" | "amqps" => open_rabbitmq(&url, runtime).await,
-            "kafka" => Err(feature_is_off(&url, "kafka")),
+            "kafka" | "kafka+ssl" => open_kafka(&url, runtime).await,
             other => Err(Error::invalid(format!(
                 "the transport URL begins with {other:?}; known are sqlite://file.db and memory://name"
             ))),
@@ -121,6 +121,17 @@ async fn open_rabbitmq(url: &str, runtime: &Runtime) -> Result<Arc<dyn Transport
 #[cfg(not(feature = "rabbitmq"))]
 async fn open_rabbitmq(url: &str, _: &Runtime) -> Result<Arc<dyn Transport>> {
     Err(feature_is_off(url, "rabbitmq"))
+}
+
+#[cfg(feature = "kafka")]
+async fn open_kafka(url: &str, runtime: &Runtime) -> Result<Arc<dyn Transport>> {
+    use sagabus_transports::kafka::{KafkaOptions, KafkaTransport};
+    Ok(Arc::new(KafkaTransport::connect(url, KafkaOptions::new(runtime.clone())).await?))
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn open_kafka(url: &str, _: &Runtime) -> Result<Arc<dyn Transport>> {
+    Err(feature_is_off(url, "kafka"))
 }
 
 /// The transport over a store's own queues: joined.

@@ -1,4 +1,4 @@
-//! The Kafka transport passes the conformance suite on a real broker, whose address is in `SAGABUS_KAFKA`.
+//! The Kafka transport passes the conformance suite on a real broker, whose address is in `SAGABUS_KAFKA_URL`.
 #![cfg(feature = "kafka")]
 #![allow(
     clippy::unwrap_used,

@@ -33,9 +33,10 @@ use std::{
 /// More than the five consumers of a case.
 pub(crate) const PARTITIONS: u16 = 6;
 
-/// The broker's address, `host:port`: `cargo xtask servers up --only kafka` prints it.
+/// The broker's host and port: `cargo xtask servers up --only kafka` prints its address.
 pub(crate) fn place() -> String {
-    std::env::var("SAGABUS_KAFKA").expect("SAGABUS_KAFKA is not set")
+    let url = std::env::var("SAGABUS_KAFKA_URL").expect("SAGABUS_KAFKA_URL is not set");
+    url.strip_prefix("kafka://").unwrap_or(&url).trim_end_matches('/').to_string()
 }
 
 pub(crate) fn fresh_prefix() -> String {

@@ -118,7 +118,7 @@ mod tests {
                 "postgres" => ("POSTGRES_USER", "POSTGRES_PASSWORD"),
                 "rabbitmq" => ("RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"),
                 _ => {
-                    let advertised = format!("PLAINTEXT://{}", server.address(server.port()));
+                    let advertised = server.address(server.port()).replace("kafka://", "PLAINTEXT://");
                     assert_eq!(environment["KAFKA_ADVERTISED_LISTENERS"].as_str(), Some(advertised.as_str()));
                     return;
                 }

@@ -26,7 +26,7 @@ impl Server for Kafka {
     }
 
     fn variable(&self) -> &'static str {
-        "SAGABUS_KAFKA"
+        "SAGABUS_KAFKA_URL"
     }
 
     fn port(&self) -> u16 {
@@ -34,7 +34,7 @@ impl Server for Kafka {
     }
 
     fn address(&self, port: u16) -> String {
-        format!("127.0.0.1:{port}")
+        format!("kafka://127.0.0.1:{port}")
     }
 
     fn probe(&self, address: &str) -> Result<String> {

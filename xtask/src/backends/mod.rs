@@ -42,7 +42,7 @@ pub const ALL: &[Backend] = &[
     Backend { name: "sqlite", server: None, suites: &[] },
     Backend { name: "postgres", server: Some(&postgres::Postgres), suites: POSTGRES },
     Backend { name: "rabbitmq", server: Some(&rabbitmq::RabbitMq), suites: RABBITMQ },
-    Backend { name: "kafka", server: Some(&kafka::Kafka), suites: &[] },
+    Backend { name: "kafka", server: Some(&kafka::Kafka), suites: KAFKA },
 ];
 
 const RABBITMQ: &[Suite] = &[
@@ -59,6 +59,17 @@ const RABBITMQ: &[Suite] = &[
         args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_topology"],
     },
     Suite { name: "tls", args: &["-p", "sagabus-transports", "--features", "rabbitmq,tls", "--test", "rabbitmq_tls"] },
+];
+
+const KAFKA: &[Suite] = &[
+    Suite {
+        name: "transport conformance",
+        args: &["-p", "sagabus-transports", "--features", "kafka", "--test", "kafka_conformance"],
+    },
+    Suite {
+        name: "hazards of librdkafka and the broker",
+        args: &["-p", "sagabus-transports", "--features", "kafka", "--test", "kafka_hazards"],
+    },
 ];
 
 const POSTGRES: &[Suite] = &[
