@@ -14,6 +14,7 @@
 
 mod check;
 mod crash;
+mod database;
 mod diary;
 mod endpoints;
 mod fate;
@@ -28,8 +29,9 @@ mod shipping;
 mod stop;
 mod summary;
 
+use database::Database;
 use options::{HELP, Options, Role};
-use sagabus::{Running, shutdown_signal, sqlx::SqlitePool};
+use sagabus::{Running, shutdown_signal};
 use std::{error::Error, process::ExitCode, time::Duration};
 use stop::Stop;
 
@@ -76,7 +78,7 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 
     let stop = Stop::on(shutdown_signal());
     let running = endpoints::start(options).await?;
-    let pool = rows::open(&options.store).await?;
+    let pool = Database::open(&options.store).await?;
     let (placed, finished) = rows::progress(&pool).await?;
     if placed > 0 {
         diary::tell(format_args!("{placed} orders are there, {finished} of them final: going on"));
@@ -97,7 +99,7 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(good)
 }
 
-async fn work(options: &Options, running: &[Running], pool: &SqlitePool, stop: &Stop) -> Result<(), Box<dyn Error>> {
+async fn work(options: &Options, running: &[Running], pool: &Database, stop: &Stop) -> Result<(), Box<dyn Error>> {
     if options.role.includes(Role::Place)
         && let Some(placer) = running.last()
     {

@@ -7,8 +7,9 @@ An order saga with its payment and shipping services.
 
   cargo run --example order -- [FLAGS]
 
-  --transport URL   what carries the messages           (default: the store's own file)
+  --transport URL   what carries the messages           (default: the store's own queues)
   --store URL       what holds state and the own rows   (default: sqlite://order.db)
+                    amqp:// needs --features rabbitmq, postgres:// needs --features postgres
   --orders N        how many orders, in all             (default: 12)
   --role ROLE       all, saga, payment, shipping or place: what this process does (default: all)
   --seed S          which orders fail, and how          (default: 1)
@@ -105,11 +106,10 @@ impl Options {
             }
         }
         // a transport that is a file of its own can hold everything
-        let one_file = options.transport.clone().filter(|url| url.starts_with("sqlite:"));
+        let one_file =
+            options.transport.clone().filter(|url| url.starts_with("sqlite:") || url.starts_with("postgres"));
         options.store = store.or(one_file).unwrap_or_else(|| "sqlite://order.db".into());
-        if !options.store.starts_with("sqlite:") {
-            return Err(format!("the example keeps its own rows by SQL in SQLite, and {} is not", options.store));
-        }
+        crate::database::choose(&options.store)?;
         Ok(Some(options))
     }
 }

@@ -1,17 +1,14 @@
 //! The customers.
 
-use crate::{diary, fate, messages::OrderPlaced, options::Options, rows, stop::Stop};
-use sagabus::{
-    Bus,
-    sqlx::{self, SqlitePool},
-};
+use crate::{database::Database, diary, fate, messages::OrderPlaced, options::Options, rows, stop::Stop};
+use sagabus::{Bus, sqlx};
 use std::{error::Error, ops::RangeInclusive, time::Duration};
 
 /// How many orders share a transaction when nobody watches: one commit each would be most of the work.
 const TOGETHER: u64 = 50;
 
 /// Places the orders that are not placed yet, in order.
-pub(crate) async fn place(bus: &Bus, pool: &SqlitePool, options: &Options, stop: &Stop) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn place(bus: &Bus, pool: &Database, options: &Options, stop: &Stop) -> Result<(), Box<dyn Error>> {
     let together = if options.pace.is_zero() { TOGETHER } else { 1 };
     let mut next = 1;
     while next <= options.orders && !stop.is_wanted() {
@@ -27,7 +24,7 @@ pub(crate) async fn place(bus: &Bus, pool: &SqlitePool, options: &Options, stop:
     Ok(())
 }
 
-async fn is_full(pool: &SqlitePool, window: u64) -> sqlx::Result<bool> {
+async fn is_full(pool: &Database, window: u64) -> sqlx::Result<bool> {
     let (placed, finished) = rows::progress(pool).await?;
     Ok(placed.saturating_sub(finished) >= window)
 }
@@ -36,25 +33,33 @@ async fn is_full(pool: &SqlitePool, window: u64) -> sqlx::Result<bool> {
 /// Answers whether any was new.
 async fn place_some(
     bus: &Bus,
-    pool: &SqlitePool,
+    pool: &Database,
     options: &Options,
     orders: RangeInclusive<u64>,
 ) -> Result<bool, Box<dyn Error>> {
     let mut placed = Vec::new();
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    for order in orders {
-        let done = sqlx::query("INSERT INTO orders (id, status) VALUES (?, 'placed') ON CONFLICT DO NOTHING")
-            .bind(i64::try_from(order)?)
-            .execute(&mut *transaction)
-            .await?;
-        if done.rows_affected() == 1 {
-            let amount = fate::amount(options.seed, order);
-            let pay_within_ms = u64::try_from(options.timeout.as_millis())?;
-            bus.publish_in(&mut *transaction, OrderPlaced { order, amount, pay_within_ms }).await?;
-            placed.push(order);
-        }
+    // a statement for each database: their connections have different types
+    macro_rules! place {
+        ($transaction:expr) => {{
+            let mut transaction = $transaction;
+            for order in orders {
+                let text = "INSERT INTO orders (id, status) VALUES ($1, 'placed') ON CONFLICT DO NOTHING";
+                let done = sqlx::query(text).bind(i64::try_from(order)?).execute(&mut *transaction).await?;
+                if done.rows_affected() == 1 {
+                    let amount = fate::amount(options.seed, order);
+                    let pay_within_ms = u64::try_from(options.timeout.as_millis())?;
+                    bus.publish_in(&mut *transaction, OrderPlaced { order, amount, pay_within_ms }).await?;
+                    placed.push(order);
+                }
+            }
+            transaction.commit().await?;
+        }};
     }
-    transaction.commit().await?;
+    match pool {
+        Database::Sqlite(pool) => place!(pool.begin_with("BEGIN IMMEDIATE").await?),
+        #[cfg(feature = "postgres")]
+        Database::Postgres(pool) => place!(pool.begin().await?),
+    }
     for order in &placed {
         diary::placed(*order);
         diary::line("customer", *order, "places an order");

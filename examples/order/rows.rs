@@ -3,44 +3,21 @@
 //! The ledger has no unique constraint and nobody looks before writing: only the bus sees to it that nothing is there
 //! twice. Anyone with sqlite3 can check.
 
-use crate::diary;
+use crate::{
+    database::{Database, in_handler, on_either},
+    diary,
+};
 use sagabus::{
     prelude::*,
-    sqlx::{
-        self, Row, SqlitePool,
-        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-    },
+    sqlx::{self, Row},
 };
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
-
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, status TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS ledger (
-        order_id INTEGER NOT NULL, entry TEXT NOT NULL, amount INTEGER NOT NULL, message_id TEXT NOT NULL
-    );";
-
-/// For reading, and for placing orders. Handlers use their own transactions instead.
-pub(crate) async fn open(url: &str) -> sqlx::Result<SqlitePool> {
-    let options = SqliteConnectOptions::from_str(url)?
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        // longer than any other process holds the file, even one that is stopped and continued
-        .busy_timeout(Duration::from_secs(60));
-    let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await?;
-    sqlx::raw_sql(SCHEMA).execute(&pool).await?;
-    Ok(pool)
-}
+use std::collections::BTreeMap;
 
 /// Notes where an order stands, in the transaction of the handler that decided it.
 pub(crate) async fn set_status(ctx: &mut Context, order: u64, status: &str) -> Result {
-    let connection = ctx.transaction::<Sqlite>().await?;
-    let done = sqlx::query("UPDATE orders SET status = ? WHERE id = ?")
-        .bind(status)
-        .bind(i64::try_from(order).permanent()?)
-        .execute(connection)
-        .await?;
-    if done.rows_affected() != 1 {
+    let id = i64::try_from(order).permanent()?;
+    let text = "UPDATE orders SET status = $1 WHERE id = $2";
+    if in_handler!(ctx, sqlx::query(text).bind(status).bind(id)) != 1 {
         return Err(HandlerError::permanent(format!("a message of order {order}, which was never placed")));
     }
     Ok(())
@@ -49,26 +26,19 @@ pub(crate) async fn set_status(ctx: &mut Context, order: u64, status: &str) -> R
 /// Adds a line to the ledger, in the transaction of the handler whose doing it is.
 pub(crate) async fn enter(ctx: &mut Context, order: u64, entry: &str, amount: i64) -> Result {
     let message = ctx.message_id().to_string();
-    let connection = ctx.transaction::<Sqlite>().await?;
-    sqlx::query("INSERT INTO ledger (order_id, entry, amount, message_id) VALUES (?, ?, ?, ?)")
-        .bind(i64::try_from(order).permanent()?)
-        .bind(entry)
-        .bind(amount)
-        .bind(message)
-        .execute(connection)
-        .await?;
+    let id = i64::try_from(order).permanent()?;
+    let text = "INSERT INTO ledger (order_id, entry, amount, message_id) VALUES ($1, $2, $3, $4)";
+    in_handler!(ctx, sqlx::query(text).bind(id).bind(entry).bind(amount).bind(message));
     diary::say(ctx, order, entry);
     Ok(())
 }
 
 /// How many orders there are, and how many of them are final.
-pub(crate) async fn progress(pool: &SqlitePool) -> sqlx::Result<(u64, u64)> {
-    let row =
-        sqlx::query("SELECT count(*), count(CASE WHEN status IN ('confirmed', 'cancelled') THEN 1 END) FROM orders")
-            .fetch_one(pool)
-            .await?;
-    let count = |at: usize| row.try_get::<i64, _>(at).map(|n| u64::try_from(n).unwrap_or(0));
-    Ok((count(0)?, count(1)?))
+pub(crate) async fn progress(database: &Database) -> sqlx::Result<(u64, u64)> {
+    let text = "SELECT count(*), count(CASE WHEN status IN ('confirmed', 'cancelled') THEN 1 END) FROM orders";
+    let (placed, finished): (i64, i64) = on_either!(database, pool => sqlx::query_as(text).fetch_one(pool).await?);
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok((count(placed), count(finished)))
 }
 
 /// One order, with its ledger.
@@ -86,17 +56,19 @@ impl Order {
 }
 
 /// Everything, for the check at the end. A ledger line without its order gets a status of `none`.
-pub(crate) async fn all(pool: &SqlitePool) -> sqlx::Result<BTreeMap<u64, Order>> {
+pub(crate) async fn all(database: &Database) -> sqlx::Result<BTreeMap<u64, Order>> {
     let mut orders = BTreeMap::new();
-    for row in sqlx::query("SELECT id, status FROM orders").fetch_all(pool).await? {
-        let id = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
-        orders.insert(id, Order { status: row.try_get(1)?, entries: BTreeMap::new() });
-    }
-    let ledger = "SELECT order_id, entry, count(*) FROM ledger GROUP BY order_id, entry";
-    for row in sqlx::query(ledger).fetch_all(pool).await? {
-        let id = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
-        let order = orders.entry(id).or_insert_with(|| Order { status: "none".into(), entries: BTreeMap::new() });
-        order.entries.insert(row.try_get(1)?, u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0));
-    }
+    on_either!(database, pool => {
+        for row in sqlx::query("SELECT id, status FROM orders").fetch_all(pool).await? {
+            let id = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+            orders.insert(id, Order { status: row.try_get(1)?, entries: BTreeMap::new() });
+        }
+        let ledger = "SELECT order_id, entry, count(*) FROM ledger GROUP BY order_id, entry";
+        for row in sqlx::query(ledger).fetch_all(pool).await? {
+            let id = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+            let order = orders.entry(id).or_insert_with(|| Order { status: "none".into(), entries: BTreeMap::new() });
+            order.entries.insert(row.try_get(1)?, u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0));
+        }
+    });
     Ok(orders)
 }

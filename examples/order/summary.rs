@@ -2,6 +2,7 @@
 
 use crate::{
     check,
+    database::Database,
     diary::{self, tell},
     endpoints,
     fate::Fate,
@@ -9,11 +10,11 @@ use crate::{
     options::Options,
     rows::{self, Order},
 };
-use sagabus::{Running, sqlx::SqlitePool};
+use sagabus::Running;
 use std::{collections::BTreeMap, error::Error};
 
 /// Prints it; true if everything is as it must be.
-pub(crate) async fn print(options: &Options, pool: &SqlitePool, dead: &[String]) -> Result<bool, Box<dyn Error>> {
+pub(crate) async fn print(options: &Options, pool: &Database, dead: &[String]) -> Result<bool, Box<dyn Error>> {
     let orders = rows::all(pool).await?;
     let confirmed = orders.values().filter(|order| order.status == "confirmed").count();
     let cancelled = orders.values().filter(|order| order.status == "cancelled").count();
