@@ -54,7 +54,7 @@ pub fn publish(address: &str, queue: &str, kind: &[u8], headers: &[u8], id: &str
     let (user, password) = login.split_once(':').context("a login in the amqp URL")?;
     let place = place.split('/').next().unwrap_or(place);
     let mut stream = TcpStream::connect(place).context("connect to the broker")?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).context("set a timeout")?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).context("set a timeout")?;
     let login = long(format!("\0{user}\0{password}").as_bytes());
     let publish = [&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[0]].concat();
     let mut say = |bytes: &[u8]| -> Result<Vec<u8>> {
