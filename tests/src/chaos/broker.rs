@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-/// All endpoints of the workload.
+/// All endpoints of the workload, and those of the order example.
 #[cfg(feature = "rabbitmq")]
-const ENDPOINTS: [&str; 3] = ["chaos", "ledger", "line"];
+const ENDPOINTS: [&str; 7] = ["chaos", "ledger", "line", "shop", "payment", "shipping", "placer"];
 
 /// Deletes what begins with the URL's `prefix`. A URL of another kind, or without prefix, has nothing to remove.
 pub async fn remove(url: &str) -> Result<()> {

@@ -14,6 +14,7 @@ pub mod hostile;
 pub mod isolation;
 pub mod kills;
 pub mod nemesis;
+pub mod orders;
 pub mod race;
 pub mod sabotage;
 pub mod timers;
@@ -31,6 +32,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<crash::Crash>(),
     Entry::of::<kills::Kills>(),
     Entry::of::<nemesis::NemesisRun>(),
+    Entry::of::<orders::Orders>(),
     Entry::of::<sabotage::Sabotage>(),
     Entry::of::<race::Race>(),
     Entry::of::<isolation::Isolation>(),

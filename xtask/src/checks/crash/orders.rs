@@ -55,7 +55,7 @@ pub fn run(
 }
 
 /// Every order is there and final; its ledger says what its status says.
-fn judge(db: &mut Db, orders: u64) -> Result<Judgement> {
+pub fn judge(db: &mut Db, orders: u64) -> Result<Judgement> {
     let mut judgement = Judgement::default();
     let rows: Vec<(i64, String, i64, i64, i64, i64)> = db.rows(
         "select o.id, o.status,
