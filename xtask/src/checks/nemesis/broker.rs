@@ -107,6 +107,15 @@ impl Broker {
         self.ctl(&["eval", expression])
     }
 
+    /// How many messages are in the endpoints' queues with this prefix.
+    pub fn waiting_in(&self, prefix: &str) -> Result<u64> {
+        let list = self.ctl(&["list_queues", "name", "messages"])?;
+        let queues = list.lines().filter_map(|line| line.strip_prefix(prefix)?.split_once('\t'));
+        // the list of endpoints is one message, always
+        let counts = queues.filter(|(name, _)| *name != "sagabus.endpoints");
+        Ok(counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum())
+    }
+
     /// How many messages wait in a queue; none if it does not exist.
     pub fn waiting(&self, queue: &str) -> Result<u64> {
         let list = self.ctl(&["list_queues", "name", "messages"])?;

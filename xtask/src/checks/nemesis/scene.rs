@@ -140,11 +140,19 @@ impl<'a> Scene<'a> {
         Ok(any)
     }
 
-    /// Nobody sends any more, and everything that was sent is handled.
+    /// Nobody sends any more, and the broker's queues are empty. What waits for a message that was not sent yet goes on
+    /// waiting.
     pub fn pause(&mut self) -> Result<()> {
         self.generator.stop()?;
-        if !self.place.drained(DRAIN)? {
-            bail!("the work does not end: {}", self.place.leftovers()?);
+        let prefix = self.name("")?;
+        let deadline = Instant::now() + DRAIN;
+        let mut empty = 0;
+        while empty < 2 {
+            if Instant::now() > deadline {
+                bail!("the queues do not get empty: {}", self.place.leftovers()?);
+            }
+            let idle = self.place.backlog()? == 0 && self.broker()?.waiting_in(&prefix)? == 0;
+            empty = if idle { empty + 1 } else { 0 };
         }
         Ok(())
     }
