@@ -14,7 +14,7 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-pub use own_sql::{Database, OwnSql};
+pub use own_sql::{Database, OwnSql, is_outage};
 
 /// The SQL crate whose connections [`OwnSql`] gives. The one foreign crate in the public API.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -38,3 +38,21 @@ impl OwnSql for Context {
         }
     }
 }
+
+/// Whether an error of a handler's own SQL says that the database, and not the handler, has failed: the server was away,
+/// a lock was not to be had, a disk was full. The same again may succeed, so it is no attempt of the handler.
+pub fn is_outage(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<sqlx::Error>() else { return false };
+    let sqlx::Error::Database(database) = error else {
+        return matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_));
+    };
+    let code = database.code().unwrap_or_default();
+    #[cfg(feature = "sqlite")]
+    if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        // busy, locked, an I/O error, full; what is above a byte says more of the same
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13));
+    }
+    // 57014 is a statement that took too long, or was cancelled: it would again
+    let class = code.get(..2).unwrap_or_default();
+    matches!(&*code, "55P03") || matches!(class, "08" | "40" | "53" | "58") || code.starts_with("57P")
+}

@@ -185,6 +185,10 @@ fn is_infrastructure(error: &HandlerError) -> bool {
         if let Some(error) = error.downcast_ref::<Error>() {
             return error.is_transient() || error.is_unknown() || error.is_conflict() || error.is_closed();
         }
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        if sagabus_outbox::is_outage(error) {
+            return true;
+        }
         cause = error.source();
     }
     false

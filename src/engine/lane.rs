@@ -26,6 +26,9 @@ pub(crate) struct Lane {
     pub(crate) exclusive: bool,
     /// The state is remembered, not loaded, and no commit has proved it yet.
     pub(crate) remembered: bool,
+    /// The last unit that had arrived when the state was asked for. For those that came later it may be too old: another
+    /// node may have created the saga that they are for.
+    pub(crate) as_of: UnitId,
     /// It stands in the engine's ready list.
     pub(crate) ready: bool,
     /// A load for it is under way.

@@ -17,6 +17,8 @@ const MOST: usize = 500;
 pub(super) struct PendingLoad {
     units: Vec<LoadUnit>,
     lanes: Vec<(LaneKey, usize)>,
+    /// The last unit that had arrived when it was sent.
+    as_of: UnitId,
 }
 
 struct LoadUnit {
@@ -73,7 +75,7 @@ impl Engine {
             return;
         }
         let mut request = LoadRequest { endpoint: self.shared.info.name.clone(), ..LoadRequest::default() };
-        let mut pending = PendingLoad::default();
+        let mut pending = PendingLoad { as_of: self.next, ..PendingLoad::default() };
         let lanes = self.lanes_to_load.len().min(MOST);
         for key in self.lanes_to_load.drain(..lanes) {
             pending.lanes.push((key.clone(), request.sagas.len()));
@@ -123,7 +125,9 @@ impl Engine {
             let row = reply.sagas.get_mut(at).and_then(Option::take);
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.loading = false;
-                lane.state.get_or_insert(row);
+                if lane.state.is_none() {
+                    (lane.state, lane.as_of) = (Some(row), pending.as_of);
+                }
                 self.wake_lane(&key);
             }
         }
@@ -135,11 +139,12 @@ impl Engine {
                 continue;
             }
             let blocked = entry.turn.is_some_and(|at| reply.turns.get(at).copied().unwrap_or(false));
-            self.unit_loaded(entry.unit, entry.saga.is_some(), row, blocked);
+            self.unit_loaded(entry.unit, entry.saga.is_some().then_some(pending.as_of), row, blocked);
         }
     }
 
-    fn unit_loaded(&mut self, id: UnitId, asked: bool, row: Option<SagaRow>, blocked: bool) {
+    /// `asked`: whether its saga was asked for, and as of when.
+    fn unit_loaded(&mut self, id: UnitId, asked: Option<UnitId>, row: Option<SagaRow>, blocked: bool) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let (true, Some(key)) = (blocked, unit.order_key.clone()) {
             let disposition = Disposition::Parked {
@@ -161,14 +166,14 @@ impl Engine {
         unit.lane = Some(key.clone());
         let lane: &mut Lane = self.lanes.entry(key.clone()).or_default();
         // what a busy lane knows is newer than what was read meanwhile
-        if asked
+        if let Some(as_of) = asked
             && !self.recent.contains(&key)
             && lane.state.is_none()
             && lane.running.is_none()
             && lane.pending.is_empty()
             && !lane.loading
         {
-            lane.state = Some(row);
+            (lane.state, lane.as_of) = (Some(row), as_of);
         }
         self.enter_lane(id, key);
     }

@@ -59,7 +59,7 @@ impl Engine {
                 // no verdict on a state that may turn out not to be; the commit wakes the lane
                 lane.waiting.push_front(id);
             }
-            _ if lane.remembered => {
+            _ if lane.remembered || lane.as_of < id => {
                 // nor on one that may be old
                 lane.reload();
                 lane.waiting.push_front(id);

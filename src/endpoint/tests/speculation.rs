@@ -111,3 +111,78 @@ async fn memory_what_was_decided_on_an_uncommitted_state_is_decided_again() {
     assert_eq!(CHANGES.load(Ordering::SeqCst), 4, "both commits were to fail once: {stats:?}");
     running.stop().await.unwrap();
 }
+
+message!(Begin, "s.begin");
+message!(Ring, "s.ring");
+
+static RUNS: AtomicU32 = AtomicU32::new(0);
+static RINGS: AtomicU32 = AtomicU32::new(0);
+
+/// Its first run does not end before the test lets it, and then the store fails under it.
+#[derive(Default, Serialize, Deserialize)]
+struct Alarm;
+
+impl Saga for Alarm {
+    const NAME: &'static str = "alarm";
+    type Key = u8;
+    fn routes(r: &mut Routes<Self>) {
+        r.started_by::<Begin>(|_| 1).timeout::<Ring>();
+    }
+}
+
+impl Handle<Begin> for Alarm {
+    async fn handle(&mut self, _: Begin, ctx: &mut SagaContext) -> Result {
+        if RUNS.fetch_add(1, Ordering::SeqCst) == 0 {
+            while RUNS.load(Ordering::SeqCst) < 100 {
+                ctx.info().runtime.sleep(Duration::from_millis(1)).await;
+            }
+            return Err(sagabus_core::Error::new(sagabus_core::ErrorKind::Transient, "gone for a moment").into());
+        }
+        Ok(())
+    }
+}
+
+impl Handle<Ring> for Alarm {
+    async fn handle(&mut self, _: Ring, _: &mut SagaContext) -> Result {
+        RINGS.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// This node has read that there is no such saga; another one creates it, with a timeout, which is this node's to handle.
+/// It must not be dropped as the timeout of a life that is over.
+#[tokio::test]
+async fn memory_a_timeout_is_not_judged_by_a_state_that_was_read_before_it_came() {
+    use sagabus_core::*;
+    let runtime = Runtime::system();
+    let store = MemoryStore::new(runtime.clone());
+    let endpoint = Endpoint::builder("shop").store(Arc::new(store.open_again())).saga::<Alarm>().build().await.unwrap();
+    let bus = endpoint.bus();
+    let running = endpoint.start().await.unwrap();
+    bus.send(Begin).await.unwrap();
+    while RUNS.load(Ordering::SeqCst) == 0 {
+        runtime.sleep(Duration::from_millis(1)).await;
+    }
+    let (instance, kind) = (InstanceId(runtime.uuid()), "shop/alarm");
+    let mut headers = Headers::new(MessageId(runtime.uuid()), "s.ring", Intent::Timeout, Timestamp(0));
+    headers.saga = Some(SagaAddress { kind: kind.into(), key: "1".into(), instance });
+    let mut unit = UnitOfWork::new("alarm".into(), MessageId(runtime.uuid()), Gate::Inbox);
+    let (state, schema, origin) = ("null".into(), 1, None);
+    let change = SagaChange::Create { instance, state, schema, origin };
+    unit.saga = Some(SagaWrite { kind: kind.into(), key: "1".into(), change, aliases: Vec::new() });
+    let message = Box::new(Envelope::new(headers, "null"));
+    unit.timers.push(TimerChange::Set { id: TimerId(runtime.uuid()), due: Due::At(Timestamp(1)), message });
+    let owner = Owner { endpoint: "shop".into(), node: NodeId(runtime.uuid()) };
+    let reply = store.commit(CommitBatch { owner, joined: true, units: vec![unit], sent: Vec::new() }).await;
+    assert!(reply.outcomes[0].is_applied(), "{reply:?}");
+    // it waits behind the handler that runs
+    while running.health().await.in_flight < 2 {
+        runtime.sleep(Duration::from_millis(1)).await;
+    }
+    RUNS.store(100, Ordering::SeqCst);
+    while running.stats().handled + running.stats().dropped.values().sum::<u64>() < 2 {
+        runtime.sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(RINGS.load(Ordering::SeqCst), 1, "{:?}", running.stats());
+    running.stop().await.unwrap();
+}
