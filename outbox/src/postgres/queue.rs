@@ -2,7 +2,7 @@
 
 use super::{
     bells::Place,
-    commit::{QUEUE_BITS, Queued, bell_of},
+    commit::{ABSENT, QUEUE_BITS, Queued, bell_of},
     sql::{self, Reader, Sql, Texts},
     store::PostgresStore,
     text::escape,
@@ -21,7 +21,7 @@ impl PostgresStore {
     async fn number(&self, queue: &str) -> Result<Option<i32>> {
         let known =
             |store: &Self| store.inner.queues.read().unwrap_or_else(PoisonError::into_inner).get(queue).copied();
-        if let Some(number) = known(self) {
+        if let Some(number) = known(self).filter(|number| *number != ABSENT) {
             return Ok(Some(number));
         }
         let sql = Sql::new(format!("select number from {}queue_name where name=$1", self.inner.s)).with(escape(queue));
@@ -37,7 +37,8 @@ impl PostgresStore {
         let inner = self.open_inner()?;
         loop {
             inner.resolve(batch.iter()).await?;
-            let (outcomes, rows) = self.route(batch);
+            // another thread may have it looked up again
+            let Some((outcomes, rows)) = self.route(batch) else { continue };
             if !rows.is_empty() && !inner.enqueue(&rows).await? {
                 continue;
             }
@@ -48,15 +49,18 @@ impl PostgresStore {
         }
     }
 
-    /// What becomes of each message if all goes well, and the rows that it takes.
-    fn route<'b>(&self, batch: &'b [Outgoing]) -> (Vec<SendOutcome>, Vec<Queued<'b>>) {
+    /// What becomes of each message if all goes well, and the rows that it takes. None if a queue's number was forgotten.
+    fn route<'b>(&self, batch: &'b [Outgoing]) -> Option<(Vec<SendOutcome>, Vec<Queued<'b>>)> {
         let known = self.inner.queues.read().unwrap_or_else(PoisonError::into_inner);
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut rows: Vec<Queued<'_>> = Vec::with_capacity(batch.len());
         for outgoing in batch {
             let number = match &outgoing.to {
                 Destination::Topic(_) => Some(None),
-                Destination::Queue(name) => known.get(name.as_str()).map(|number| Some(*number)),
+                Destination::Queue(name) => match *known.get(name.as_str())? {
+                    ABSENT => None,
+                    number => Some(Some(number)),
+                },
             };
             match number {
                 Some(number) => {
@@ -69,7 +73,7 @@ impl PostgresStore {
                 }
             }
         }
-        (outcomes, rows)
+        Some((outcomes, rows))
     }
 }
 

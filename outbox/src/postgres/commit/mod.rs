@@ -25,10 +25,17 @@ use super::{
 use plan::Plan;
 use sagabus_core::{CommitBatch, CommitReply, Destination, OutboxId, Outcome, Outgoing, Owner, Result, crash};
 use statement::Mode;
-use std::{collections::HashSet, sync::PoisonError, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 /// Repetitions after a deadlock, and after a conflict that was gone when it was looked for.
 const AGAIN: u32 = 12;
+
+/// The number of a queue that was looked for and is not there.
+pub(crate) const ABSENT: i32 = -1;
 
 impl Inner {
     pub(crate) async fn commit(&self, batch: &CommitBatch) -> CommitReply {
@@ -54,23 +61,25 @@ impl Inner {
         Ok(())
     }
 
-    /// Sees to it that the numbers of the queues that messages go to are known, of those that exist.
+    /// Sees to it that the numbers of the queues that messages go to are known, or that there is no such queue.
     pub(crate) async fn resolve(&self, sends: impl Iterator<Item = &Outgoing> + Send) -> Result<()> {
         let unknown: HashSet<&str> = {
             let known = self.queues.read().unwrap_or_else(PoisonError::into_inner);
-            let queue = |outgoing: &'_ Outgoing| matches!(&outgoing.to, Destination::Queue(name) if !known.contains_key(name.as_str()));
+            let queue = |outgoing: &'_ Outgoing| matches!(&outgoing.to, Destination::Queue(name) if known.get(name.as_str()).is_none_or(|number| *number == ABSENT));
             sends.filter(|outgoing| queue(outgoing)).map(|outgoing| outgoing.to.name()).collect()
         };
         if unknown.is_empty() {
             return Ok(());
         }
-        let names: sql::Texts<'_> = unknown.into_iter().map(super::text::escape).collect();
+        let names: sql::Texts<'_> = unknown.iter().copied().map(super::text::escape).collect();
         let sql = Sql::new(format!("select name,number from {}queue_name where name=any($1)", self.s)).with(names);
+        let mut found: HashMap<Arc<str>, i32> = unknown.into_iter().map(|name| (name.into(), ABSENT)).collect();
         for row in self.read("look up queues", sql).await? {
             let mut row = Reader::new(&row);
             let (name, number) = (row.text()?, row.get()?);
-            self.queues.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), number);
+            found.insert(name.into(), number);
         }
+        self.queues.write().unwrap_or_else(PoisonError::into_inner).extend(found);
         Ok(())
     }
 
@@ -115,7 +124,8 @@ impl Inner {
         Ok(true)
     }
 
-    /// Numbers of queues are looked up again.
+    /// Numbers of queues are looked up again. Another commit may be between its look-up and its statement: what it does
+    /// not find then is not known, which is not the same as absent.
     pub(super) fn forget_queues(&self) {
         self.queues.write().unwrap_or_else(PoisonError::into_inner).clear();
     }

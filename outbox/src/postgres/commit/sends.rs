@@ -1,12 +1,13 @@
 //! Messages that leave: into queues of this database, or into the outbox.
 
 use super::{
+    ABSENT,
     deliveries::{bury_as, envelopes},
     enqueue::{self, Queued},
     plan::Dead,
     statement::Draft,
 };
-use sagabus_core::{Destination, Outgoing, Result};
+use sagabus_core::{Destination, Error, ErrorKind, Outgoing, Result};
 use std::sync::PoisonError;
 
 /// Returns what the statement answers as ids of outbox rows and as order keys behind.
@@ -53,8 +54,12 @@ fn into_queues(draft: &mut Draft<'_>, sends: &[&Outgoing]) -> Result<()> {
             match &outgoing.to {
                 Destination::Topic(_) => rows.push((outgoing, None)),
                 Destination::Queue(name) => match known.get(name.as_str()) {
+                    Some(&ABSENT) => dead.push(unroutable(outgoing, name)),
                     Some(number) => rows.push((outgoing, Some(*number))),
-                    None => dead.push(unroutable(outgoing, name)),
+                    None => {
+                        let text = format!("the number of the queue {name} was forgotten meanwhile");
+                        return Err(Error::new(ErrorKind::Transient, text));
+                    }
                 },
             }
         }
