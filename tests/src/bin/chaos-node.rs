@@ -114,5 +114,6 @@ fn counts(running: &[sagabus::Running]) -> serde_json::Value {
         "dispatched": sum(|s| s.dispatched),
         "relayed": sum(|s| s.relayed),
         "commits": sum(|s| s.commits),
+        "dropped": format!("{:?}", stats.iter().map(|s| &s.dropped).collect::<Vec<_>>()),
     })
 }

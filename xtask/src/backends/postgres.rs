@@ -13,6 +13,27 @@ use super::{Server, wire};
 #[derive(Debug)]
 pub struct Postgres;
 
+impl Postgres {
+    /// Starts the server on the cluster that is there.
+    pub fn run(&self, bin: &Path, site: &mut Site) -> Result<()> {
+        let mut postgres = site.command(bin.join("postgres"));
+        postgres.arg("-D").arg(site.dir.join("data"));
+        for setting in [
+            &format!("port={}", site.port),
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=200",
+            // The defaults, said aloud: the suites count on them, and the stores refuse to start without.
+            "fsync=on",
+            "synchronous_commit=on",
+            "full_page_writes=on",
+        ] {
+            postgres.args(["-c", setting]);
+        }
+        site.launch(&mut postgres)
+    }
+}
+
 impl Server for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
@@ -62,21 +83,7 @@ impl Server for Postgres {
         fs::write(&password, "sagabus\n").context("write the password file")?;
         initdb.args(["--auth=scram-sha-256", "--data-checksums", "--pwfile"]).arg(&password);
         site.run(&mut initdb).context("initialise the cluster")?;
-        let mut postgres = site.command(bin.join("postgres"));
-        postgres.arg("-D").arg(&data);
-        for setting in [
-            &format!("port={}", site.port),
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "max_connections=200",
-            // The defaults, said aloud: the suites count on them, and the stores refuse to start without.
-            "fsync=on",
-            "synchronous_commit=on",
-            "full_page_writes=on",
-        ] {
-            postgres.args(["-c", setting]);
-        }
-        site.launch(&mut postgres)
+        self.run(&bin, site)
     }
 
     fn confirm(&self, site: &Site) -> Result<()> {

@@ -55,6 +55,14 @@ impl Site {
         Ok(Self { dir, port, address, user, running })
     }
 
+    /// The place of an instance that has ended, to start it again there.
+    pub fn again(server: &dyn Server, running: &Running) -> Result<Self> {
+        let dir = running.dir.clone().context("the directory of an instance that is not ours")?;
+        let port = super::wire::host_and_port(&running.address, server.port())?.1;
+        let running = Running { processes: Vec::new(), ..running.clone() };
+        Ok(Self { dir, port, address: running.address.clone(), user: user_of(server)?, running })
+    }
+
     /// A command as the server's user, in its directory, with nothing to read.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

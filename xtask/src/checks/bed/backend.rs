@@ -165,11 +165,11 @@ impl Servers {
             }
         };
         let transport = match (&self.broker, layout) {
-            // a stopped process keeps its messages until the broker misses its heartbeats
-            (Some(broker), _) if self.backend.broker == Some(Broker::RabbitMq) => {
-                format!("{}?heartbeat=2&prefix={name}.", broker.address)
+            (Some(broker), _) => {
+                // a stopped process keeps its messages until the broker misses its heartbeats
+                let first = if self.backend.broker == Some(Broker::RabbitMq) { "heartbeat=2&" } else { "" };
+                format!("{}?{first}prefix={name}.{}", broker.address, self.parameters)
             }
-            (Some(broker), _) => format!("{}?prefix={name}.{}", broker.address, self.parameters),
             (None, Layout::Joined) => store.clone(),
             (None, Layout::Split) if self.backend.store == Store::Sqlite => file("bus.db"),
             (None, Layout::Split) => format!("{store}?schema={BUS_SCHEMA}"),

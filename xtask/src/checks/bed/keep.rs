@@ -32,7 +32,8 @@ impl Ground {
 
     /// Done with a run: writes its tables as JSON lines if they are to be kept, else removes it.
     pub fn done(&self, run: &Path, failed: bool) -> Result<()> {
-        if self.keep {
+        // a server that we have started ends with us, and its tables with it
+        if self.keep || (failed && backend::is_on_a_server(run)) {
             let mut store = backend::store_of(run)?;
             let tables = store.tables()?;
             let kept = [
@@ -41,15 +42,18 @@ impl Ground {
                 ("orders", "orders"),
                 ("audit", "audit"),
                 ("dead_letter", "dead_letters"),
+                ("saga", "sagas"),
+                ("timer", "timers"),
             ];
             for (table, file) in kept.into_iter().filter(|(table, _)| tables.iter().any(|name| name == table)) {
                 let lines: Vec<String> = store.dump(table)?.iter().map(ToString::to_string).collect();
                 let text = lines.join("\n") + if lines.is_empty() { "" } else { "\n" };
                 fs::write(run.join(format!("{file}.jsonl")), text).with_context(|| format!("write {file}.jsonl"))?;
             }
-        } else if failed {
+        }
+        if failed {
             println!("what it left is in {}", run.display());
-        } else {
+        } else if !self.keep {
             backend::forget(run)?;
             fs::remove_dir_all(run).with_context(|| format!("remove {}", run.display()))?;
         }
