@@ -98,7 +98,8 @@ async fn records_of_other_clients_are_understood_or_say_why_not() {
     let defects: BTreeSet<String> = got.iter().filter_map(|d| d.defect.clone()).collect();
     assert!(defects.iter().any(|d| d.contains("sagabus-type")), "{defects:?}");
     assert_eq!(got.iter().filter(|d| d.defect.is_some()).count(), 2);
-    let of = |kind: &'static str| got.iter().filter(move |d| d.defect.is_none() && d.message.headers.message_type == kind);
+    let of =
+        |kind: &'static str| got.iter().filter(move |d| d.defect.is_none() && d.message.headers.message_type == kind);
     let events: Vec<_> = of("kit.event").map(|d| &d.message.headers).collect();
     assert!(events.iter().all(|headers| headers.intent == Intent::Event) && events.len() == 2);
     let keys: BTreeSet<_> = events.iter().map(|headers| headers.order_key.as_deref()).collect();
@@ -121,8 +122,12 @@ async fn a_key_has_the_partition_that_java_gives_it() {
     let (harness, bed) = bed().await;
     bed.queue("q", &[]).await;
     // murmur2 as org.apache.kafka.common.utils.Utils computes it; these values are in Kafka's own tests
-    let expected: [(&str, i64); 4] =
-        [("21", -973_932_308), ("foobar", -790_332_482), ("abc", 479_470_107), ("a-little-bit-long-string", -985_981_536)];
+    let expected: [(&str, i64); 4] = [
+        ("21", -973_932_308),
+        ("foobar", -790_332_482),
+        ("abc", 479_470_107),
+        ("a-little-bit-long-string", -985_981_536),
+    ];
     for (key, _) in expected {
         bed.send("q", bed.keyed(key, 0..3)).await;
     }

@@ -39,9 +39,9 @@ pub struct KafkaOptions {
     /// How user and password are shown to the broker (URL: `sasl`: `plain`, `scram-sha-256` or `scram-sha-512`; default
     /// `plain`). SCRAM needs the feature `tls`.
     pub sasl: Sasl,
-    /// A file with the authorities that sign the brokers' certificates, PEM (URL: `ca`; default: the system's).
+    /// A file with the authorities that sign the brokers' certificates, PEM (URL: `ca_file`; default: the system's).
     pub ca_file: Option<String>,
-    /// Files with the client's certificate and its key, PEM (URL: `cert` and `key`).
+    /// Files with the client's certificate and its key, PEM (URL: `cert_file` and `key_file`).
     pub identity_files: Option<(String, String)>,
     /// Time, ids, tasks.
     pub runtime: Runtime,
@@ -123,9 +123,9 @@ impl KafkaOptions {
                     _ => return Err(bad()),
                 }
             }
-            "ca" => self.ca_file = Some(url::decode(value).ok_or_else(bad)?),
-            "cert" => self.identity_files.get_or_insert_default().0 = url::decode(value).ok_or_else(bad)?,
-            "key" => self.identity_files.get_or_insert_default().1 = url::decode(value).ok_or_else(bad)?,
+            "ca_file" => self.ca_file = Some(url::decode(value).ok_or_else(bad)?),
+            "cert_file" => self.identity_files.get_or_insert_default().0 = url::decode(value).ok_or_else(bad)?,
+            "key_file" => self.identity_files.get_or_insert_default().1 = url::decode(value).ok_or_else(bad)?,
             _ => return Err(Error::invalid(format!("the kafka URL has an unknown parameter {name:?}"))),
         }
         Ok(())
@@ -150,7 +150,7 @@ impl KafkaOptions {
             return Err(Error::invalid("the drain timeout must be at most 240 s"));
         }
         if self.identity_files.as_ref().is_some_and(|(cert, key)| cert.is_empty() || key.is_empty()) {
-            return Err(Error::invalid("a client certificate needs both parameters, cert and key"));
+            return Err(Error::invalid("a client certificate needs both parameters, cert_file and key_file"));
         }
         Ok(())
     }

@@ -139,7 +139,7 @@ mod tests {
             "kafka://me:hunter2@host/?partitions=hunter2",
             "kafka://me:hunter2@host/?nonsense=hunter2",
             "kafka://me:hunter2@host/?drain_timeout=1000",
-            "kafka://me:hunter2@host/?cert=hunter2",
+            "kafka://me:hunter2@host/?cert_file=hunter2",
             "http://me:hunter2@host/",
         ] {
             let error = read(url).err().unwrap_or_else(|| panic!("{url} was taken"));

@@ -1,10 +1,12 @@
-//! `cargo xtask conformance`: the suites of the ports, on each embedded backend, counted.
+//! `cargo xtask conformance`: the suites of the ports, counted; on each embedded backend, or on one that has a server.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::backends::provide::provide;
+use crate::backends::{self, Server};
 use crate::cargo;
 use crate::command::Check;
 use crate::libtest::{self, Summary};
@@ -17,13 +19,22 @@ pub const SUITES: &[(&str, &str, &str, &str)] = &[
     ("memory", "transport", "sagabus-transports", "memory_conformance"),
     ("sqlite", "store", "sagabus-outbox", "sqlite_conformance"),
     ("sqlite", "transport", "sagabus-transports", "sql_conformance"),
+    ("postgres", "store", "sagabus-outbox", "postgres_conformance"),
+    ("postgres", "transport", "sagabus-outbox", "postgres_transport"),
+    ("rabbitmq", "transport", "sagabus-transports", "rabbitmq_conformance"),
+    ("kafka", "transport", "sagabus-transports", "kafka_conformance"),
 ];
+
+/// The server of a backend that has one. Its name is that of the feature, too.
+fn server(backend: &str) -> Option<&'static dyn Server> {
+    backends::ALL.iter().find(|known| known.name == backend)?.server
+}
 
 /// Runs the conformance suites (counts: cases_total, run, refused, skipped, failed). A case about something that a
 /// backend lacks checks that it is refused; `refused` counts those, by their names.
 #[derive(Debug, Args)]
 pub struct Conformance {
-    /// memory, sqlite or all
+    /// memory, sqlite, postgres, rabbitmq or kafka; all: those that need no server
     #[arg(long, default_value = "all")]
     backend: String,
     /// For suites that draw (SAGABUS_SEED)
@@ -40,10 +51,15 @@ impl Check for Conformance {
     fn run(self) -> Result<Verdict> {
         let seed = self.seed.unwrap_or_else(crate::rng::fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
-        let chosen: Vec<_> = SUITES.iter().filter(|suite| self.backend == "all" || suite.0 == self.backend).collect();
+        let chosen: Vec<_> = SUITES
+            .iter()
+            .filter(|suite| suite.0 == self.backend || (self.backend == "all" && server(suite.0).is_none()))
+            .collect();
         if chosen.is_empty() {
-            bail!("there is no backend {}; there are memory, sqlite and all", self.backend);
+            bail!("there is no backend {}; there are memory, sqlite, postgres, rabbitmq, kafka and all", self.backend);
         }
+        let provided = server(&self.backend).map(|server| Ok((server, provide(server, false)?))).transpose();
+        let provided = provided.map_err(|error: anyhow::Error| error.context("bring up the server"))?;
         let mut table = Table::new(["backend", "port", "cases", "passed", "failed", "skipped", "seconds"]);
         let mut all = Summary::default();
         let mut broken = false;
@@ -51,6 +67,9 @@ impl Check for Conformance {
             let started = std::time::Instant::now();
             let mut command = cargo::command();
             command.args(["test", "--package", package, "--test", test, "--no-fail-fast"]);
+            if let Some((server, provided)) = &provided {
+                command.args(["--features", backend]).env(server.variable(), &provided.address);
+            }
             let (status, summary) = libtest::run(command.env("SAGABUS_SEED", seed.to_string()))?;
             // a program that did not even report has not passed
             broken |= !status.success() || summary.passed == 0;
@@ -66,6 +85,10 @@ impl Check for Conformance {
             all.add(summary);
         }
         println!("\n{table}");
+        if let Some((_, provided)) = provided {
+            println!("on {} ({})", provided.identity, provided.how.word());
+            provided.stop()?;
+        }
         let refused = all.tests.iter().filter(|(name, _)| name.contains("refuse")).count();
         timer.count("cases_total", all.passed + all.failed + all.ignored).count("run", all.passed + all.failed);
         timer.count("refused", refused).count("skipped", all.ignored).count("failed", all.failed);
