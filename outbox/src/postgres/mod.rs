@@ -22,12 +22,14 @@ mod notify;
 mod open;
 mod options;
 mod outbox;
+mod own;
 mod pool;
 mod prune;
 mod queue;
 mod sql;
 mod store;
 mod text;
+mod together;
 mod transaction;
 
 pub use options::PostgresOptions;

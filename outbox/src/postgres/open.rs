@@ -6,6 +6,7 @@ use super::{
     error::doing,
     notify::Notifier,
     options::{Address, PostgresOptions},
+    own::Sharing,
     pool::{Conn, Pool, Purpose},
     sql::{Reader, Sql},
 };
@@ -29,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) s: String,
     pub(crate) work: Arc<Pool>,
     pub(crate) own: Arc<Pool>,
+    pub(crate) sharing: Sharing,
     pub(crate) days: Days,
     pub(crate) bells: Arc<Bells>,
     pub(crate) notifier: Notifier,
@@ -83,6 +85,7 @@ impl Inner {
             notifier: Notifier::new(&address, &options, bells.process()),
             work,
             own,
+            sharing: Sharing::new(options.transactions),
             address,
             options,
             days: Days::default(),

@@ -1,187 +1,101 @@
-//! Handlers' own SQL: a transaction on a connection of its own.
+//! Handlers' own SQL: a transaction that is lent by one of the [desks](super::own), perhaps after others have used it.
 
 use super::{
-    commit::Run,
-    error::{Fault, failed, fault, write_failed},
     open::Inner,
+    own::{self, Returned},
     pool::Conn,
-    sql,
 };
 use async_trait::async_trait;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Result, Transaction, crash};
-use sqlx::{Postgres, SqlStr};
+use sqlx::Postgres;
 use sqlx_core::transaction::TransactionManager as _;
 use std::{any::Any, sync::Arc, time::Duration};
+use tokio::sync::oneshot;
 
-type Manager = <Postgres as sqlx::Database>::TransactionManager;
+pub(super) type Manager = <Postgres as sqlx::Database>::TransactionManager;
 
-/// A handler's own transaction. Dropped, it is rolled back by a task of its own, and its connection is kept.
+/// A handler's own transaction. Dropped, it goes back, and what the handler did is rolled back.
 pub(crate) struct OwnTransaction {
-    inner: Arc<Inner>,
-    conn: Option<Conn>,
-    since: Duration,
-    none: (),
+    lent: Option<Lent>,
+    /// What [`raw`](Transaction::raw) gives when there is nothing to give: no type that anyone asks for.
+    nothing: (),
+}
+
+struct Lent {
+    conn: Conn,
+    back: oneshot::Sender<Returned>,
+    limit: Duration,
+}
+
+impl OwnTransaction {
+    pub(super) fn new(conn: Conn, back: oneshot::Sender<Returned>, limit: Duration) -> Self {
+        Self { lent: Some(Lent { conn, back, limit }), nothing: () }
+    }
 }
 
 impl Inner {
     pub(crate) async fn begin(self: &Arc<Self>) -> Result<OwnTransaction> {
-        let mut second = false;
-        loop {
-            // a future that is dropped in here drops the connection, whatever has been sent on it
-            let mut conn = self.own.take().await?;
-            let start = if self.options.pooler { self.pooled_begin() } else { SqlStr::from_static("begin") };
-            let limit = self.options.statement_limit;
-            let Some(begun) = self.runtime().timeout(limit, Manager::begin(conn.get(), Some(start))).await else {
-                conn.spoil();
-                return Err(Error::new(ErrorKind::Transient, "begin a transaction in postgres: no answer"));
-            };
-            match begun {
-                Ok(()) => {
-                    let since = self.runtime().elapsed();
-                    return Ok(OwnTransaction { inner: self.clone(), conn: Some(conn), since, none: () });
-                }
-                Err(error) => {
-                    conn.met(&error);
-                    conn.spoil();
-                    // it had died in the pool
-                    if second || fault(&error) != Fault::Lost {
-                        return Err(failed("begin a transaction in postgres", error));
-                    }
-                    second = true;
-                }
-            }
+        let (reply, lent) = oneshot::channel();
+        if self.sharing.ask(reply) {
+            self.runtime().spawn(own::serve(Arc::clone(self)));
         }
-    }
-
-    /// Behind a pooler a session's settings are somebody else's.
-    fn pooled_begin(&self) -> SqlStr {
-        use sqlx::{AssertSqlSafe, SqlSafeStr as _};
-        let limit = self.options.transaction_limit.as_millis();
-        let text =
-            format!("begin;set local idle_in_transaction_session_timeout={limit};set local statement_timeout={limit}");
-        AssertSqlSafe(text).into_sql_str()
+        // a future that is dropped while it waits here gives back what it did not take: its desk notices
+        lent.await.unwrap_or_else(|_| Err(self.own.gone()))
     }
 }
 
 #[async_trait]
 impl Transaction for OwnTransaction {
     fn raw(&mut self) -> &mut (dyn Any + Send) {
-        match &mut self.conn {
-            Some(conn) => conn.get(),
+        match &mut self.lent {
+            Some(lent) => lent.conn.get(),
             // only `finish` takes it, and consumes the transaction
-            None => &mut self.none,
+            None => &mut self.nothing,
         }
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        self.lent.as_ref().map(|lent| lent.limit)
     }
 
     async fn finish(mut self: Box<Self>, batch: CommitBatch) -> CommitReply {
         crash::reach("handler-wrote");
         let refused = |error: Error| CommitReply::failed(batch.units.len(), &error);
         if batch.units.len() != 1 {
+            // the drop gives it back
             return refused(Error::invalid("finishing a transaction takes exactly one unit"));
         }
-        let limit = self.inner.options.transaction_limit;
-        if self.inner.runtime().elapsed().saturating_sub(self.since) > limit {
-            // the drop rolls back
-            let text = format!("the handler held its transaction longer than {limit:?}");
-            return refused(Error::new(ErrorKind::Transient, text));
+        let Some(mut lent) = self.lent.take() else { return refused(Error::closed("the transaction is gone")) };
+        if lent.back.is_closed() {
+            return refused(too_late(lent.limit));
         }
-        if self.conn.as_mut().is_none_or(|conn| Manager::get_transaction_depth(conn.get()) != 1) {
+        if Manager::get_transaction_depth(lent.conn.get()) != 1 {
+            self.lent = Some(lent);
             return refused(Error::invalid(
                 "the handler left a transaction of its own open inside of its transaction, or ended the one it was lent",
             ));
         }
-        let inner = self.inner.clone();
-        let mut run = match Run::new(&inner, &batch).await {
-            Ok(run) => run,
-            Err(error) => return refused(error),
-        };
-        let Some(mut conn) = self.conn.take() else { return refused(inner.own.gone()) };
-        if let Err(error) = run.alone(&mut conn).await {
-            run.undo();
-            judge(&inner, &mut run, conn, error).await;
-            return run.reply();
+        let (answer, committed) = oneshot::channel();
+        let limit = lent.limit;
+        if let Err(Returned::Finished(_, batch, _)) = lent.back.send(Returned::Finished(lent.conn, batch, answer)) {
+            // with the connection, the server ends what was open on it
+            return CommitReply::failed(batch.units.len(), &too_late(limit));
         }
-        crash::reach("commit-applied");
-        let limit = inner.options.statement_limit;
-        match inner.runtime().timeout(limit, Manager::commit(conn.get())).await {
-            Some(Ok(())) => {
-                crash::reach("commit-returned");
-                conn.release();
-            }
-            Some(Err(error)) => {
-                conn.met(&error);
-                run.undo();
-                run.fail(write_failed("commit a handler's transaction", error));
-            }
-            None => {
-                run.undo();
-                run.fail(Error::new(ErrorKind::Unknown, "commit a handler's transaction: no answer"));
-            }
-        }
-        run.reply()
+        committed.await.unwrap_or_else(|_| {
+            CommitReply::failed(1, &Error::new(ErrorKind::Unknown, "the store ended before it told of a commit"))
+        })
     }
-}
-
-/// The unit did not apply: rolls back and finds out why.
-async fn judge(inner: &Inner, run: &mut Run<'_>, mut conn: Conn, error: sqlx::Error) {
-    let kind = fault(&error);
-    if kind != Fault::Lost && rolled_back(inner, &mut conn).await {
-        if kind == Fault::NoPartition {
-            // for the next try, which finds out if this failed
-            let _ = inner.make_days(&mut conn).await;
-        }
-        if kind == Fault::Conflict {
-            // likewise
-            let _ = run.resolve_again().await;
-        }
-        let told = kind != Fault::Conflict || run.judge(&mut conn, &[0]).await.is_err();
-        conn.release();
-        if !told && !run.is_open() {
-            return;
-        }
-    }
-    let error = match kind {
-        Fault::Conflict => {
-            Error::with_source(ErrorKind::Transient, "somebody else was faster than a handler's transaction", error)
-        }
-        // nothing was committed, whatever became of the connection
-        Fault::Lost | Fault::NoPartition => {
-            Error::with_source(ErrorKind::Transient, "apply a unit in a handler's transaction", error)
-        }
-        _ => failed("apply a unit in a handler's transaction", error),
-    };
-    run.fail(error);
-}
-
-async fn rolled_back(inner: &Inner, conn: &mut Conn) -> bool {
-    let limit = Duration::from_secs(5);
-    while Manager::get_transaction_depth(conn.get()) > 0 {
-        match inner.runtime().timeout(limit, Manager::rollback(conn.get())).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                conn.met(&error);
-                return false;
-            }
-            None => return false,
-        }
-    }
-    true
 }
 
 impl Drop for OwnTransaction {
     fn drop(&mut self) {
-        let Some(mut conn) = self.conn.take() else { return };
-        if tokio::runtime::Handle::try_current().is_err() {
-            // no task can be had: the connection closes, which rolls back
-            return;
+        if let Some(lent) = self.lent.take() {
+            // refused when the limit has passed: then the connection is closed here, which rolls back
+            let _ = lent.back.send(Returned::Dropped(lent.conn));
         }
-        let inner = self.inner.clone();
-        self.inner.runtime().spawn(async move {
-            // a statement of the handler's may be under way still: its answer is read first. Settings that the handler
-            // has changed go too.
-            if rolled_back(&inner, &mut conn).await && sql::script(&mut conn, "reset all".into()).await.is_ok() {
-                conn.release();
-            }
-        });
     }
+}
+
+fn too_late(limit: Duration) -> Error {
+    Error::new(ErrorKind::Transient, format!("the handler held its transaction longer than {limit:?}"))
 }

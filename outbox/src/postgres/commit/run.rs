@@ -34,7 +34,7 @@ pub(in crate::postgres) struct Run<'b> {
     broken: HashSet<(&'b str, &'b str)>,
     pub(super) cleaned: bool,
     /// A queue has taken one of the ids before: such are skipped from now on.
-    repeats: bool,
+    pub(in crate::postgres) repeats: bool,
     bells: HashSet<Bell>,
 }
 
@@ -69,7 +69,7 @@ impl<'b> Run<'b> {
         CommitReply { outcomes, cleaned: self.cleaned }
     }
 
-    pub(super) fn end(&mut self, index: usize, outcome: Outcome) {
+    pub(in crate::postgres) fn end(&mut self, index: usize, outcome: Outcome) {
         if !outcome.is_applied()
             && let Some(write) = self.batch.units.get(index).and_then(|unit| unit.saga.as_ref())
         {
@@ -274,20 +274,29 @@ impl<'b> Run<'b> {
         }
     }
 
-    /// Applies the batch's one unit in a transaction that is open on the connection.
-    pub(in crate::postgres) async fn alone(&mut self, conn: &mut Conn) -> Result<(), sqlx::Error> {
-        let mut plan = Plan::default();
-        plan.fold(self.batch, &[0], &self.places);
+    /// Applies the batch's units in a transaction that is open on the connection: all, or the transaction has failed.
+    pub(in crate::postgres) async fn inside(&mut self, conn: &mut Conn) -> Result<(), sqlx::Error> {
         let encode = |error: Error| sqlx::Error::Encode(Box::new(error));
-        // nothing may fail here that could be gone around: the handler would run again
-        let mode = Mode { joined: self.batch.joined, repeats: true };
-        let draft = statement::draft(self.inner, &self.batch.owner, mode, &plan, &self.batch.sent);
-        let rows = match draft.map_err(encode)? {
-            Some(sql) => sql.run(conn).await?,
-            None => Vec::new(),
-        };
-        self.cleaned = true;
-        self.applied(&plan, &rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+        let mut pending = self.open_units();
+        while !pending.is_empty() {
+            let mut plan = Plan::default();
+            if plan.fold(self.batch, &pending, &self.places) == Folded::Broken || plan.units.is_empty() {
+                // one after another: the second one of a chain that does not build on itself is stale
+                plan = Plan::default();
+                plan.fold(self.batch, pending.get(..1).unwrap_or_default(), &self.places);
+            }
+            let mode = Mode { joined: self.batch.joined, repeats: self.repeats };
+            let sent: &[OutboxId] = if self.cleaned { &[] } else { &self.batch.sent };
+            let draft = statement::draft(self.inner, &self.batch.owner, mode, &plan, sent);
+            let rows = match draft.map_err(encode)? {
+                Some(sql) => sql.run(conn).await?,
+                None => Vec::new(),
+            };
+            self.cleaned = true;
+            self.applied(&plan, &rows).map_err(encode)?;
+            pending.drain(..plan.units.len());
+        }
+        Ok(())
     }
 
     /// Nothing of it was done.
@@ -297,12 +306,14 @@ impl<'b> Run<'b> {
         self.cleaned = self.batch.sent.is_empty();
     }
 
-    /// What became of the one unit of a transaction.
-    pub(in crate::postgres) fn fail(&mut self, error: Error) {
-        self.end(0, Outcome::Failed(error));
+    /// The commit of the transaction failed.
+    pub(in crate::postgres) fn undo_all(&mut self, error: &Error) {
+        self.undo();
+        self.open_units().into_iter().for_each(|index| self.end(index, Outcome::Failed(error.clone())));
     }
 
-    pub(in crate::postgres) fn is_open(&self) -> bool {
-        self.outcomes.iter().any(Option::is_none)
+    /// Units without an outcome.
+    pub(in crate::postgres) fn open_units(&self) -> Vec<usize> {
+        self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none()).map(|(index, _)| index).collect()
     }
 }
