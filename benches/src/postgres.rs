@@ -88,7 +88,6 @@ impl Meter {
         if !is_postgres(url) {
             return Ok(None);
         }
-        settle(url).await?;
         let mut connection = connect(url).await?;
         let (pid,): (i32,) = sqlx::query_as("select pg_backend_pid()").fetch_one(&mut connection).await?;
         let postmaster = parent(pid.unsigned_abs());

@@ -13,7 +13,7 @@ use crate::{
     latency::{Clock, Pace},
     measure::{Span, peak_mb, rss_mb},
     payload::{Input, key_of},
-    postgres::Meter,
+    postgres::{self, Meter, is_postgres},
     profile::Profile,
     report::Side,
 };
@@ -39,6 +39,10 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let bed = Bed::open(spec).await?;
     let warm = warm_up(&bed, spec).await?;
     inbox::fill(spec).await?;
+    if is_postgres(&spec.store) {
+        // before the messages come: in a live system most rows are gone before the next checkpoint
+        postgres::settle(&spec.store).await?;
+    }
     let endpoint = bed.endpoint(spec).build().await?;
     let bus = endpoint.bus();
     if !spec.feed.is_live() {

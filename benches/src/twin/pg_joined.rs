@@ -51,11 +51,13 @@ async fn prepare(spec: &Spec) -> Result<Database> {
         }
         database.create(chunk.iter().map(|key| key.cast_signed()).collect(), states).await?;
     }
+    database.script("vacuum analyze queue, saga").await?;
+    // before the messages come: in a live system most rows are gone before the next checkpoint
+    database.script("checkpoint").await?;
     let all: Vec<(u64, u64)> = (1..=if spec.feed.is_live() { 0 } else { spec.messages }).map(|seq| (seq, 0)).collect();
     for chunk in all.chunks(500) {
         enqueue(&mut database, spec, chunk).await?;
     }
-    database.script("vacuum analyze queue, saga").await?;
     Ok(database)
 }
 
