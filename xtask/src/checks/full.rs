@@ -12,13 +12,19 @@ use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict};
 use crate::{paths, proc};
 
-/// Everything that the project claims about itself on its embedded backends.
+/// Everything that the project claims about itself on SQLite and PostgreSQL.
 const FULL: &[&str] = &[
     "conformance --backend all",
     "crash --backend sqlite --layout both --point all --action kill,stop --messages 20",
     "kills --backend sqlite --n 200 --processes 2",
+    "crash --backend postgres --layout both --point all --action kill,stop --processes 3",
+    "kills --backend postgres --n 100 --processes 3",
+    "nemesis --backend postgres --processes 3",
+    "bank --processes 8 --transfers 10000",
+    "plans",
     "sabotage",
     "race --processes 50",
+    "race --processes 20 --backend postgres",
     "isolation",
     "fair --processes 4",
     "hostile",

@@ -5,6 +5,7 @@
 //! Helpers: [`crate::proc`] for programs to kill and stop, [`crate::examples`] to build one with hidden features,
 //! [`crate::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
 
+pub mod bank;
 pub mod bed;
 pub mod conformance;
 pub mod crash;
@@ -15,6 +16,7 @@ pub mod isolation;
 pub mod kills;
 pub mod nemesis;
 pub mod orders;
+pub mod plans;
 pub mod race;
 pub mod sabotage;
 pub mod timers;
@@ -35,6 +37,8 @@ pub const ALL: &[Entry] = &[
     Entry::of::<orders::Orders>(),
     Entry::of::<sabotage::Sabotage>(),
     Entry::of::<race::Race>(),
+    Entry::of::<bank::Bank>(),
+    Entry::of::<plans::Plans>(),
     Entry::of::<isolation::Isolation>(),
     Entry::of::<fair::Fair>(),
     Entry::of::<hostile::Hostile>(),

@@ -50,6 +50,9 @@ pub struct NemesisRun {
     /// Milliseconds between two messages of each of six senders
     #[arg(long, default_value_t = 20)]
     pace_ms: u64,
+    /// Accepted like everywhere; nothing is drawn here
+    #[arg(long)]
+    seed: Option<u64>,
     /// Keep log, ledger and audit, as JSON lines, in this directory
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -68,7 +71,7 @@ impl Check for NemesisRun {
     const NAME: &'static str = "nemesis";
 
     fn run(self) -> Result<Verdict> {
-        let mut timer = Timer::start(Self::NAME);
+        let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
         let known = match (self.backend.broker, self.backend.store) {
             (Some(Broker::RabbitMq), _) => rabbitmq::ALL,
             (None, Store::Postgres) => postgres::ALL,

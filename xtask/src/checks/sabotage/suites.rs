@@ -140,6 +140,10 @@ fn finish(mut command: Command) -> Result<(bool, String)> {
     let log = dir.join("suite.out");
     // of the suite before
     let _ = std::fs::remove_file(&log);
+    // a suite that hangs or dies leaves its files: not where another one looks, and gone with this
+    let own = dir.join("tmp");
+    std::fs::create_dir_all(&own).with_context(|| format!("create {}", own.display()))?;
+    command.env("TMPDIR", &own);
     let mut child = crate::proc::Proc::spawn("suite", command.stdin(Stdio::null()), &dir)?;
     let status = child.wait_for(LIMIT)?;
     if status.is_none() {

@@ -1,0 +1,181 @@
+//! `cargo xtask bank`: many processes move money between the rows of a table of the user's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::bed::backend::{Backend, Store, Urls};
+use super::bed::db::Db;
+use super::bed::keep::Ground;
+use super::bed::place::{Layout, Rig, ready, stop};
+use super::crash::Layouts;
+use crate::command::Check;
+use crate::proc::Proc;
+use crate::rng::{Rng, fresh_seed};
+use crate::verdict::{Outcome, Timer, Verdict};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Moves money by own SQL in handlers' transactions, in several processes of which one is killed now and then (counts:
+/// processes, handling_processes, transfers, moved, kills, snapshots, sum_breaks, negative, lost, duplicated, wrong_balances)
+#[derive(Debug, Args)]
+pub struct Bank {
+    /// The store: postgres, alone or behind a broker
+    #[arg(long, default_value = "postgres")]
+    backend: Backend,
+    /// Where the queues lie
+    #[arg(long, value_enum, default_value = "both")]
+    layout: Layouts,
+    /// How many processes share the work, each with its own connections
+    #[arg(long, default_value_t = 8)]
+    processes: usize,
+    /// How many accounts, with 100 each
+    #[arg(long, default_value_t = 100)]
+    accounts: i64,
+    /// How many transfers, in each layout
+    #[arg(long, default_value_t = 3000)]
+    transfers: i64,
+    /// Whom a kill hits, and what is transferred
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Keep the tables, as JSON lines, in this directory
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct Seen {
+    kills: u64,
+    snapshots: u64,
+    sum_breaks: u64,
+    negative: u64,
+    lost: i64,
+    duplicated: i64,
+    wrong: i64,
+    moved: i64,
+    handling: i64,
+}
+
+impl Check for Bank {
+    const NAME: &'static str = "bank";
+
+    fn run(self) -> Result<Verdict> {
+        if self.backend.store != Store::Postgres || self.processes < 2 || self.accounts < 2 {
+            bail!("the bank is on postgres, with at least two processes and two accounts");
+        }
+        let seed = self.seed.unwrap_or_else(fresh_seed);
+        let mut timer = Timer::start(Self::NAME).seed(seed);
+        println!("seed {seed} (repeat with --seed {seed})");
+        let layouts = self.layout.of(self.backend)?;
+        let rig = Rig::assemble(self.backend)?;
+        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let mut seen = Seen::default();
+        for layout in layouts {
+            let dir = ground.run(layout.word());
+            let result = self.once(*layout, &rig, &dir, &mut Rng::new(seed), &mut seen);
+            ground.done(&dir, result.is_err() || !seen.is_clean())?;
+            result.with_context(|| format!("the {} layout", layout.word()))?;
+        }
+        timer.count("processes", self.processes).count("handling_processes", seen.handling);
+        timer.count("transfers", self.transfers * layouts.len() as i64).count("moved", seen.moved);
+        timer.count("kills", seen.kills).count("snapshots", seen.snapshots);
+        timer.count("sum_breaks", seen.sum_breaks).count("negative", seen.negative).count("lost", seen.lost);
+        timer.count("duplicated", seen.duplicated).count("wrong_balances", seen.wrong);
+        Ok(timer.finish(if !seen.is_clean() {
+            Outcome::Fail
+        } else if seen.snapshots < 20 || seen.kills == 0 || seen.handling < self.processes as i64 || seen.moved == 0 {
+            Outcome::Vacuous
+        } else {
+            Outcome::Pass
+        }))
+    }
+}
+
+impl Seen {
+    fn is_clean(&self) -> bool {
+        self.sum_breaks + self.negative == 0 && self.lost + self.duplicated + self.wrong == 0
+    }
+}
+
+impl Bank {
+    fn once(&self, layout: Layout, rig: &Rig, dir: &Path, rng: &mut Rng, seen: &mut Seen) -> Result<()> {
+        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let urls = rig.servers.prepare(dir, layout)?;
+        let accounts = self.accounts.to_string();
+        Proc::spawn("open", command(rig, &urls)?.args(["--open", &accounts]), dir)?.expect_success(LIMIT)?;
+        let mut nodes = Vec::new();
+        for at in 0..self.processes {
+            nodes.push(Proc::spawn(format!("node{at}"), &mut command(rig, &urls)?, dir)?);
+        }
+        for node in &mut nodes {
+            ready(node)?;
+        }
+        let (transfers, seed) = (self.transfers.to_string(), rng.next_u64().to_string());
+        let mut send = command(rig, &urls)?;
+        send.args(["--send", &transfers, "--accounts", &accounts, "--seed", &seed]);
+        let mut teller = Proc::spawn("teller", &mut send, dir)?;
+        let mut db = super::bed::backend::store_of(dir)?;
+        let deadline = Instant::now() + LIMIT;
+        let mut next_kill = Instant::now() + Duration::from_millis(700);
+        let mut sent = false;
+        loop {
+            self.snapshot(&mut db, seen)?;
+            if Instant::now() > next_kill && !sent {
+                let at = rng.below(nodes.len() as u64) as usize;
+                nodes[at].kill9()?;
+                nodes[at] = Proc::spawn(format!("node{at}"), &mut command(rig, &urls)?, dir)?;
+                seen.kills += 1;
+                next_kill = Instant::now() + Duration::from_millis(rng.between(300, 1200));
+            }
+            sent = sent || teller.poll()?.is_some();
+            if sent && db.number("select count(distinct n) from entry")? >= self.transfers {
+                break;
+            }
+            if Instant::now() > deadline {
+                let done = db.number("select count(distinct n) from entry")?;
+                bail!("{done} of {} transfers are done after {LIMIT:?}", self.transfers);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        teller.expect_success(LIMIT)?;
+        for mut node in nodes {
+            // one that was started a moment ago would take the signal for the default one
+            ready(&mut node)?;
+            stop(node)?;
+        }
+        self.snapshot(&mut db, seen)?;
+        let done = db.number("select count(distinct n) from entry")?;
+        seen.lost += self.transfers - done;
+        seen.duplicated += db.number("select count(*) from entry")? - done;
+        seen.moved += db.number("select count(*) from entry where moved > 0")?;
+        seen.handling = db.number("select count(distinct pid) from entry")?;
+        // what the entries say, added up
+        seen.wrong += db.number(
+            "select count(*) from account a where balance <> 100
+                 - (select coalesce(sum(moved), 0)::bigint from entry where source = a.id)
+                 + (select coalesce(sum(moved), 0)::bigint from entry where target = a.id)",
+        )?;
+        Ok(())
+    }
+
+    /// One statement, so one snapshot.
+    fn snapshot(&self, db: &mut Db, seen: &mut Seen) -> Result<()> {
+        let sql = "select count(*) filter (where balance < 0), coalesce(sum(balance), 0)::bigint from account";
+        let rows: Vec<(i64, i64)> = db.rows(sql)?;
+        let (negative, sum) = rows.first().copied().context("no row")?;
+        seen.snapshots += 1;
+        seen.negative += u64::from(negative > 0);
+        seen.sum_breaks += u64::from(sum != 100 * self.accounts);
+        Ok(())
+    }
+}
+
+fn command(rig: &Rig, urls: &Urls) -> Result<Command> {
+    let mut command = Command::new(rig.programs.path("bank-node")?);
+    command.args(["--store", &urls.store, "--transport", &urls.transport]).env("RUST_BACKTRACE", "0");
+    Ok(command)
+}
