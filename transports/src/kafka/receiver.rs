@@ -18,6 +18,7 @@ use rdkafka::{
 use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement};
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock},
     thread::Thread,
     time::Duration,
@@ -88,9 +89,8 @@ impl Shared {
         lock(&self.halted).clone()
     }
 
-    /// Nothing comes any more.
-    pub(super) fn end(&self) {
-        lock(&self.desk).stopped = true;
+    /// The thread has ended: nothing comes any more.
+    fn end(&self) {
         self.arrived.notify_waiters();
         self.ended.send_replace(true);
     }
@@ -163,8 +163,17 @@ impl KafkaReceiver {
             home,
         });
         let running = Arc::clone(&shared);
+        let work = move || {
+            let session = || session::run(Arc::clone(&running), consumer);
+            // rdkafka panics on some of what others may write, as on offsets with text that is not UTF-8
+            if catch_unwind(AssertUnwindSafe(session)).is_err() {
+                let text = format!("receive from {}: the thread that reads kafka has panicked", running.queue);
+                running.halt(Error::new(ErrorKind::Backend, text));
+            }
+            running.end();
+        };
         // librdkafka's calls block, and its callbacks come on the thread that polls: a thread of its own
-        let thread = std::thread::Builder::new().name("sagabus-kafka".into()).spawn(|| session::run(running, consumer));
+        let thread = std::thread::Builder::new().name("sagabus-kafka".into()).spawn(work);
         let thread = thread.map_err(|e| Error::with_source(ErrorKind::Transient, "start a thread for kafka", e))?;
         // set once, here
         let _ = shared.thread.set(thread.thread().clone());

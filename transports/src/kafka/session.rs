@@ -45,8 +45,6 @@ pub(super) fn run(shared: Arc<Shared>, mut consumer: BaseConsumer<Watch>) {
         Ok(committer) => Session::new(Arc::clone(&shared), consumer, committer).run(),
         Err(error) => shared.halt(error),
     }
-    // whoever waits for it need not wait any longer
-    shared.end();
 }
 
 struct Session {
@@ -244,6 +242,11 @@ impl Session {
             tracing::debug!(queue = self.shared.queue, %error, "the assignment is void");
             let mut desk = lock(&self.shared.desk);
             places.iter().for_each(|place| desk.forget(place));
+            return;
+        }
+        // an earlier assignment may have left it paused
+        if let Err(error) = self.consumer.resume(&list) {
+            tracing::debug!(queue = self.shared.queue, %error, "could not resume");
         }
     }
 
