@@ -1,6 +1,9 @@
 //! What sagabus costs, beside the best program without it, in the same run. See `docs/performance.md`.
 #![allow(clippy::disallowed_methods, reason = "a benchmark stands outside of the bus: it measures real time")]
 
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod args;
 mod checks;
 mod child;

@@ -45,7 +45,10 @@ pub struct Incoming {
 ///
 /// `send`, `publish` and `reply` are not async. They only note what is to leave; it leaves if and only if the handler
 /// returns Ok and its unit commits. A message that cannot be encoded or routed is remembered and fails the handler.
-pub struct Context {
+pub struct Context(Box<Parts>);
+
+/// What a context has. Boxed, since it changes hands on its way through the programming models.
+struct Parts {
     incoming: Incoming,
     info: Arc<EndpointInfo>,
     saga: Option<SagaAddress>,
@@ -178,7 +181,7 @@ impl Context {
     /// For the endpoint and the test kits. `may_begin` says whether units before this one are committed, so that an own
     /// transaction may start.
     pub fn new(incoming: Incoming, info: Arc<EndpointInfo>, may_begin: bool) -> Self {
-        Self {
+        Self(Box::new(Parts {
             incoming,
             info,
             saga: None,
@@ -187,12 +190,12 @@ impl Context {
             may_begin,
             wanted_begin: false,
             hold: Hold::default(),
-        }
+        }))
     }
 
     /// The headers of the message.
     pub fn headers(&self) -> &Headers {
-        &self.incoming.message.headers
+        &self.0.incoming.message.headers
     }
 
     /// The id of the message.
@@ -202,22 +205,22 @@ impl Context {
 
     /// How often handling this message was tried before: 0 the first time.
     pub fn attempts(&self) -> u32 {
-        self.incoming.attempts
+        self.0.incoming.attempts
     }
 
     /// The endpoint's name.
     pub fn endpoint(&self) -> &str {
-        &self.info.name
+        &self.0.info.name
     }
 
     /// Wall clock time, by this process's clock.
     pub fn now(&self) -> Timestamp {
-        self.info.runtime.now()
+        self.0.info.runtime.now()
     }
 
     /// A new unique id. Another one at each run of the handler.
     pub fn new_id(&self) -> Uuid {
-        self.info.runtime.uuid()
+        self.0.info.runtime.uuid()
     }
 
     /// Sends a command to the endpoint that owns its type.
@@ -261,21 +264,21 @@ impl Context {
         saga: Option<SagaAddress>,
     ) {
         let options = SendOptions::new().to(to);
-        let cause = &self.incoming.message.headers;
-        match self.info.outgoing(&message, Intent::Reply, options, Some(cause), self.saga.as_ref()) {
+        let cause = &self.0.incoming.message.headers;
+        match self.0.info.outgoing(&message, Intent::Reply, options, Some(cause), self.0.saga.as_ref()) {
             Ok(mut outgoing) => {
                 outgoing.message.headers.correlation_id = correlation;
                 outgoing.message.headers.saga = saga;
-                self.effects.sends.push(outgoing);
+                self.0.effects.sends.push(outgoing);
             }
             Err(error) => self.fail(error),
         }
     }
 
     fn note<M: Message>(&mut self, message: &M, intent: Intent, options: SendOptions) {
-        let cause = &self.incoming.message.headers;
-        match self.info.outgoing(message, intent, options, Some(cause), self.saga.as_ref()) {
-            Ok(outgoing) => self.effects.sends.push(outgoing),
+        let cause = &self.0.incoming.message.headers;
+        match self.0.info.outgoing(message, intent, options, Some(cause), self.0.saga.as_ref()) {
+            Ok(outgoing) => self.0.effects.sends.push(outgoing),
             Err(error) => self.fail(error),
         }
     }
@@ -283,7 +286,7 @@ impl Context {
     /// Remembers the first thing that went wrong; the handler fails with it even if it returns Ok. What is
     /// [invalid](Error::is_invalid) (no route, too large, cannot be encoded) would be so at each retry: it is permanent.
     pub fn fail(&mut self, error: Error) {
-        self.effects.error.get_or_insert_with(|| match error.is_invalid() {
+        self.0.effects.error.get_or_insert_with(|| match error.is_invalid() {
             true => HandlerError::permanent(error),
             false => error.into(),
         });
@@ -291,21 +294,21 @@ impl Context {
 
     /// The handler's own transaction, opened on first use. Typed access is `ctx.transaction::<Sqlite>()`.
     pub async fn begin(&mut self) -> Result<&mut dyn Transaction> {
-        if self.transaction.is_none() {
-            if !self.may_begin {
-                self.wanted_begin = true;
+        if self.0.transaction.is_none() {
+            if !self.0.may_begin {
+                self.0.wanted_begin = true;
                 return Err(Error::new(ErrorKind::Conflict, "the units before this one are not committed yet"));
             }
-            let Some(store) = self.info.store.clone() else {
-                return Err(Error::unsupported(format!("endpoint {} has no store", self.info.name)));
+            let Some(store) = self.0.info.store.clone() else {
+                return Err(Error::unsupported(format!("endpoint {} has no store", self.0.info.name)));
             };
             let transaction = store.begin().await?;
             if let Some(limit) = transaction.limit() {
-                self.hold.start(limit);
+                self.0.hold.start(limit);
             }
-            self.transaction = Some(transaction);
+            self.0.transaction = Some(transaction);
         }
-        match &mut self.transaction {
+        match &mut self.0.transaction {
             Some(transaction) => Ok(&mut **transaction),
             None => Err(Error::closed("the transaction is gone")),
         }
@@ -313,48 +316,48 @@ impl Context {
 
     /// For the programming models: the message as it came.
     pub fn incoming(&self) -> &Incoming {
-        &self.incoming
+        &self.0.incoming
     }
 
     /// For the programming models: what the endpoint is made of.
     pub fn info(&self) -> &Arc<EndpointInfo> {
-        &self.info
+        &self.0.info
     }
 
     /// For the programming models: the saga on whose behalf messages are sent from here on.
     pub fn set_saga(&mut self, saga: Option<SagaAddress>) {
-        self.saga = saga;
+        self.0.saga = saga;
     }
 
     /// For the programming models: what was asked for so far.
     pub fn effects(&mut self) -> &mut Effects {
-        &mut self.effects
+        &mut self.0.effects
     }
 
     /// For the endpoint: whether the handler asked for a transaction that could not be given yet.
     pub fn wanted_begin(&self) -> bool {
-        self.wanted_begin
+        self.0.wanted_begin
     }
 
     /// For the endpoint: tells when the handler has held its transaction for too long.
     pub fn hold(&self) -> Hold {
-        self.hold.clone()
+        self.0.hold.clone()
     }
 
     /// For the endpoint: the effects and the open transaction.
     pub fn into_parts(self) -> (Effects, Option<Box<dyn Transaction>>) {
-        (self.effects, self.transaction)
+        (self.0.effects, self.0.transaction)
     }
 
     /// For the programming models: decodes the message.
     pub fn decode<M: Message>(&self) -> Result<M> {
-        let message = &self.incoming.message;
-        self.info.codec.decode(&message.headers.content_type, &message.body)
+        let message = &self.0.incoming.message;
+        self.0.info.codec.decode(&message.headers.content_type, &message.body)
     }
 
     /// For the programming models: encodes a value.
     pub fn encode<T: serde::Serialize>(&self, what: &str, value: &T) -> Result<Bytes> {
-        self.info.codec.encode_value(what, value)
+        self.0.info.codec.encode_value(what, value)
     }
 }
 

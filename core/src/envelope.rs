@@ -4,8 +4,8 @@ use bytes::Bytes;
 /// A message as it travels: headers and an encoded body. Cloning is cheap for the body (it is shared).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
-    /// What travels with the body.
-    pub headers: Headers,
+    /// What travels with the body. Boxed: an envelope changes hands a dozen times on its way.
+    pub headers: Box<Headers>,
     /// The body, encoded as the content type says.
     pub body: Bytes,
 }
@@ -13,7 +13,7 @@ pub struct Envelope {
 impl Envelope {
     /// Puts headers and body together.
     pub fn new(headers: Headers, body: impl Into<Bytes>) -> Self {
-        Self { headers, body: body.into() }
+        Self { headers: Box::new(headers), body: body.into() }
     }
 
     /// Refuses what is larger than the limits, naming the size and the limit.

@@ -152,7 +152,10 @@ impl Headers {
 
     /// As the tables store them.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|e| Error::with_source(crate::ErrorKind::Invalid, "encode headers", e))
+        let mut json = Vec::with_capacity(512);
+        serde_json::to_writer(&mut json, self)
+            .map_err(|e| Error::with_source(crate::ErrorKind::Invalid, "encode headers", e))?;
+        Ok(json)
     }
 
     /// As the tables stored them.

@@ -80,8 +80,9 @@ impl Engine {
         let fence = delivery.fence.filter(|_| shared.joined);
         let origin = Origin { delivery: id, message, gate, fence, attempts: 0 };
         if let Some(verdict) = verdict {
-            let unit = origin.unit(None, "".into());
-            return self.admit_unit(Unit { verdict: Some(verdict), ..unit });
+            let mut unit = origin.unit(None, "".into());
+            unit.verdict = Some(verdict);
+            return self.admit_unit(unit);
         }
         for (n, route) in routes.iter().enumerate() {
             let mut unit = origin.unit(Some(route.clone()), route.handler().clone());
@@ -189,7 +190,7 @@ impl Engine {
         }
     }
 
-    fn admit_unit(&mut self, mut unit: Unit) {
+    fn admit_unit(&mut self, mut unit: Box<Unit>) {
         let id = self.id();
         if let Some(key) = unit.gate_key() {
             if let Some(first) = self.gates.get(&key).copied() {
@@ -267,8 +268,8 @@ struct Origin {
 }
 
 impl Origin {
-    fn unit(&self, route: Option<Arc<dyn Route>>, handler: Arc<str>) -> Unit {
-        Unit {
+    fn unit(&self, route: Option<Arc<dyn Route>>, handler: Arc<str>) -> Box<Unit> {
+        Box::new(Unit {
             delivery: self.delivery,
             route,
             handler,
@@ -293,7 +294,7 @@ impl Origin {
             stage: Stage::Waiting,
             stale: 0,
             resend: None,
-        }
+        })
     }
 }
 

@@ -4,8 +4,9 @@ use super::{
     Engine, Event,
     unit::{Finished, LaneKey, Stage, Tally, UnitId},
 };
+use foldhash::HashSet;
 use sagabus_core::{CommitBatch, CommitReply, Disposition, OutboxId, Outcome, SagaChange, UnitOfWork, crash, sabotage};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 /// One stream of commits: takes what queued up while its last one was under way.
 #[derive(Default)]
@@ -22,7 +23,7 @@ impl Committer {
     /// The next batch: whatever there is, but nothing of a saga behind the unit that completes it.
     fn take(&mut self, most: usize) -> Vec<(UnitId, UnitOfWork)> {
         let mut batch = Vec::with_capacity(self.queue.len().min(most));
-        let mut completed: HashSet<(std::sync::Arc<str>, String)> = HashSet::new();
+        let mut completed: HashSet<(std::sync::Arc<str>, String)> = HashSet::default();
         while batch.len() < most {
             let Some((_, work)) = self.queue.front() else { break };
             if let Some(saga) = &work.saga {
@@ -108,6 +109,10 @@ impl Engine {
         }
         crash::reach("committed");
         super::add(&self.shared.counters.commits, 1);
+        // what waits need not wait for the bookkeeping, unless it builds on something that failed
+        if self.committers[at].queue.len() >= self.shared.batch / 2 && reply.outcomes.iter().all(Outcome::is_applied) {
+            self.flush_commits();
+        }
         for (id, outcome) in units.iter().zip(reply.outcomes) {
             self.outcome(*id, outcome);
         }

@@ -1,9 +1,10 @@
 //! From committed units to the transport.
 
 use super::{Event, Shared, add};
+use foldhash::HashSet;
 use sagabus_core::{Error, OutboxId, Outgoing, SendOutcome, Transport, crash, sabotage};
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -106,7 +107,7 @@ impl Outbound {
         let runtime = shared.info.runtime.clone();
         let mut queue: VecDeque<Item> = VecDeque::new();
         let mut held: VecDeque<Item> = VecDeque::new();
-        let mut held_keys: HashSet<String> = HashSet::new();
+        let mut held_keys: HashSet<String> = HashSet::default();
         let mut failures = 0u32;
         let mut open = true;
         let mut full = false;

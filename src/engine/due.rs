@@ -1,12 +1,9 @@
 //! From the due tables to the engine: timers, retries, parked messages, dead letters that are sent again.
 
 use super::{Event, Shared};
+use foldhash::{HashMap, HashSet};
 use sagabus_core::{DueQuery, DueRow, LeaseKeeper, RowGate, RowTable, Timestamp};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// Most rows of one table in flight: memory stays flat however many are due.
@@ -35,7 +32,7 @@ pub(crate) async fn due_reader(
     let runtime = shared.info.runtime.clone();
     let mut lease = keeper.watch();
     let mut tables = RowTable::DUE.map(|table| Table { table, after: None, in_flight: 0, next: Duration::ZERO });
-    let mut in_flight: HashMap<RowGate, u16> = HashMap::new();
+    let mut in_flight: HashMap<RowGate, u16> = HashMap::default();
     while !*stop.borrow() {
         let view = keeper.view();
         let surplus: HashSet<u16> = view.surplus.iter().copied().collect();

@@ -39,12 +39,13 @@ pub(crate) use stats::{Counters, add};
 
 use crate::endpoint::RouteTable;
 use commit::Committer;
+use foldhash::{HashMap, HashSet};
 use lane::Lane;
 use load::PendingLoad;
 use recent::Recent;
 use sagabus_core::{Delivery, EndpointInfo, LeaseKeeper, Owner, RowGate, Settlement, Store, Token, crash, sabotage};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -95,7 +96,7 @@ pub(crate) struct Engine {
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
     next: u64,
-    units: HashMap<UnitId, Unit>,
+    units: HashMap<UnitId, Box<Unit>>,
     deliveries: HashMap<u64, InFlight>,
     gates: HashMap<GateKey, UnitId>,
     lanes: HashMap<LaneKey, Lane>,
@@ -145,11 +146,11 @@ impl Engine {
             events: channel.1,
             sender: channel.0,
             next: 0,
-            units: HashMap::new(),
-            deliveries: HashMap::new(),
-            gates: HashMap::new(),
-            lanes: HashMap::new(),
-            orders: HashMap::new(),
+            units: HashMap::default(),
+            deliveries: HashMap::default(),
+            gates: HashMap::default(),
+            lanes: HashMap::default(),
+            orders: HashMap::default(),
             recent: Recent::default(),
             alone: false,
             ready: VecDeque::new(),
@@ -163,7 +164,7 @@ impl Engine {
             stalled: Vec::new(),
             store_failures: 0,
             store_pause: false,
-            transactional: HashSet::new(),
+            transactional: HashSet::default(),
             running: 0,
             failures_in_a_row: 0,
             slow: false,
@@ -187,7 +188,9 @@ impl Engine {
             if self.events.recv_many(&mut events, 512).await == 0 {
                 break;
             }
-            for event in events.drain(..) {
+            // a commit's successor waits for its answer, everything else for that successor
+            let commits: Vec<Event> = events.extract_if(.., |event| matches!(event, Event::Committed { .. })).collect();
+            for event in commits.into_iter().chain(events.drain(..)) {
                 self.on(event);
             }
             self.step();

@@ -6,8 +6,8 @@
 //! state that was loaded. With other nodes about, nothing is remembered.
 
 use super::unit::LaneKey;
+use foldhash::HashMap;
 use sagabus_core::SagaRow;
-use std::collections::HashMap;
 
 /// Most rows of a generation, and most bytes.
 const ROWS: usize = 16_384;

@@ -140,5 +140,5 @@ fn due_row(table: RowTable, id: i64, row: &mut Reader<'_>) -> Result<DueRow> {
 /// Headers and body.
 pub(crate) fn message(row: &mut Reader<'_>) -> Result<Envelope> {
     let headers = row.headers()?;
-    Ok(Envelope { headers, body: row.bytes()? })
+    Ok(Envelope::new(headers, row.bytes()?))
 }

@@ -111,21 +111,30 @@ impl Step {
         recorded().lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(self.text.to_string());
     }
 
-    fn query(self) -> Result<sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>> {
+    fn query(self) -> Result<Query> {
         self.note();
         Ok(sqlx::query_with(AssertSqlSafe(self.text), self.args.bind()?))
     }
 
     /// Runs it for its effect.
     pub(crate) async fn run(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Done> {
-        let result = self.query()?.execute(connection).await.map_err(doing(what))?;
-        Ok(Done { changes: result.rows_affected(), last_id: result.last_insert_rowid() })
+        execute(self.query()?, connection, what).await
     }
 
     /// Runs it for its rows.
     pub(crate) async fn fetch(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Vec<SqliteRow>> {
         self.query()?.fetch_all(connection).await.map_err(doing(what))
     }
+}
+
+type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
+
+/// Steps that are made while the ones before them run: encoding a batch's messages takes as long as writing its sagas.
+pub(crate) type Late<'a> = Box<dyn FnOnce() -> Result<Vec<Step>> + Send + 'a>;
+
+async fn execute(query: Query, connection: &mut SqliteConnection, what: &'static str) -> Result<Done> {
+    let result = query.execute(connection).await.map_err(doing(what))?;
+    Ok(Done { changes: result.rows_affected(), last_id: result.last_insert_rowid() })
 }
 
 /// Runs several steps for their effects, in as few trips to the driver's thread as pays: short ones together in one
@@ -135,20 +144,51 @@ pub(crate) async fn run_all(
     connection: &mut SqliteConnection,
     steps: Vec<Step>,
     what: &'static str,
+    proceed: impl FnMut(usize, Done) -> bool,
+) -> Result<bool> {
+    run_with(connection, steps, None, what, proceed).await
+}
+
+/// The same with late ones at the end.
+pub(crate) async fn run_with(
+    connection: &mut SqliteConnection,
+    steps: Vec<Step>,
+    mut late: Option<Late<'_>>,
+    what: &'static str,
     mut proceed: impl FnMut(usize, Done) -> bool,
 ) -> Result<bool> {
     const JOINED: usize = 6 << 10;
     let total: usize = steps.iter().map(|step| step.text.len() + 1).sum();
-    if steps.len() > 1 && total <= JOINED {
+    if steps.len() > 1 && total <= JOINED && late.is_none() {
         let mut well = true;
         for (n, done) in joined(connection, steps, total, what).await?.into_iter().enumerate() {
             well = well && proceed(n, done);
         }
         return Ok(well);
     }
+    let count = steps.len();
+    let mut made: Result<Vec<Query>> = Ok(Vec::new());
     for (n, step) in steps.into_iter().enumerate() {
-        let done = step.run(connection, what).await?;
+        let running = step.run(connection, what);
+        let done = match late.take_if(|_| n + 1 == count) {
+            Some(make) => {
+                // the first poll hands the statement to the driver's thread; while that works, this one does
+                let making = async { make()?.into_iter().map(Step::query).collect() };
+                let (done, queries) = futures::join!(running, making);
+                made = queries;
+                done?
+            }
+            None => running.await?,
+        };
         if !proceed(n, done) {
+            return Ok(false);
+        }
+    }
+    if let Some(make) = late {
+        made = make()?.into_iter().map(Step::query).collect();
+    }
+    for (n, query) in made?.into_iter().enumerate() {
+        if !proceed(count + n, execute(query, connection, what).await?) {
             return Ok(false);
         }
     }

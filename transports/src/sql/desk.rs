@@ -3,11 +3,9 @@
 //! Here: following the lease, and reading. `handing` has the other half, handing out and settling.
 
 use super::tenure::Tenure;
+use foldhash::{HashMap, HashSet};
 use sagabus_core::{LeaseView, QueueRow, SHARDS, Token};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// The rows that this node knows of. A row is in exactly one of `ready`, `paused` and `out`, and in `known`.
 pub(super) struct Desk {
@@ -66,9 +64,9 @@ impl Desk {
             generation: 0,
             ready: BTreeMap::new(),
             paused: BTreeMap::new(),
-            out: HashMap::new(),
-            known: HashSet::new(),
-            void: HashSet::new(),
+            out: HashMap::default(),
+            known: HashSet::default(),
+            void: HashSet::default(),
             gone: None,
             cursor: START,
             at_end: false,
@@ -205,7 +203,7 @@ impl Desk {
         if shards.is_empty() {
             return None;
         }
-        self.gone = Some(HashSet::new());
+        self.gone = Some(HashSet::default());
         Some(Plan { shards, after: self.cursor, numbers: self.numbers, resets: self.resets })
     }
 

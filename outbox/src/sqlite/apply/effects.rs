@@ -98,7 +98,7 @@ pub(super) fn write(
     batch: &CommitBatch,
     plan: &Plan<'_>,
     lines: &BTreeSet<(Arc<str>, String)>,
-    saving: &mut Saving,
+    saving: &mut Saving<'_>,
 ) -> Result<()> {
     timers(plan, saving)?;
     stories(desk, plan, saving)?;
@@ -143,7 +143,7 @@ pub(super) fn write(
     Ok(())
 }
 
-fn timers(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
     saving.add_any(Step::rows(
         &CANCEL,
         &plan.cancels,
@@ -199,7 +199,7 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
     Ok(())
 }
 
-fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
     let named = plan.aliases.iter().map(|alias| (alias.kind, Cow::Owned(alias_key(alias.name, alias.value))));
     let found: Vec<(&Arc<str>, Cow<'_, str>)> =
         plan.created.iter().map(|(kind, key)| (*kind, Cow::Borrowed(*key))).chain(named).collect();

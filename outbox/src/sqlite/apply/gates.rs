@@ -97,7 +97,7 @@ static FENCES: Rows = Rows::new(
 );
 
 /// Opens the gates: inserts the inbox rows and deletes the rows that are gates.
-pub(super) fn open(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+pub(super) fn open(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
     let unchecked = sabotage::active("skip-inbox-check");
     let inbox = if unchecked { |_| Expected::Any } else { Expected::Exactly };
     let steps = Step::rows(

@@ -112,6 +112,9 @@ impl<'b> Plan<'b> {
             }
             plan.sends.extend(unit.sends.iter().map(|outgoing| (*index, outgoing)));
         }
+        // in the order of the tables: each row is found near the one before
+        plan.chains.sort_unstable_by(|a, b| (a.kind, a.key).cmp(&(b.kind, b.key)));
+        plan.rows.values_mut().for_each(|rows| rows.sort_unstable());
         Ok(plan)
     }
 

@@ -42,6 +42,9 @@ static BEHIND: Rows = Rows::new(
      o.order_key is not null and o.node<>column3)",
 );
 
+/// So many rows are worth encoding beside the statements before them; fewer go with those in one text.
+const MANY: usize = 64;
+
 /// A row for a queue.
 pub(super) struct QueueInsert<'a> {
     pub(super) queue: Arc<str>,
@@ -155,9 +158,21 @@ async fn subscribers<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<
 
 /// The inserts of queue rows.
 pub(super) fn queue_steps(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
+    note_queues(desk, rows);
+    encode_rows(rows)
+}
+
+fn note_queues(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) {
+    let mut last: Option<&Arc<str>> = None;
     for row in rows {
-        desk.notes.queue(&row.queue);
+        if last.is_none_or(|last| !Arc::ptr_eq(last, &row.queue)) {
+            desk.notes.queue(&row.queue);
+        }
+        last = Some(&row.queue);
     }
+}
+
+fn encode_rows(rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
     Step::rows(
         &QUEUE,
         rows,
@@ -192,12 +207,12 @@ pub(super) async fn resolve<'b>(
 }
 
 /// Writes the sends of a batch.
-pub(super) fn write(
+pub(super) fn write<'a>(
     desk: &mut Desk<'_>,
     batch: &CommitBatch,
     plan: &Plan<'_>,
-    routed: &Routed<'_>,
-    saving: &mut Saving,
+    routed: &'a Routed<'_>,
+    saving: &mut Saving<'a>,
 ) -> Result<()> {
     let sends: Vec<&Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
     if !batch.joined {
@@ -209,9 +224,15 @@ pub(super) fn write(
     for (steps, rows) in dedup::remember(desk, &routed.rows)? {
         saving.add(steps, rows, Expected::Exactly);
     }
-    saving.add(queue_steps(desk, &routed.rows)?, routed.rows.len(), Expected::Exactly);
     let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
     saving.add_any(bury_unroutable(desk, &batch.owner, &lost)?);
+    let rows = &routed.rows;
+    if rows.len() < MANY {
+        saving.add(queue_steps(desk, rows)?, rows.len(), Expected::Exactly);
+    } else {
+        note_queues(desk, rows);
+        saving.add_late(Box::new(|| encode_rows(rows)), rows.len(), Expected::Exactly);
+    }
     Ok(())
 }
 

@@ -101,7 +101,7 @@ fn key_steps(statement: &Rows, chains: &[&Chain<'_>]) -> Result<Vec<Step>> {
 }
 
 /// Writes the saga rows.
-pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
     let now = desk.now;
     let chosen = |choose: &dyn Fn(&Chain<'_>) -> bool| plan.chains.iter().filter(|c| choose(c)).collect::<Vec<_>>();
     let created = chosen(&|chain| chain.need == Need::Absent && chain.end != End::Gone);
@@ -181,7 +181,7 @@ fn ending(args: &mut sql::Args, chain: &Chain<'_>, now: Timestamp) {
     args.maybe_int(kept.map(|(_, until)| until));
 }
 
-fn aliases(plan: &Plan<'_>, saving: &mut Saving) -> Result<()> {
+fn aliases(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
     saving.add_any(Step::rows(
         &END_ALIASES,
         &plan.ended,

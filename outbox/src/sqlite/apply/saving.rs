@@ -1,14 +1,15 @@
 use super::super::{
-    sql::{self, Done, Step},
+    sql::{self, Done, Late, Step},
     tx::Desk,
 };
 use sagabus_core::{OutboxId, Result};
 
 /// The statements of a batch, with what each must hit.
 #[derive(Default)]
-pub(super) struct Saving {
+pub(super) struct Saving<'a> {
     steps: Vec<Step>,
     expected: Vec<Expected>,
+    late: Option<Late<'a>>,
 }
 
 /// What a statement must do.
@@ -22,7 +23,7 @@ pub(super) enum Expected {
     Any,
 }
 
-impl Saving {
+impl<'a> Saving<'a> {
     /// Adds steps whose rows are checked as a whole: `expected` rows over all of them.
     pub(super) fn add(&mut self, steps: Vec<Step>, rows: usize, expected: fn(u64) -> Expected) {
         let mut left = rows;
@@ -32,6 +33,14 @@ impl Saving {
             self.steps.push(step);
             self.expected.push(expected(here as u64));
         }
+    }
+
+    /// Adds steps over so many rows that are made while others run; once, and nothing after it.
+    pub(super) fn add_late(&mut self, make: Late<'a>, rows: usize, expected: fn(u64) -> Expected) {
+        for start in (0..rows).step_by(sql::MOST) {
+            self.expected.push(expected((rows - start).min(sql::MOST) as u64));
+        }
+        self.late = Some(make);
     }
 
     /// Adds steps of which nothing is expected.
@@ -51,7 +60,7 @@ impl Saving {
             }
             Some(Expected::Any) | None => true,
         };
-        let well = sql::run_all(desk.connection, self.steps, "write a batch to sqlite", check).await?;
+        let well = sql::run_with(desk.connection, self.steps, self.late, "write a batch to sqlite", check).await?;
         Ok(well.then_some(outbox))
     }
 }

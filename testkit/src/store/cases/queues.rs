@@ -17,7 +17,7 @@ pub async fn messages_are_read_as_they_came(bed: Bed) {
         assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
         for (row, message) in rows.iter().zip(&messages) {
             assert_eq!(row.message_id, message.headers.message_id);
-            assert_eq!(Headers::from_json(&row.headers).expect("headers"), message.headers);
+            assert_eq!(Headers::from_json(&row.headers).expect("headers"), *message.headers);
             assert_eq!(row.body, message.body);
             let key = message.headers.order_key.as_deref().map(str::as_bytes);
             assert_eq!(row.shard, shard_of(key.unwrap_or(message.headers.message_id.0.as_bytes())));

@@ -23,7 +23,7 @@ pub async fn a_message_reaches_its_queue(bed: Bed) {
     bed.apply(unit).await;
     let rows = bed.queue("q").await;
     assert_eq!(ids(&rows), [message.headers.message_id]);
-    assert_eq!(Headers::from_json(&rows[0].headers).expect("headers"), message.headers);
+    assert_eq!(Headers::from_json(&rows[0].headers).expect("headers"), *message.headers);
     assert_eq!(rows[0].body, message.body);
     assert_eq!((bed.queue("other").await.len(), bed.count("outbox").await), (0, 0));
 }
