@@ -13,6 +13,7 @@ mod apply;
 mod args;
 mod attempts;
 mod bells;
+mod checkpoint;
 mod database;
 mod due;
 mod error;

@@ -2,12 +2,13 @@
 
 use super::{
     bells::Bells,
+    checkpoint,
     error::{doing, failed, is_busy},
     options::{self, SqliteOptions},
     process::ProcessLock,
     writer::{self, Job},
 };
-use sagabus_core::{DatabaseId, Error, ErrorKind, Result, Runtime};
+use sagabus_core::{DatabaseId, Error, ErrorKind, Result, Runtime, Task};
 use sqlx::{
     ConnectOptions as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) queues: Mutex<HashSet<Arc<str>>>,
     /// Until when (by the runtime's clock, in microseconds) other processes are known to use the file.
     pub(crate) contended: AtomicU64,
+    pub(crate) log: checkpoint::Log,
 }
 
 /// A file that this process has open.
@@ -48,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) id: DatabaseId,
     pub(crate) shared: Arc<Shared>,
     pub(crate) jobs: mpsc::Sender<Job>,
+    /// See `checkpoint`.
+    mover: Mutex<Option<Task<()>>>,
     /// For `load`.
     pub(crate) load: Reader,
     /// For everything else that reads.
@@ -94,7 +98,8 @@ impl Shared {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(synchronous)
             .busy_timeout(Duration::ZERO)
-            .pragma("wal_autocheckpoint", "4000")
+            // only where `checkpoint` does not come to it
+            .pragma("wal_autocheckpoint", "16000")
             .pragma("journal_size_limit", "67108864")
             .pragma("temp_store", "memory")
             .pragma("cache_size", "-16000");
@@ -182,6 +187,7 @@ impl Inner {
             process,
             queues: Mutex::default(),
             contended: AtomicU64::new(0),
+            log: checkpoint::Log::default(),
         });
         let connection = shared.connect_writer().await?;
         if isolated {
@@ -201,10 +207,12 @@ impl Inner {
     fn start(shared: Arc<Shared>, connection: SqliteConnection) -> Arc<Self> {
         let (jobs, received) = mpsc::channel(JOBS);
         shared.runtime().spawn(writer::run(received, connection, Arc::clone(&shared)));
+        let mover = shared.runtime().spawn(checkpoint::run(Arc::clone(&shared), jobs.downgrade()));
         Arc::new(Self {
             id: DatabaseId(format!("sqlite:{}", shared.path.display())),
             shared,
             jobs,
+            mover: Mutex::new(Some(mover)),
             load: Reader::new(),
             read: Reader::new(),
             closed: AtomicBool::new(false),
@@ -236,6 +244,11 @@ impl Inner {
         if self.jobs.send(Job::Close(done)).await.is_ok() {
             // an error says that the writer is gone already
             let _ = finished.await;
+        }
+        let mover = self.mover.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mover) = mover {
+            // it has closed its connection, or its runtime is gone
+            mover.join().await;
         }
         self.load.close().await;
         self.read.close().await;

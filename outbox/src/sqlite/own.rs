@@ -181,7 +181,7 @@ impl Writer {
             let step = match next {
                 Job::Own(reply) => self.lend(tx, reply, &mut riders).await,
                 Job::Op(op) => ride(tx, op, &mut riders).await,
-                close @ Job::Close(_) => {
+                close @ (Job::Close(_) | Job::Checkpoint) => {
                     self.held = Some(close);
                     Ok(tx)
                 }

@@ -29,6 +29,8 @@ pub(crate) struct Notes {
     pub(crate) sent: bool,
     /// It declared a queue, which is known to exist only after the commit.
     pub(crate) declared: bool,
+    /// About how many rows it wrote.
+    pub(crate) rows: usize,
 }
 
 /// What applying needs: an open transaction on any connection, ours or a caller's own.

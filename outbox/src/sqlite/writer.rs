@@ -7,6 +7,7 @@
 
 use super::{
     bells::Place,
+    checkpoint::CHECKPOINT,
     error::{commit_failed, doing, is_busy},
     op::{AnyOp, Flow},
     open::Shared,
@@ -26,6 +27,8 @@ pub(crate) enum Job {
     Op(Box<dyn AnyOp>),
     /// Lend the connection to a handler's own SQL.
     Own(oneshot::Sender<Result<OwnTransaction>>),
+    /// Move what is left of the log into the file.
+    Checkpoint,
     /// Finish and close.
     Close(oneshot::Sender<()>),
 }
@@ -80,8 +83,10 @@ pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection,
                 writer.group(ops).await;
             }
             Job::Own(reply) => writer.own(reply).await,
+            Job::Checkpoint => writer.checkpoint().await,
             Job::Close(done) => {
                 writer.jobs.close();
+                writer.shared.log.stop();
                 if let Some(connection) = writer.connection.take() {
                     // the log stays behind if this fails, and the next one to open the file reads it
                     let _ = connection.close().await;
@@ -96,6 +101,7 @@ pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection,
             writer.shared.runtime().sleep(TURN).await;
         }
     }
+    writer.shared.log.stop();
 }
 
 impl Writer {
@@ -127,6 +133,7 @@ impl Writer {
                 Job::Op(op) => op.answer(Err(closed())),
                 // whoever asked may have gone
                 Job::Own(reply) => drop(reply.send(Err(closed()))),
+                Job::Checkpoint => {}
                 Job::Close(done) => drop(done.send(())),
             }
         }
@@ -145,6 +152,14 @@ impl Writer {
         if version != self.version && std::mem::replace(&mut self.version, version) != 0 {
             self.shared.contended_for(USED);
             self.shared.bells.ring_all(|_| true);
+        }
+    }
+
+    /// What comes of it does not matter: the log only grows until the next time.
+    async fn checkpoint(&mut self) {
+        let Ok(mut connection) = self.connection().await else { return };
+        if sql::script(&mut connection, CHECKPOINT).await.is_ok() {
+            self.connection = Some(connection);
         }
     }
 
@@ -183,6 +198,7 @@ impl Writer {
         let mut tx = self.begin(careful).await?;
         let single = ops.len() == 1;
         for op in ops.iter_mut() {
+            tx.notes.rows += op.weight();
             match run_one(op, &mut tx, careful).await? {
                 Flow::Done => {}
                 Flow::Failed if careful => {}
@@ -286,6 +302,7 @@ impl Writer {
         for place in &tx.notes.places {
             bells.ring(place);
         }
+        self.shared.log.wrote(tx.notes.rows);
         self.connection = Some(tx.connection);
     }
 }
