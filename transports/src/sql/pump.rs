@@ -96,6 +96,7 @@ impl Pump {
         match result {
             Ok(rows) => {
                 self.failures = 0;
+                self.shared.recovered();
                 self.limit = page_size(&rows, limit);
                 let end = rows.len() < limit;
                 let new = lock(&self.shared.desk).take_in(&plan, rows, end, now);

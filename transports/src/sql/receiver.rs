@@ -114,6 +114,11 @@ impl Shared {
         self.arrived.notify_waiters();
     }
 
+    /// What was reported and not yet asked for no longer holds.
+    pub(super) fn recovered(&self) {
+        lock(&self.error).take();
+    }
+
     /// Why it cannot work right now, if so.
     pub(super) fn trouble(&self) -> Option<Error> {
         self.keeper.error().or_else(|| lock(&self.error).clone())
