@@ -10,10 +10,15 @@ use proc_macro::TokenStream;
 
 /// Implements `Message` for a type: gives it its wire name.
 ///
-/// ```ignore
+/// ```
+/// use sagabus_macros::Message; // with the crate `sagabus`: use sagabus::Message
+/// use serde::{Deserialize, Serialize};
+///
 /// #[derive(Message, Serialize, Deserialize)]
-/// #[message(name = "shop.order-placed")]
+/// #[message(name = "shop.order-placed", crate = "sagabus_core")] // with the crate `sagabus`, the name is enough
 /// struct OrderPlaced { order: u64 }
+///
+/// assert_eq!(<OrderPlaced as sagabus_core::Message>::NAME, "shop.order-placed");
 /// ```
 ///
 /// The attribute takes

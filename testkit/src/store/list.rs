@@ -123,11 +123,8 @@ macro_rules! __store_tests {
 }
 
 /// Expands to a module `store_conformance` with one test per case, named `area::case`, for the backend that the
-/// [`StoreHarness`](crate::store::StoreHarness) brings.
-///
-/// ```ignore
-/// sagabus_testkit::store_conformance!(SqliteHarness::new());
-/// ```
+/// [`StoreHarness`](crate::store::StoreHarness) brings:
+/// `sagabus_testkit::store_conformance!(SqliteHarness::new());` at the top of a test file.
 #[macro_export]
 macro_rules! store_conformance {
     ($harness:expr) => {

@@ -98,12 +98,8 @@ macro_rules! __transport_tests {
 
 /// Expands to a module with one test per case, named `area::case`, for the transport that the
 /// [`TransportHarness`](crate::transport::TransportHarness) brings. The expression is evaluated once per case. The module
-/// is called `transport_conformance`, or as the first argument says.
-///
-/// ```ignore
-/// sagabus_testkit::transport_conformance!(RabbitHarness::new());
-/// sagabus_testkit::transport_conformance!(sqlite, SqliteHarness::new());
-/// ```
+/// is called `transport_conformance`, or as the first argument says: `transport_conformance!(RabbitHarness::new());` or
+/// `transport_conformance!(sqlite, SqliteHarness::new());` at the top of a test file.
 #[macro_export]
 macro_rules! transport_conformance {
     ($module:ident, $harness:expr) => {
