@@ -13,6 +13,8 @@ const UNDECODABLE: &str = "sagabus.undecodable";
 
 /// What reading needs to know.
 pub(super) struct Decoder {
+    /// The receiver's, as the broker knows it.
+    pub(super) queue: String,
     pub(super) names: Names,
     pub(super) events: ShortString,
     pub(super) runtime: Runtime,
@@ -28,13 +30,14 @@ impl Decoder {
             None => *parcel.made_up.get_or_init(|| MessageId(self.runtime.uuid())),
         };
         let (headers, defect) = self.headers(parcel, id);
+        let buried = parcel.is_dead().then(|| self.buried(properties.headers().as_ref())).flatten();
         Delivery {
             message: Envelope::new(headers, parcel.body.clone()),
-            defect: parcel.is_dead().then(|| buried(properties.headers().as_ref())).or(defect),
+            defect: buried.or(defect),
             token,
             gate: None,
             fence: None,
-            suspect: parcel.redelivered,
+            suspect: parcel.redelivered || parcel.is_dead(),
             anonymous,
         }
     }
@@ -85,6 +88,30 @@ impl Decoder {
         };
         check_name("message type", kind).map_err(|error| error.to_string())?;
         Ok(kind.to_string())
+    }
+
+    /// Why the broker took it out of its queue, if it is to stay out.
+    ///
+    /// One that was only delivered too often gets another chance, alone: whatever ended processes or connections again and
+    /// again, it wore out the deliveries of all that were on their way. One that does it by itself is set aside by the
+    /// limit of this queue. What had an order does not get it: its successors are through.
+    fn buried(&self, table: Option<&FieldTable>) -> Option<String> {
+        let death = table.and_then(|t| t.inner().get("x-death")).and_then(|deaths| array(deaths).first());
+        let Some(AMQPValue::FieldTable(death)) = death else {
+            return Some("rabbitmq took it out of its queue, and does not say why".into());
+        };
+        let field = |name: &str| death.inner().get(name).and_then(scalar).unwrap_or_default();
+        let (queue, reason) = (field("queue"), field("reason"));
+        if reason != "delivery_limit" {
+            return Some(format!("rabbitmq took it out of queue {queue}: {reason}"));
+        }
+        if queue == self.queue {
+            return None;
+        }
+        Some(format!(
+            "rabbitmq took it out of queue {queue}: {reason} (it was delivered too often without being settled: it may \
+             end the process or the connection)"
+        ))
     }
 }
 
@@ -200,19 +227,4 @@ fn array(value: &AMQPValue) -> &[AMQPValue] {
         AMQPValue::FieldArray(array) => array.as_slice(),
         _ => &[],
     }
-}
-
-/// Why the broker took it out of its queue.
-fn buried(table: Option<&FieldTable>) -> String {
-    let death = table.and_then(|t| t.inner().get("x-death")).and_then(|deaths| array(deaths).first());
-    let Some(AMQPValue::FieldTable(death)) = death else {
-        return "rabbitmq took it out of its queue, and does not say why".into();
-    };
-    let field = |name: &str| death.inner().get(name).and_then(scalar).unwrap_or_default();
-    let mut reason = format!("rabbitmq took it out of queue {}: {}", field("queue"), field("reason"));
-    if field("reason") == "delivery_limit" {
-        reason
-            .push_str(" (it was delivered too often without being settled: it may end the process or the connection)");
-    }
-    reason
 }

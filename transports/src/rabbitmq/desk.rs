@@ -39,6 +39,8 @@ pub(super) struct Desk {
     out: HashMap<u64, (u64, Arc<Parcel>)>,
     /// Handed out on a channel that is gone, and not settled: they mean nothing any more, but the work is under way.
     void: HashSet<Token>,
+    /// How many are still to be settled before more may be sent ahead.
+    until_faster: Option<u64>,
 }
 
 impl Desk {
@@ -56,6 +58,7 @@ impl Desk {
             blocked: HashMap::new(),
             out: HashMap::new(),
             void: HashSet::new(),
+            until_faster: None,
         }
     }
 
@@ -138,7 +141,10 @@ impl Desk {
             let Some((tag, parcel)) = self.out.remove(&token.position) else { continue };
             let ordered = parcel.lane == Lane::Ordered;
             match settle {
-                Settle::Done | Settle::Committed => self.acks.done(tag),
+                Settle::Done | Settle::Committed => {
+                    self.acks.done(tag);
+                    self.until_faster = self.until_faster.map(|count| count.saturating_sub(1));
+                }
                 _ if self.cancelled && !ordered => self.give_back(tag),
                 Settle::Requeue => match shard(&parcel).filter(|_| ordered) {
                     Some(shard) => {
@@ -197,6 +203,16 @@ impl Desk {
             self.ready.remove(&tag);
             self.give_back(tag);
         }
+    }
+
+    /// After so many more are settled, [`faster`](Self::faster) says so.
+    pub(super) fn faster_after(&mut self, count: u64) {
+        self.until_faster = Some(count);
+    }
+
+    /// Once: as many are settled as was asked for.
+    pub(super) fn faster(&mut self) -> bool {
+        self.until_faster.take_if(|count| *count == 0).is_some()
     }
 
     pub(super) fn connected(&self) -> bool {

@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) arrived: Notify,
     /// Acks wait behind a gap.
     pub(super) straggling: Notify,
+    /// So many were settled that more may be sent ahead.
+    pub(super) faster: Notify,
     /// The broker sends nothing more, or the session is over.
     pub(super) quiet: Notify,
     decoder: Decoder,
@@ -103,8 +105,12 @@ impl RabbitReceiver {
         // a little more than the window is sent ahead, so that what is requeued and waits here does not take its place
         let ahead = (window + (window / 4).clamp(1, 250)).min(MOST_PREFETCH);
         let runtime = home.options.runtime.clone();
-        let decoder =
-            Decoder { names: home.names.clone(), events: short(&home.names.events())?, runtime: runtime.clone() };
+        let decoder = Decoder {
+            queue: home.names.queue(&options.queue),
+            names: home.names.clone(),
+            events: short(&home.names.events())?,
+            runtime: runtime.clone(),
+        };
         let shared = Arc::new(Shared {
             queue: options.queue,
             prefetch: u16::try_from(ahead).unwrap_or(u16::MAX),
@@ -112,6 +118,7 @@ impl RabbitReceiver {
             phase: watch::Sender::new(Phase::Running),
             arrived: Notify::new(),
             straggling: Notify::new(),
+            faster: Notify::new(),
             quiet: Notify::new(),
             decoder,
             error: Mutex::default(),
@@ -173,9 +180,15 @@ impl Receiver for RabbitReceiver {
         let runtime = &shared.home.options.runtime;
         let requeued = settlements.iter().any(|s| s.settle == Settle::Requeue);
         let pause = REQUEUE_PAUSE + if requeued { runtime.jitter(REQUEUE_PAUSE) } else { Duration::ZERO };
-        let straggling = lock(&shared.desk).settle(&settlements, runtime.elapsed() + pause);
+        let (straggling, faster) = {
+            let mut desk = lock(&shared.desk);
+            (desk.settle(&settlements, runtime.elapsed() + pause), desk.faster())
+        };
         if straggling {
             shared.straggling.notify_one();
+        }
+        if faster {
+            shared.faster.notify_one();
         }
         shared.arrived.notify_waiters();
         Ok(())

@@ -26,14 +26,34 @@ use sagabus_core::{Error, ErrorKind, Result};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
-/// A session that ended sooner than this ended badly: the next one takes one message at a time for a while. A message that
-/// kills the connection then burns its own deliveries and not those of all that were sent ahead with it.
+/// A session that ended sooner than this ended badly.
 const SHORT: Duration = Duration::from_secs(10);
+
+/// After that the partitions of an ordered endpoint send one message at a time for so long.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// So does the first one of a process, for a moment: it may have been ended by a message, together with all its
-/// predecessors.
-const FIRST: Duration = Duration::from_millis(100);
+/// After so long twice as many are sent ahead, if not so many were settled before.
+const DOUBLE: Duration = Duration::from_millis(250);
+
+/// How a session begins. A message that ends the connection or the process counts a delivery of all that were sent ahead
+/// with it; and so does whatever else ends processes again and again. So a session begins with one message, and goes on
+/// to as many as it has settled: then no message wears out more deliveries than there are messages handled before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// The first one of this process: it may have been ended by a message.
+    First,
+    /// After one that ended badly.
+    Careful,
+    /// After one that lasted.
+    Full,
+}
+
+/// How a session ended, if not by an error.
+enum End {
+    Closed,
+    /// It was careful for long enough.
+    Again,
+}
 
 /// For how long a receiver that could not be started is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,15 +70,22 @@ const CHUNK: usize = 256;
 pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>) {
     let mut first = Some(first);
     let runtime = shared.home.options.runtime.clone();
-    let (mut gentle, mut failures) = (Some(FIRST), 0u32);
+    let (mut how, mut failures) = (Start::First, 0u32);
     let begun = runtime.elapsed();
     loop {
         let start = runtime.elapsed();
-        let ended = Session::run(&shared, gentle, &mut first).await;
+        let ended = Session::run(&shared, how, &mut first).await;
         lock(&shared.desk).lost();
         shared.arrived.notify_waiters();
         shared.quiet.notify_waiters();
-        let Err(error) = ended else { return };
+        let error = match ended {
+            Ok(End::Closed) => return,
+            Ok(End::Again) => {
+                how = Start::Full;
+                continue;
+            }
+            Err(error) => error,
+        };
         if error.is_closed() {
             return shared.end();
         }
@@ -71,8 +98,8 @@ pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>)
             return;
         }
         let lived = runtime.elapsed() - start;
-        gentle = (lived < SHORT).then_some(SLOW);
-        failures = if gentle.is_some() { failures + 1 } else { 0 };
+        how = if lived < SHORT { Start::Careful } else { Start::Full };
+        failures = if how == Start::Careful { failures + 1 } else { 0 };
         tracing::warn!(queue = shared.queue, %error, "receiving from rabbitmq was interrupted");
         if error.is_not_found() {
             shared.home.restore(&shared.queue).await;
@@ -106,30 +133,33 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(
-        shared: &Arc<Shared>,
-        gentle: Option<Duration>,
-        first: &mut Option<oneshot::Sender<Result<()>>>,
-    ) -> Result<()> {
+    async fn run(shared: &Arc<Shared>, how: Start, first: &mut Option<oneshot::Sender<Result<()>>>) -> Result<End> {
         let live = shared.home.consume.get(true).await?;
         let lanes = lanes(shared, &live).await?;
         let channel = topology::open(&live).await?;
         let mut session = Session { shared, channel, streams: SelectAll::new(), consumers: Vec::new(), numbers: 0 };
         lock(&shared.desk).begin(session.channel.clone());
-        session.consume(&lanes, if gentle.is_some() { 1 } else { shared.prefetch }).await?;
+        let full = shared.prefetch;
+        let ahead = |lane| match (lane, how) {
+            (Lane::Dead, _) | (Lane::Free, Start::First | Start::Careful) | (Lane::Ordered, Start::Careful) => 1,
+            (Lane::Free, Start::Full) | (Lane::Ordered, Start::First | Start::Full) => full,
+        };
+        session.consume(&lanes, ahead).await?;
         shared.clear();
         if let Some(first) = first.take() {
             // if nobody waits any more, the receiver is dropped and this task with it
             let _ = first.send(Ok(()));
         }
-        session.work(&lanes, gentle).await
+        session.work(&lanes, how).await
     }
 
-    /// Consumers with this prefetch, which is per consumer.
-    async fn consume(&mut self, lanes: &[(Lane, String)], prefetch: u16) -> Result<()> {
+    /// Consumers, each with its prefetch.
+    async fn consume(&mut self, lanes: &[(Lane, String)], prefetch: impl Fn(Lane) -> u16) -> Result<()> {
         let doing = || format!("consume queue {}", self.shared.queue);
-        self.channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(|e| failed(doing(), e))?;
         for (lane, queue) in lanes {
+            // it holds for the consumers that begin after it
+            let prefetch = self.channel.basic_qos(prefetch(*lane), BasicQosOptions::default()).await;
+            prefetch.map_err(|e| failed(doing(), e))?;
             self.numbers += 1;
             let (lane, number) = (*lane, self.numbers);
             let tag = short(&format!("sagabus-{number}"))?;
@@ -159,13 +189,20 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn work(&mut self, lanes: &[(Lane, String)], gentle: Option<Duration>) -> Result<()> {
+    async fn work(&mut self, lanes: &[(Lane, String)], how: Start) -> Result<End> {
         let shared = self.shared;
         let runtime = &shared.home.options.runtime;
         let mut phase = shared.phase.subscribe();
         let mut tick = Box::pin(runtime.sleep(TICK));
-        let mut speed_up = Box::pin(runtime.sleep(gentle.unwrap_or(SLOW)));
-        let (mut ticking, mut slow, mut stopped) = (false, gentle.is_some(), false);
+        let full = shared.prefetch;
+        let mut level = if how == Start::Full { full } else { 1 };
+        lock(&shared.desk).faster_after(u64::from(level));
+        let mut double = Box::pin(runtime.sleep(DOUBLE));
+        // never by another consumer: while one is exchanged for the other, the next process would take the partition over
+        let ordered = lanes.iter().any(|(lane, _)| *lane == Lane::Ordered);
+        let again = ordered && how == Start::Careful;
+        let mut slow = Box::pin(runtime.sleep(SLOW));
+        let (mut ticking, mut stopped) = (false, false);
         loop {
             let now = *phase.borrow_and_update();
             if now != Phase::Running && !stopped {
@@ -176,8 +213,9 @@ impl Session<'_> {
                 shared.quiet.notify_waiters();
             }
             if now == Phase::Closing {
-                return self.close().await;
+                return self.close().await.map(|()| End::Closed);
             }
+            let mut faster = false;
             tokio::select! {
                 item = self.streams.next() => self.take_in(item)?,
                 // an error would mean that the receiver is gone, and this task with it
@@ -190,14 +228,28 @@ impl Session<'_> {
                     ticking = lock(&shared.desk).flush(true);
                     tick = Box::pin(runtime.sleep(TICK));
                 }
-                () = &mut speed_up, if slow && !stopped => {
-                    slow = false;
-                    let before = self.numbers;
-                    self.consume(lanes, shared.prefetch).await?;
-                    self.cancel(|number, _| number <= before).await?;
+                () = shared.faster.notified(), if level < full && !stopped => faster = true,
+                () = &mut double, if level < full && !stopped => faster = true,
+                () = &mut slow, if again && !stopped => {
+                    self.close().await?;
+                    return Ok(End::Again);
                 }
             }
+            if faster {
+                level = level.saturating_mul(2).min(full);
+                self.exchange(lanes, level).await?;
+                lock(&shared.desk).faster_after(u64::from(level));
+                double = Box::pin(runtime.sleep(DOUBLE));
+            }
         }
+    }
+
+    /// Another consumer of what has no order, with another prefetch.
+    async fn exchange(&mut self, lanes: &[(Lane, String)], prefetch: u16) -> Result<()> {
+        let before = self.numbers;
+        let free: Vec<(Lane, String)> = lanes.iter().filter(|(lane, _)| *lane == Lane::Free).cloned().collect();
+        self.consume(&free, |_| prefetch).await?;
+        self.cancel(|number, lane| number <= before && lane == Lane::Free).await
     }
 
     /// What is there already, before the desk is told that there is no more.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// How often the broker tries to hand out what lies in the error queue, before it sets it aside for good.
-const ERROR_LIMIT: u32 = 3;
+const ERROR_LIMIT: u32 = 5;
 
 /// Declares the exchanges; on a channel of its own, which a conflict closes. What is published reaches no queue before
 /// [`connect`].
