@@ -175,7 +175,7 @@ async fn lend_all(inner: &Arc<Inner>, first: Reply) {
             next = inner.sharing.another(riders.len());
         }
         if next.is_some()
-            && let Err(error) = step(&mut conn, "release s;savepoint s").await
+            && let Err(error) = step(&mut conn, &format!("release s;{};savepoint s", fresh_settings(inner))).await
         {
             // whoever waits asks again
             drop(next.take().map(|reply| reply.send(Err(error.clone()))));
@@ -185,14 +185,24 @@ async fn lend_all(inner: &Arc<Inner>, first: Reply) {
     commit(inner, conn, riders, reset).await;
 }
 
+/// Behind a pooler, a session's settings are somebody else's.
+fn limits(inner: &Inner) -> String {
+    let limit = inner.options.transaction_limit.as_millis();
+    format!("set local idle_in_transaction_session_timeout={limit};set local statement_timeout={limit}")
+}
+
+/// Whatever the borrower before has set, a role or a tenant perhaps, is not for anybody else.
+pub(super) fn fresh_settings(inner: &Inner) -> String {
+    match inner.options.pooler {
+        true => format!("reset session authorization;reset role;reset all;{}", limits(inner)),
+        false => "reset session authorization;reset role;reset all".into(),
+    }
+}
+
 /// Begins through the driver's own bookkeeping, so that a handler's `begin()` becomes a savepoint.
 async fn begin(inner: &Inner) -> Result<Conn> {
-    let limit = inner.options.transaction_limit.as_millis();
-    // behind a pooler, a session's settings are somebody else's
     let text = match inner.options.pooler {
-        true => format!(
-            "begin;set local idle_in_transaction_session_timeout={limit};set local statement_timeout={limit};savepoint s"
-        ),
+        true => format!("begin;{};savepoint s", limits(inner)),
         false => "begin;savepoint s".into(),
     };
     let mut second = false;

@@ -4,7 +4,7 @@ use super::{
     commit::Run,
     error::{Fault, failed, fault, write_failed},
     open::Inner,
-    own::trouble,
+    own::{fresh_settings, trouble},
     pool::Conn,
     sql,
     transaction::Manager,
@@ -20,9 +20,8 @@ pub(super) struct Rider {
     pub(super) answer: oneshot::Sender<CommitReply>,
 }
 
-/// As on connections of the store's own: plans are made once, and probe the indexes. The last borrower's savepoint goes
-/// first: that fails if he has ended the transaction himself.
-const OURS: &str = "release s;set local plan_cache_mode=force_generic_plan;set local seq_page_cost=1000;set local \
+/// As on connections of the store's own: plans are made once, and probe the indexes.
+const OURS: &str = "set local plan_cache_mode=force_generic_plan;set local seq_page_cost=1000;set local \
                     random_page_cost=1;set local jit=off;savepoint e";
 
 /// Nothing of what they did is there.
@@ -91,6 +90,8 @@ pub(super) async fn commit(inner: &Arc<Inner>, mut conn: Conn, riders: Vec<Rider
                 None => Some(Error::new(ErrorKind::Unknown, "commit a handler's transaction: no answer")),
             };
             if let Some(error) = error {
+                // perhaps by a constraint of the user's that is checked in the end: whose, shows when nobody shares
+                trouble(inner);
                 runs.iter_mut().for_each(|run| run.undo_all(&error));
             }
         }
@@ -122,7 +123,8 @@ fn answer(groups: Vec<Group>, mut reply: impl FnMut(usize) -> CommitReply) {
 
 /// All effects, in the open transaction. What can be gone around is: the handlers would have to run again.
 async fn apply(inner: &Inner, conn: &mut Conn, runs: &mut [Run<'_>]) -> Result<(), sqlx::Error> {
-    sql::script(conn, OURS.into()).await?;
+    // the last borrower's savepoint goes first: that fails if he has ended the transaction himself
+    sql::script(conn, format!("release s;{};{OURS}", fresh_settings(inner))).await?;
     let mut left = 4;
     while let Err(error) = apply_once(conn, runs).await {
         let kind = fault(&error);
