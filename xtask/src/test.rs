@@ -1,12 +1,15 @@
 //! `cargo xtask test`: every suite, with the servers they need, and a table of what ran and what was missing.
 
+use std::env;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::backends::provide::provide;
-use crate::backends::{self, Backend, Server};
+use crate::backends::site::which;
+use crate::backends::{self, Backend, Need, Server, Suite, apt};
 use crate::command::Check;
 use crate::libtest::{self, Summary};
 use crate::table::Table;
@@ -105,7 +108,6 @@ impl Test {
         if backend.suites.is_empty() {
             return Ok(row);
         }
-        row.suites = backend.suites.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
         let provided = match provide(server, self.install) {
             Ok(provided) => provided,
             Err(error) => {
@@ -116,13 +118,22 @@ impl Test {
         };
         row.provided = format!("{} ({})", provided.how.word(), provided.identity);
         let mut passed = 0;
+        let mut names = Vec::new();
         row.result = Ran::Passed(0);
+        let extras = server.extras()?;
         for suite in backend.suites {
+            if let Some(missing) = self.unmet(suite, &extras)? {
+                names.push(format!("{} (not run: {missing})", suite.name));
+                if self.require.iter().any(|name| name == "all" || name == backend.name) {
+                    row.result = Ran::Failed(format!("{}: {missing}", suite.name));
+                }
+                continue;
+            }
+            names.push(suite.name.to_owned());
             println!("\n{}: {} against {}", backend.name, suite.name, provided.identity);
             let mut command = cargo::command();
-            command.args(["test", "--no-fail-fast"]).args(suite.args);
+            command.args(suite.arguments()).envs(extras.iter().map(|(name, value)| (name, value)));
             command.env("SAGABUS_SEED", seed.to_string()).env(server.variable(), &provided.address);
-            command.envs(server.extras()?);
             let (status, ran) = libtest::run(&mut command)?;
             passed += ran.passed;
             if !status.success() {
@@ -136,9 +147,34 @@ impl Test {
         if matches!(row.result, Ran::Passed(_)) {
             row.result = Ran::Passed(passed);
         }
+        row.suites = names.join(", ");
         provided.stop()?;
         row.seconds = seconds_since(started);
         Ok(row)
+    }
+
+    /// What a suite lacks, after an attempt to install it if that is wished.
+    fn unmet(&self, suite: &Suite, extras: &[(&str, String)]) -> Result<Option<String>> {
+        for need in suite.needs {
+            match need {
+                Need::Variable(name) => {
+                    if env::var_os(name).is_none() && extras.iter().all(|(known, _)| known != name) {
+                        return Ok(Some(format!("{name} is not set")));
+                    }
+                }
+                Need::Program(name, package) => {
+                    // servers' programs are not on everybody's path
+                    let here = || which(name).is_some() || Path::new("/usr/sbin").join(name).is_file();
+                    if !here() && self.install {
+                        apt::install(&[*package])?;
+                    }
+                    if !here() {
+                        return Ok(Some(format!("no {name} found (--install would fetch it)")));
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The backends that were required and could not be tested.

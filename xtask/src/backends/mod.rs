@@ -27,13 +27,43 @@ pub struct Backend {
     pub suites: &'static [Suite],
 }
 
-/// One `cargo test` command that needs a server; it finds the address in the environment.
+/// A test program that needs a server; it finds the address in the environment. Its target says `test = false`, so that
+/// `cargo test` without a server leaves it alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Suite {
     /// What the table calls it.
     pub name: &'static str,
-    /// The arguments after `cargo test`.
-    pub args: &'static [&'static str],
+    /// The test target.
+    pub test: &'static str,
+    /// Features beyond those that the workspace's packages ask for among themselves.
+    pub features: &'static str,
+    /// What it needs beside the server.
+    pub needs: &'static [Need],
+}
+
+/// What only one suite needs.
+#[derive(Debug, Clone, Copy)]
+pub enum Need {
+    /// A program in a directory of programs, and the Debian package it is in.
+    Program(&'static str, &'static str),
+    /// A variable that is set for an instance of ours, and may be by whoever names another one.
+    Variable(&'static str),
+}
+
+impl Suite {
+    const fn new(name: &'static str, test: &'static str) -> Self {
+        Self { name, test, features: "", needs: &[] }
+    }
+
+    /// The arguments for cargo. The whole workspace is named, so that dependencies have the features, and so the builds,
+    /// that they have in the embedded suites.
+    pub fn arguments(&self) -> Vec<&'static str> {
+        let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--test", self.test];
+        if !self.features.is_empty() {
+            arguments.extend(["--features", self.features]);
+        }
+        arguments
+    }
 }
 
 /// Every backend. A backend whose suites arrive gets them listed here and is then part of `--require all`.
@@ -46,48 +76,39 @@ pub const ALL: &[Backend] = &[
 ];
 
 const RABBITMQ: &[Suite] = &[
+    Suite::new("transport conformance", "rabbitmq_conformance"),
+    Suite::new("hazards of lapin and the broker", "rabbitmq_hazards"),
+    Suite::new("exchanges and queues that disappear", "rabbitmq_topology"),
     Suite {
-        name: "transport conformance",
-        args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_conformance"],
+        features: "sagabus-transports/tls",
+        needs: &[Need::Variable("SAGABUS_RABBITMQ_TLS_URL")],
+        ..Suite::new("tls", "rabbitmq_tls")
     },
-    Suite {
-        name: "hazards of lapin and the broker",
-        args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_hazards"],
-    },
-    Suite {
-        name: "exchanges and queues that disappear",
-        args: &["-p", "sagabus-transports", "--features", "rabbitmq", "--test", "rabbitmq_topology"],
-    },
-    Suite { name: "tls", args: &["-p", "sagabus-transports", "--features", "rabbitmq,tls", "--test", "rabbitmq_tls"] },
 ];
 
 const KAFKA: &[Suite] = &[
-    Suite {
-        name: "transport conformance",
-        args: &["-p", "sagabus-transports", "--features", "kafka", "--test", "kafka_conformance"],
-    },
-    Suite {
-        name: "hazards of librdkafka and the broker",
-        args: &["-p", "sagabus-transports", "--features", "kafka", "--test", "kafka_hazards"],
-    },
+    Suite { features: KAFKA_ON, ..Suite::new("transport conformance", "kafka_conformance") },
+    Suite { features: KAFKA_ON, ..Suite::new("hazards of librdkafka and the broker", "kafka_hazards") },
+    Suite { features: KAFKA_ON, ..Suite::new("endpoints", "kafka") },
 ];
 
+/// librdkafka is compiled for those who ask for it only.
+pub const KAFKA_ON: &str = "sagabus-tests/kafka";
+
 const POSTGRES: &[Suite] = &[
+    Suite::new("store conformance", "postgres_conformance"),
+    Suite::new("transport conformance", "postgres_transport"),
+    Suite::new("faults", "postgres_faults"),
+    Suite::new("plans", "postgres_plans"),
+    Suite::new("own SQL, shared", "postgres_sharing"),
+    Suite::new("roles and partitions", "postgres_upkeep"),
     Suite {
-        name: "postgres store",
-        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_conformance"],
-    },
-    Suite {
-        name: "postgres transport",
-        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_transport"],
-    },
-    Suite {
-        name: "postgres faults",
-        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_faults"],
-    },
-    Suite {
-        name: "postgres plans",
-        args: &["-p", "sagabus-outbox", "--features", "postgres", "--test", "postgres_plans"],
+        needs: &[
+            Need::Program("pgbouncer", "pgbouncer"),
+            Need::Program("openssl", "openssl"),
+            Need::Program("pg_ctlcluster", "postgresql"),
+        ],
+        ..Suite::new("tls and pooler", "postgres_ways")
     },
 ];
 

@@ -33,7 +33,7 @@ impl Check for Plans {
         let server = provide(&Postgres, self.install)?;
         println!("{} ({})", server.identity, server.how.word());
         let mut command = cargo::command();
-        command.args(["test", "--package", "sagabus-outbox", "--features", "postgres", "--test", "postgres_plans"]);
+        command.args(["test", "--workspace", "--test", "postgres_plans"]);
         command.env(Postgres.variable(), &server.address);
         let (status, summary) = libtest::run(&mut command)?;
         let good = |state: &&str| summary.tests.iter().any(|(name, passed)| name == state && *passed);

@@ -71,7 +71,9 @@ impl Broker {
         let log = paths::servers().join(format!("{}.log", self.running.server));
         let log = File::options().create(true).append(true).open(log).context("open the broker's log")?;
         let errors = log.try_clone().context("open the broker's log")?;
-        let mut command = Command::new(SERVER);
+        // without what we have inherited ourselves, a lock of whoever called us for example: it outlives us
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec \"$0\"", SERVER]);
         command.current_dir(&self.dir).envs(&self.environment).stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = command.process_group(0).spawn().context("start the broker again")?;
         proc::kill_on_signal(child.id());
