@@ -106,7 +106,8 @@ impl TransportSource {
             "amqp" | "amqps" => open_rabbitmq(&url, runtime).await,
             "kafka" | "kafka+ssl" => open_kafka(&url, runtime).await,
             other => Err(Error::invalid(format!(
-                "the transport URL begins with {other:?}; known are sqlite://file.db and memory://name"
+                "the transport URL begins with {other:?}; known are sqlite://file.db, postgres://, amqp://, amqps://, \
+                 kafka://, kafka+ssl:// and memory://name"
             ))),
         }
     }
@@ -172,7 +173,7 @@ async fn open_store(url: &str, runtime: &Runtime) -> Result<Arc<dyn Store>> {
         "sqlite" => open_sqlite(url, runtime).await,
         "postgres" | "postgresql" => open_postgres(url, runtime).await,
         other => Err(Error::invalid(format!(
-            "the store URL begins with {other:?}; known are sqlite://file.db and memory://name"
+            "the store URL begins with {other:?}; known are sqlite://file.db, postgres:// and memory://name"
         ))),
     }
 }
@@ -182,6 +183,7 @@ fn scheme(url: &str) -> &str {
     url.split(':').next().unwrap_or_default()
 }
 
+#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "rabbitmq", feature = "kafka")))]
 fn feature_is_off(url: &str, feature: &str) -> Error {
     Error::unsupported(format!(
         "{}:// needs the feature `{feature}`, which this build of sagabus does not have: add it in Cargo.toml",
