@@ -36,7 +36,7 @@ fn batch(runtime: &Runtime, joined: bool) -> CommitBatch {
 async fn own_sql(store: &PostgresStore, runtime: &Runtime, sql: &'static str) -> String {
     let mut transaction = store.begin().await.expect("begin");
     let connection: &mut PgConnection = transaction.raw().downcast_mut().expect("a connection");
-    let row = sqlx::query(sql).fetch_one(&mut *connection).await.expect("own sql");
+    let row = sqlx::query(sql).persistent(false).fetch_one(&mut *connection).await.expect("own sql");
     let outcome = transaction.finish(batch(runtime, true)).await.outcomes.remove(0);
     assert!(outcome.is_applied(), "{outcome:?}");
     row.get(0)

@@ -108,7 +108,9 @@ async fn a_client_that_cannot_show_who_it_is() {
     let tls = Tls::find();
     for client in [None, Some("other-client")] {
         let text = tls.refused(Some("ca.pem"), client).await;
-        assert!(text.to_lowercase().contains("certificate") || text.contains("alert"), "{text}");
+        // tls 1.3 is done for the client before the broker has looked: its alert may be overtaken by its reset
+        let said = ["certificate", "alert", "reset"].iter().any(|word| text.to_lowercase().contains(word));
+        assert!(said, "{text}");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{pool::Conn, text};
 use sagabus_core::{Error, ErrorKind, InstanceId, MessageId, NodeId, Result, Timestamp};
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Encode, Postgres, Row as _, Type,
+    Arguments as _, AssertSqlSafe, Connection as _, Encode, Postgres, Row as _, Type,
     postgres::{PgArguments, PgRow},
 };
 use std::{borrow::Cow, time::Duration};
@@ -40,11 +40,27 @@ impl Sql {
     }
 
     /// Runs it and collects its rows. A connection that does not answer in time is lost.
+    ///
+    /// Behind a pooler a statement by itself gets a transaction: the driver prepares and executes in two round trips, and
+    /// between them the session may become somebody else's.
     pub(crate) async fn run(self, conn: &mut Conn) -> Result<Vec<PgRow>, sqlx::Error> {
+        let (_, _, named) = conn.terms();
+        if named || conn.get().is_in_transaction() {
+            return self.run_once(conn, named).await;
+        }
+        script(conn, "begin".into()).await?;
+        let answer = self.run_once(conn, named).await;
+        let end = if answer.is_ok() { "commit" } else { "rollback" };
+        let ended = script(conn, end.into()).await;
+        let rows = answer?;
+        ended.map(|()| rows)
+    }
+
+    async fn run_once(self, conn: &mut Conn, named: bool) -> Result<Vec<PgRow>, sqlx::Error> {
         if let Some(failure) = self.failure {
             return Err(sqlx::Error::Encode(failure.into()));
         }
-        let (limit, runtime, named) = conn.terms();
+        let (limit, runtime, _) = conn.terms();
         let query = sqlx::query_with(AssertSqlSafe(self.text), self.args).persistent(named);
         let Some(answer) = runtime.timeout(limit, query.fetch_all(conn.get())).await else {
             conn.spoil();

@@ -40,6 +40,9 @@ impl Site {
                     "/CN=localhost",
                     "-addext",
                     "subjectAltName=DNS:localhost",
+                    // nobody's authority but its own: as one, it would be refused as a server's certificate
+                    "-addext",
+                    "basicConstraints=critical,CA:FALSE",
                     "-keyout",
                     &site.path(&format!("{name}.key")),
                     "-out",

@@ -35,6 +35,10 @@ pub(super) fn decode(record: &BorrowedMessage<'_>, event: Option<&str>, runtime:
         Some(id) => MessageId::from_foreign(id),
         None => MessageId::from_foreign(&place),
     };
+    // before its type: other clients' tombstones have no headers either
+    if body.is_none() {
+        defect.get_or_insert_with(|| "the message has no body: it is a tombstone of a compacted topic".into());
+    }
     let kind = match fields.kind.as_deref().or(event) {
         None => Err("the message has no type: the header sagabus-type is missing".to_string()),
         Some(kind) => check_name("message type", kind).map(|()| kind.to_string()).map_err(|e| e.to_string()),
@@ -43,9 +47,6 @@ pub(super) fn decode(record: &BorrowedMessage<'_>, event: Option<&str>, runtime:
         defect.get_or_insert(why);
         UNDECODABLE.to_string()
     });
-    if body.is_none() {
-        defect.get_or_insert_with(|| "the message has no body: it is a tombstone of a compacted topic".into());
-    }
     let intent = if event.is_some() { Intent::Event } else { Intent::Command };
     let mut headers = Headers::new(id, kind, intent, runtime.now());
     if let RecordTime::CreateTime(millis) | RecordTime::LogAppendTime(millis) = record.timestamp() {

@@ -33,7 +33,7 @@ const SHORT: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(5);
 
 /// After so long twice as many are sent ahead, if not so many were settled before.
-const DOUBLE: Duration = Duration::from_millis(250);
+const DOUBLE: Duration = Duration::from_millis(100);
 
 /// How a session begins. A message that ends the connection or the process counts a delivery of all that were sent ahead
 /// with it; and so does whatever else ends processes again and again. So a session begins with one message, and goes on
