@@ -31,6 +31,13 @@ impl SyncedLog {
         self.0.write_all(format!("{line}\n").as_bytes())?;
         self.0.sync_data()
     }
+
+    /// Several with one sync.
+    pub fn write_all(&mut self, lines: &[serde_json::Value]) -> io::Result<()> {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.0.write_all(text.as_bytes())?;
+        self.0.sync_data()
+    }
 }
 
 /// Ends when somebody asks for an orderly end.

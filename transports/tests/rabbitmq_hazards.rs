@@ -14,7 +14,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use rabbitmq_support::{RabbitHarness, hostile, place, through};
-use sagabus_core::{Destination, Intent, Outgoing, Runtime, SendOutcome, Settle, Topology};
+use sagabus_core::{Destination, Intent, Outgoing, Runtime, SendOutcome, Settle, Topology, UserHeader};
 use sagabus_testkit::transport::{Bed, TransportHarness};
 use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
 use std::{sync::Arc, time::Duration};
@@ -339,6 +339,51 @@ async fn foreign_messages_are_understood() {
         user,
         [("big", min.as_str()), ("half", "0.5"), ("small", "-3"), ("text", "ü"), ("when", "7"), ("yes", "true")]
     );
+    harness.close().await;
+}
+
+/// And ours by a foreign one: a queue of its own, bound as the documentation says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_read_ours() {
+    let (harness, bed, _) = bed("").await;
+    bed.transport.provision(&plain("q")).await.unwrap();
+    let raw = harness.raw().await;
+    let queue = raw.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await.unwrap();
+    let behind = harness.name("sagabus.events.queues");
+    let bound = raw.queue_bind(
+        queue.name().clone(),
+        behind.into(),
+        "kit.event".into(),
+        Default::default(),
+        FieldTable::default(),
+    );
+    bound.await.unwrap();
+    let mut message = bed.message("{\"n\":1}");
+    message.headers.intent = Intent::Event;
+    message.headers.correlation_id = Some("order-7".into());
+    message.headers.reply_to = Some("q".into());
+    message.headers.traceparent = Some("00-1-2-01".into());
+    message.headers.user.insert("tenant".into(), UserHeader { value: "ü".into(), propagate: true });
+    let (id, kind) = (message.headers.message_id, message.headers.message_type.clone());
+    let sent_at = message.headers.sent_at.0;
+    bed.publish("kit.event", vec![message]).await;
+    let got = raw.basic_get(queue.name().clone(), Default::default()).await.unwrap().expect("the event is there");
+    let properties = &got.delivery.properties;
+    let text = |name: &Option<lapin::types::ShortString>| name.as_ref().map(|text| text.as_str().to_string());
+    assert_eq!(text(properties.message_id()), Some(id.to_string()));
+    assert_eq!(text(properties.kind()), Some(kind));
+    assert_eq!(text(properties.content_type()), Some("application/json".into()));
+    assert_eq!(text(properties.correlation_id()), Some("order-7".into()));
+    assert_eq!(text(properties.reply_to()), Some(harness.name("q")));
+    assert_eq!(*properties.delivery_mode(), Some(2));
+    assert_eq!(*properties.timestamp(), Some(u64::try_from(sent_at / 1_000_000).unwrap()));
+    let headers = properties.headers().as_ref().unwrap().inner();
+    let long = |text: &str| Some(AMQPValue::LongString(text.into()));
+    assert_eq!(headers.get("sagabus-intent").cloned(), long("event"));
+    assert_eq!(headers.get("traceparent").cloned(), long("00-1-2-01"));
+    assert_eq!(headers.get("tenant").cloned(), long("ü"));
+    assert_eq!(headers.get("sagabus-sent-at").cloned(), Some(AMQPValue::LongLongInt(sent_at)));
+    assert_eq!(got.delivery.data, b"{\"n\":1}");
     harness.close().await;
 }
 

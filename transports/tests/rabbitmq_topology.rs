@@ -224,6 +224,50 @@ async fn a_removed_binding_comes_back() {
     harness.close().await;
 }
 
+/// Two versions of an endpoint side by side: the older one looks after its queue without ending what the newer one has
+/// subscribed to, also when its queue is deleted under it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_process_ends_no_newer_subscription() {
+    let (harness, bed, _) = bed("topology_check=1").await;
+    bed.queue("q", &["kit.other"]).await;
+    let receiver = bed.receiver("q", 100).await;
+    let newer = bed.again().await;
+    newer.queue("q", &["kit.other", "kit.event"]).await;
+    for round in 0..2 {
+        // several of the older one's looks
+        bed.runtime.sleep(Duration::from_secs(3)).await;
+        let sent = insist(&newer, event(&newer)).await;
+        bed.eventually("the event comes", async || {
+            let got = bed.runtime.timeout(Duration::from_millis(100), receiver.next(100)).await?.ok()?;
+            bed.settle(&receiver, &got, Settle::Done).await;
+            got.iter().any(|d| d.message.headers.message_id == sent).then_some(())
+        })
+        .await;
+        if round == 0 {
+            harness.delete_queue("q").await;
+        }
+    }
+    receiver.close().await;
+    harness.close().await;
+}
+
+/// On request stale subscriptions are kept, and removed by whoever starts without that request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_subscriptions_are_kept_or_removed() {
+    let (harness, bed, _) = bed("stale=keep").await;
+    bed.queue("q", &["kit.event", "kit.other"]).await;
+    bed.queue("q", &["kit.other"]).await;
+    insist(&bed, event(&bed)).await;
+    bed.depth("q", 1).await;
+    let remover = Bed::new(harness.clone(), harness.process("stale=remove").await.0);
+    remover.queue("q", &["kit.other"]).await;
+    assert!(bed.transport.send_batch(&[event(&bed)]).await.remove(0).is_done());
+    insist(&bed, command(&bed, "q")).await;
+    bed.depth("q", 2).await;
+    assert_eq!(harness.waiting(&harness.name("q")).await, Some(2), "the subscription has not ended");
+    harness.close().await;
+}
+
 /// An event without any subscriber is nobody's, also after an exchange was lost; asking again does not take a turn each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_for_nobody_is_done() {

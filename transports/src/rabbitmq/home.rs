@@ -41,10 +41,20 @@ struct Seen {
 
 /// What to do in a turn.
 enum Work<'a> {
-    Provide(&'a [&'a Topology]),
+    Provide(&'a [&'a Topology], Shapes),
     /// Binds everyone, if somebody should have got one of these.
     Mend(&'a [&'a Destination]),
     Retire(&'a str),
+}
+
+/// Whose word it is what an endpoint gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shapes {
+    /// Ours: the endpoint is being built.
+    Ours,
+    /// That of the list: a process that merely looks after its queues, perhaps an older one than the last that was built,
+    /// must not take from a newer one what that has subscribed to.
+    Listed,
 }
 
 fn claims(list: &Endpoints, returned: &[&Destination]) -> Vec<bool> {
@@ -78,19 +88,19 @@ impl Home {
         if topology.queue.is_none() {
             return self.ready().await;
         }
-        self.declare(&[topology]).await?;
+        self.declare(&[topology], Shapes::Ours).await?;
         if let Some(queue) = &topology.queue {
             lock(&self.known).insert(queue.clone(), topology.clone());
         }
         Ok(())
     }
 
-    async fn declare(&self, all: &[&Topology]) -> Result<()> {
+    async fn declare(&self, all: &[&Topology], shapes: Shapes) -> Result<()> {
         let (temporary, lasting): (Vec<&Topology>, Vec<&Topology>) = all.iter().partition(|t| t.temporary);
         if lasting.is_empty() {
             self.ready().await?;
         } else {
-            self.in_turn(Work::Provide(&lasting)).await?;
+            self.in_turn(Work::Provide(&lasting, shapes)).await?;
         }
         for topology in temporary {
             let Some(queue) = &topology.queue else { continue };
@@ -106,11 +116,11 @@ impl Home {
         if topology::complete(&live, &self.names).await? {
             return Ok(());
         }
-        self.in_turn(Work::Provide(&[])).await.map(|_| ())
+        self.in_turn(Work::Provide(&[], Shapes::Listed)).await.map(|_| ())
     }
 
     /// Declares and binds; if an exchange was missing, for everyone. Answers whether it was.
-    async fn provide(&self, turn: &mut Turn, wanted: &[&Topology]) -> Result<bool> {
+    async fn provide(&self, turn: &mut Turn, wanted: &[&Topology], shapes: Shapes) -> Result<bool> {
         let (names, options) = (&self.names, &self.options);
         let before = turn.list.clone();
         turn.list.bound &= topology::complete(&turn.live, names).await?;
@@ -118,7 +128,10 @@ impl Home {
             let Some(queue) = &topology.queue else { continue };
             let partitions = if topology.ordered { options.partitions } else { 0 };
             topology::declare_queues(&turn.live, names, queue, options.delivery_limit, partitions).await?;
-            turn.list.set(queue, Shape::of(topology, options.partitions));
+            if shapes == Shapes::Ours || !turn.list.has(queue) {
+                let shape = Shape::of(topology, options.partitions);
+                turn.list.set(queue, if options.keep_stale { self.with_stale(turn, queue, shape) } else { shape });
+            }
         }
         if turn.list != before {
             turn.note().await?;
@@ -131,6 +144,16 @@ impl Home {
             self.bind(turn, queue).await?;
         }
         Ok(false)
+    }
+
+    /// Also what the endpoint had subscribed to before; it is reported.
+    fn with_stale(&self, turn: &Turn, queue: &str, mut shape: Shape) -> Shape {
+        let before = turn.list.get(queue);
+        let topics = before.map(|entry| shape.adopt(entry)).unwrap_or_default();
+        if !topics.is_empty() {
+            tracing::warn!(queue, ?topics, "stale subscriptions are kept: start once with stale=remove to end them");
+        }
+        shape
     }
 
     async fn bind_all(&self, turn: &mut Turn) -> Result<bool> {
@@ -205,7 +228,7 @@ impl Home {
         let working = async {
             let mut turn = Turn::take(&self.admin, &self.names, &self.options).await?;
             let outcome = match work {
-                Work::Provide(wanted) => self.provide(&mut turn, wanted).await,
+                Work::Provide(wanted, shapes) => self.provide(&mut turn, wanted, shapes).await,
                 Work::Mend(returned) if claims(&turn.list, returned).contains(&true) => self.bind_all(&mut turn).await,
                 Work::Mend(_) => Ok(false),
                 Work::Retire(queue) => self.unbind(&mut turn, queue).await,
@@ -231,7 +254,7 @@ impl Home {
     pub(super) async fn restore(&self, queue: &str) {
         let Some(topology) = self.topology(queue).filter(|topology| !topology.temporary) else { return };
         tracing::warn!(queue, "the queue is gone: it is declared again");
-        if let Err(error) = self.provision(&topology).await {
+        if let Err(error) = self.declare(&[&topology], Shapes::Listed).await {
             tracing::warn!(queue, %error, "could not declare it");
         }
     }
@@ -239,7 +262,19 @@ impl Home {
     /// Makes again whatever of this process's may be missing. A binding that somebody removed is noticed by nothing else.
     pub(super) async fn check(&self) -> Result<()> {
         let known: Vec<Topology> = lock(&self.known).values().cloned().collect();
-        if known.is_empty() { Ok(()) } else { self.declare(&known.iter().collect::<Vec<_>>()).await }
+        if known.is_empty() {
+            return Ok(());
+        }
+        self.declare(&known.iter().collect::<Vec<_>>(), Shapes::Listed).await?;
+        let live = self.consume.get(false).await?;
+        for queue in known.iter().filter(|topology| !topology.temporary).filter_map(|topology| topology.queue.as_ref())
+        {
+            let aside = self.names.unreadable(queue);
+            if let Some(count @ 1..) = topology::waiting(&live, &aside).await? {
+                tracing::warn!(queue = aside, count, "messages that no client can read were set aside: look at them");
+            }
+        }
+        Ok(())
     }
 
     fn topology(&self, queue: &str) -> Option<Topology> {

@@ -28,6 +28,10 @@ pub struct RabbitOptions {
     /// How often to make sure that this process's queues and bindings are there (URL: `topology_check`, in seconds;
     /// default 60 s). What is missing usually shows itself at once; the removal of a single binding does not.
     pub topology_check: Duration,
+    /// Whether what an endpoint had subscribed to before, and does not name any more, is kept and reported (URL:
+    /// `stale=keep`). Otherwise its bindings are removed when the endpoint is built (`stale=remove`, the default). While
+    /// two versions of an endpoint run side by side, keep them: whichever was started last would end the other's.
+    pub keep_stale: bool,
     /// The authorities that sign the broker's certificate, as PEM; the system's where there is none (URL: `ca_file`, a
     /// path; feature `tls`).
     pub ca_pem: Option<String>,
@@ -49,6 +53,7 @@ impl RabbitOptions {
             confirm_timeout: Duration::from_secs(30),
             heartbeat: 10,
             topology_check: Duration::from_secs(60),
+            keep_stale: false,
             ca_pem: None,
             identity_pem: None,
             runtime,
@@ -66,6 +71,9 @@ impl RabbitOptions {
             }
             "delivery_limit" => self.delivery_limit = number()?,
             "partitions" => self.partitions = small()?,
+            "stale" if value == "keep" => self.keep_stale = true,
+            "stale" if value == "remove" => self.keep_stale = false,
+            "stale" => return Err(bad()),
             "heartbeat" => self.heartbeat = small()?,
             "ca_file" => self.ca_pem = Some(String::from_utf8(file(name, value)?).map_err(|_| bad())?),
             "cert_file" => self.identity_pem.get_or_insert_default().0 = file(name, value)?,
@@ -174,6 +182,7 @@ mod tests {
             "amqp://me:hunter2@host/?partitions=hunter2",
             "amqp://me:hunter2@host/?nonsense=hunter2",
             "amqp://me:hunter2@host/?partitions=0",
+            "amqp://me:hunter2@host/?stale=hunter2",
             "amqp://me:hunter2@host/?ca_file=/nowhere/hunter2",
             "amqp://me:hunter2@host/?key_file=/proc/self/cmdline",
             "http://me:hunter2@host/",

@@ -27,6 +27,13 @@ impl Shape {
         }
     }
 
+    /// Takes over what an entry has subscribed to and this one has not. Answers what that is.
+    pub(super) fn adopt(&mut self, entry: &Entry) -> Vec<String> {
+        let stale: Vec<String> = entry.current.subscriptions.difference(&self.subscriptions).cloned().collect();
+        self.subscriptions.extend(stale.iter().cloned());
+        stale
+    }
+
     /// Unordered: everything into the one queue. Ordered: what has a key into the partition of its shard.
     pub(super) fn bindings(&self, names: &Names, queue: &str) -> BTreeSet<Binding> {
         let (own, events, keyed) = (names.queue(queue), names.events_bound(), names.keyed_bound());

@@ -194,16 +194,20 @@ pub(super) async fn probe(live: &Live, names: &Names, queue: &str) -> Result<(u1
     Ok((partitions, exists(live, &names.error(queue)).await?))
 }
 
-/// Asks on a channel of its own, since a no closes it.
 pub(super) async fn exists(live: &Live, name: &str) -> Result<bool> {
+    Ok(waiting(live, name).await?.is_some())
+}
+
+/// How many messages wait in a queue, if it exists. Asks on a channel of its own, since a no closes it.
+pub(super) async fn waiting(live: &Live, name: &str) -> Result<Option<u32>> {
     let channel = open(live).await?;
     let options = QueueDeclareOptions::durable().passive();
     match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
-        Ok(_) => {
+        Ok(queue) => {
             done(&channel).await;
-            Ok(true)
+            Ok(Some(queue.message_count()))
         }
-        Err(error) if code(&error) == Some(404) => Ok(false),
+        Err(error) if code(&error) == Some(404) => Ok(None),
         Err(error) => Err(failed(format!("look for queue {name}"), error)),
     }
 }

@@ -12,7 +12,7 @@ use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict};
 use crate::{paths, proc};
 
-/// Everything that the project claims about itself on SQLite and PostgreSQL.
+/// Everything that the project claims about itself on SQLite, PostgreSQL and RabbitMQ.
 const FULL: &[&str] = &[
     "conformance --backend all",
     "crash --backend sqlite --layout both --point all --action kill,stop --messages 20",
@@ -29,6 +29,13 @@ const FULL: &[&str] = &[
     "fair --processes 4",
     "hostile",
     "timers --pending 100000",
+    "conformance --backend rabbitmq",
+    "orders --backend rabbitmq+sqlite",
+    "orders --backend rabbitmq+postgres",
+    "crash --backend rabbitmq+postgres --point all --action kill,stop --processes 2",
+    "kills --backend rabbitmq+postgres --n 100 --processes 3",
+    "nemesis --backend rabbitmq+postgres --processes 2",
+    "race --processes 20 --backend rabbitmq+postgres",
 ];
 
 /// Runs every check and shows their last lines (counts: checks, passed, failed, vacuous)

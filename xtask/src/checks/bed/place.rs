@@ -139,6 +139,16 @@ impl<'a> Place<'a> {
         Ok(generator)
     }
 
+    /// Sends very many at once, some of them to nobody; what it says about them. They go into the generator's log.
+    pub fn burst(&self, first: u64, strays: u64) -> Result<Value> {
+        let mut command = self.chaos("chaos-burst")?;
+        command.args(["--first", &first.to_string(), "--strays", &strays.to_string()]);
+        command.arg("--log").arg(self.dir.join("generator.jsonl"));
+        let mut burst = Proc::spawn(format!("burst{first}"), &mut command, &self.dir)?;
+        burst.expect_success(DRAIN).context("send very many at once")?;
+        lines(&burst).pop().context("what became of them")
+    }
+
     /// Starts a node without waiting for it. A crash is `point:nth:action`.
     pub fn launch(&mut self, crash: Option<&str>) -> Result<Proc> {
         self.started += 1;

@@ -23,6 +23,7 @@ pub const ALL: &[Nemesis] = &[
     Nemesis { name: "freeze", strike: freeze },
     Nemesis { name: "delete-queue", strike: delete_queue },
     Nemesis { name: "delete-exchange", strike: delete_exchange },
+    Nemesis { name: "unroutable", strike: unroutable },
     Nemesis { name: "lost-confirms", strike: lost_confirms },
     Nemesis { name: "lost-acks", strike: lost_acks },
     Nemesis { name: "invalid-utf8", strike: invalid_utf8 },
@@ -113,6 +114,17 @@ fn delete_exchange(scene: &mut Scene<'_>) -> Result<u64> {
         }
     }
     Ok(strikes)
+}
+
+/// No harm to the broker, but one that clients have been known to do to each other: a message that nobody takes comes back
+/// on the confirm of another one.
+fn unroutable(scene: &mut Scene<'_>) -> Result<u64> {
+    let (rounds, strays) = (4, 7);
+    for round in 0..rounds {
+        scene.work_goes_on()?;
+        scene.burst(round, strays)?;
+    }
+    Ok(rounds * strays)
 }
 
 fn lost_confirms(scene: &mut Scene<'_>) -> Result<u64> {

@@ -98,6 +98,16 @@ impl<'a> Scene<'a> {
         Ok(format!("{}{name}", prefix.context("the prefix on the broker")?))
     }
 
+    /// A thousand commands at once, so many of them to nobody. An error unless exactly those are blamed.
+    pub fn burst(&mut self, round: u64, strays: u64) -> Result<()> {
+        // far away from the generator's own numbers
+        let said = self.place.burst(1_000_000_000 + round * 10_000, strays)?;
+        if said["blamed"] != strays || said["wrong"].as_array().is_none_or(|wrong| !wrong.is_empty()) {
+            bail!("others are blamed than those that went to nobody: {said}");
+        }
+        Ok(())
+    }
+
     /// Waits until enough was committed from now on.
     pub fn work_goes_on(&mut self) -> Result<()> {
         let goal = self.progress()? + ENOUGH;
