@@ -14,7 +14,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use rabbitmq_support::{RabbitHarness, hostile, place, through};
-use sagabus_core::{Destination, Intent, Outgoing, Runtime, SendOutcome, Settle, Topology, UserHeader};
+use sagabus_core::{Destination, Intent, Outgoing, Runtime, SendOutcome, Settle, Topology, Transport, UserHeader};
 use sagabus_testkit::transport::{Bed, TransportHarness};
 use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
 use std::{sync::Arc, time::Duration};
@@ -461,6 +461,21 @@ async fn deeply_nested_header_tables() {
         }
     }
     panic!("it goes on for ever: {ends:?}");
+}
+
+/// A host that does not answer is passed over, wherever one begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_hosts_are_tried() {
+    let harness = RabbitHarness::new();
+    let port: u16 = place().rsplit(':').next().unwrap().parse().unwrap();
+    let url = through(port, &format!("prefix={}", harness.prefix));
+    let url = url.replacen(&format!("@127.0.0.1:{port}"), &format!("@127.0.0.1:1,127.0.0.1:{port},127.0.0.1:2"), 1);
+    assert!(url.contains(":1,127"), "the URL names one host only");
+    for _ in 0..12 {
+        let transport = RabbitTransport::connect(&url, RabbitOptions::new(Runtime::system())).await.unwrap();
+        transport.health().await.unwrap();
+        transport.close().await;
+    }
 }
 
 /// Errors of a connection that cannot be made tell where, and no secret.
