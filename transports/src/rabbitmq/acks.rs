@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 ///
 /// A multiple ack takes everything up to its tag, so only a prefix without gaps may be taken by one. What is done behind
 /// a gap is acknowledged singly after a moment, so that one slow message does not use up the prefetch.
-#[derive(Default)]
 pub(super) struct Acks {
+    /// The tag of the first of `tags`. The broker counts from 1.
     base: u64,
     tags: VecDeque<Tag>,
     /// Done behind a gap, since the last tick.
@@ -24,15 +24,19 @@ enum Tag {
     Gone,
 }
 
+impl Default for Acks {
+    fn default() -> Self {
+        Self { base: 1, tags: VecDeque::new(), fresh: Vec::new(), old: Vec::new() }
+    }
+}
+
 /// So many wait behind a gap for the next tick at most.
 const FRESH: usize = 100;
 
 impl Acks {
-    /// A delivery; their tags are consecutive.
+    /// A delivery. The tags of a channel are consecutive, but several consumers share it, and their streams are read in any
+    /// order: a later tag says that those before it are under way. Were they passed over, a multiple ack would take them.
     pub(super) fn add(&mut self, tag: u64) {
-        if self.tags.is_empty() {
-            self.base = tag;
-        }
         while self.base + self.tags.len() as u64 <= tag {
             self.tags.push_back(Tag::Open);
         }
@@ -129,6 +133,25 @@ mod tests {
         acks.done(6);
         assert_eq!(acks.prefix(), Some(6));
         assert!(!acks.waiting());
+    }
+
+    #[test]
+    fn what_another_consumer_still_has_under_way_is_not_acknowledged() {
+        let mut acks = of(1);
+        acks.done(1);
+        assert_eq!(acks.prefix(), Some(1));
+        // 2 went to another consumer of the channel, whose stream is read later
+        acks.add(3);
+        acks.done(3);
+        assert_eq!(acks.prefix(), None);
+        acks.add(2);
+        assert_eq!(acks.prefix(), None);
+        acks.done(2);
+        assert_eq!(acks.prefix(), Some(3));
+        let mut acks = Acks::default();
+        acks.add(2);
+        acks.done(2);
+        assert_eq!(acks.prefix(), None, "the first one of all may be under way, too");
     }
 
     #[test]
