@@ -50,7 +50,7 @@ impl EndpointBuilder {
                 runtime: Runtime::system(),
                 concurrency: 256,
                 // SQLite's statements come in powers of two
-                batch: 256,
+                batch: 384,
                 ordered: false,
                 lease: Duration::from_secs(5),
                 horizon: Duration::from_secs(7 * 86_400),
@@ -144,7 +144,7 @@ impl EndpointBuilder {
         self
     }
 
-    /// Most units in one commit (default 256). 1 commits each message on its own.
+    /// Most units in one commit (default 384). 1 commits each message on its own.
     pub fn batch(mut self, units: usize) -> Self {
         if units == 0 {
             self.problems.push("batch is 0: a commit needs at least one unit".into());
