@@ -41,6 +41,7 @@ impl OwnSql for Context {
 
 /// Whether an error of a handler's own SQL says that the database, and not the handler, has failed: the server was away,
 /// a lock was not to be had, a disk was full. The same again may succeed, so it is no attempt of the handler.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub fn is_outage(error: &(dyn std::error::Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<sqlx::Error>() else { return false };
     let sqlx::Error::Database(database) = error else {
@@ -55,4 +56,10 @@ pub fn is_outage(error: &(dyn std::error::Error + 'static)) -> bool {
     // 57014 is a statement that took too long, or was cancelled: it would again
     let class = code.get(..2).unwrap_or_default();
     matches!(&*code, "55P03") || matches!(class, "08" | "40" | "53" | "58") || code.starts_with("57P")
+}
+
+/// Without a database there is no own SQL that could fail.
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+pub fn is_outage(_error: &(dyn std::error::Error + 'static)) -> bool {
+    false
 }

@@ -6,6 +6,7 @@
 //!   a new one reaches every backend without touching it.
 //! - [`transport_conformance!`](crate::transport_conformance): the same for the [`Transport`](sagabus_core::Transport), for
 //!   what implements [`TransportHarness`](transport::TransportHarness).
+//! - [`diff`]: the same random operations on several stores, whose answers must be equal.
 //! - [`checkers`]: pure functions that judge a run by the generator's log and by the effects that were found. They share
 //!   no code with what they judge.
 //!
@@ -14,5 +15,6 @@
 #![allow(clippy::unwrap_used, reason = "test code: a failing step is a failing test, with the step's text")]
 
 pub mod checkers;
+pub mod diff;
 pub mod store;
 pub mod transport;

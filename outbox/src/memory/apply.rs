@@ -37,17 +37,27 @@ impl Model {
 
     /// One unit: the gate, the fence, the saga; then everything, which cannot fail any more.
     pub(super) fn unit(&mut self, owner: &Owner, joined: bool, unit: &UnitOfWork, now: Timestamp) -> Outcome {
-        let endpoint = &owner.endpoint;
+        match self.refusal(&owner.endpoint, unit, now) {
+            Some(refusal) => refusal,
+            None => self.apply(owner, joined, unit, now),
+        }
+    }
+
+    /// Why the unit cannot be applied, if it cannot.
+    pub(super) fn refusal(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork, now: Timestamp) -> Option<Outcome> {
         if !self.gate_is_closed(endpoint, unit) {
-            return Outcome::Duplicate;
+            return Some(Outcome::Duplicate);
         }
         if sabotage::active("inbox-apart") {
             self.open_gate(endpoint, unit, now);
         }
         let fenced = unit.fence.as_ref().is_none_or(|fence| self.holds(fence));
-        if !fenced || !unit.saga.as_ref().is_none_or(|write| self.saga_fits(write)) {
-            return Outcome::Stale;
-        }
+        let fits = fenced && unit.saga.as_ref().is_none_or(|write| self.saga_fits(write));
+        (!fits).then_some(Outcome::Stale)
+    }
+
+    pub(super) fn apply(&mut self, owner: &Owner, joined: bool, unit: &UnitOfWork, now: Timestamp) -> Outcome {
+        let endpoint = &owner.endpoint;
         self.open_gate(endpoint, unit, now);
         if unit.counted {
             self.attempts.remove(&handling(endpoint, unit));

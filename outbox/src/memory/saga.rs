@@ -64,6 +64,8 @@ impl Model {
                 self.drop_timers(&write.kind, &write.key, *instance);
                 self.aliases.retain(|(kind, _, _), alias| **kind != *write.kind || alias.key != write.key);
                 keep.as_ref().map(|(time, state)| {
+                    // a kept row of an earlier life says nothing about this one
+                    let before = before.filter(|row| row.instance == *instance);
                     let (schema, origin) = before.map_or((0, None), |row| (row.schema, row.origin));
                     let row = row(instance, version + 1, state, schema, origin, true);
                     SagaEntry { row, keep: Some(now.plus(*time)) }

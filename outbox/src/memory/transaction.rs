@@ -63,17 +63,18 @@ impl MemoryTransaction {
                 );
                 return CommitReply::failed(1, &error);
             }
-            let outcome = model.unit(&batch.owner, batch.joined, unit, now);
-            let cleaned = outcome.is_applied();
-            if cleaned {
-                model.forget_sent(&batch.sent);
-                let mut rows = rows;
-                for (owner, joined, sends) in std::mem::take(&mut rows.enlisted) {
-                    model.sends(&owner, joined, &sends, now);
-                }
-                rows.apply(&mut model.scratch);
+            if let Some(refusal) = model.refusal(&batch.owner.endpoint, unit, now) {
+                return CommitReply { outcomes: vec![refusal], cleaned: false };
             }
-            CommitReply { outcomes: vec![outcome], cleaned }
+            let mut rows = rows;
+            // they were recorded while the handler ran: before the unit, which is what came of it
+            for (owner, joined, sends) in std::mem::take(&mut rows.enlisted) {
+                model.sends(&owner, joined, &sends, now);
+            }
+            let outcome = model.apply(&batch.owner, batch.joined, unit, now);
+            model.forget_sent(&batch.sent);
+            rows.apply(&mut model.scratch);
+            CommitReply { outcomes: vec![outcome], cleaned: true }
         })
     }
 }

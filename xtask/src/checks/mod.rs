@@ -9,6 +9,7 @@ pub mod bank;
 pub mod bed;
 pub mod conformance;
 pub mod crash;
+pub mod diff;
 pub mod fair;
 pub mod full;
 pub mod hostile;
@@ -31,6 +32,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<crate::msrv::Msrv>(),
     Entry::of::<full::Checks>(),
     Entry::of::<conformance::Conformance>(),
+    Entry::of::<diff::Diff>(),
     Entry::of::<crash::Crash>(),
     Entry::of::<kills::Kills>(),
     Entry::of::<nemesis::NemesisRun>(),
