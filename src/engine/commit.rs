@@ -5,8 +5,10 @@ use super::{
     unit::{Finished, LaneKey, Stage, Tally, UnitId},
 };
 use foldhash::HashSet;
-use sagabus_core::{CommitBatch, CommitReply, Disposition, OutboxId, Outcome, SagaChange, UnitOfWork, crash, sabotage};
-use std::collections::VecDeque;
+use sagabus_core::{
+    CommitBatch, CommitReply, Disposition, Gate, OutboxId, Outcome, RowTable, SagaChange, UnitOfWork, crash, sabotage,
+};
+use std::{collections::VecDeque, sync::Arc};
 
 /// One stream of commits: takes what queued up while its last one was under way.
 #[derive(Default)]
@@ -20,19 +22,27 @@ impl Committer {
         !self.busy && self.queue.is_empty()
     }
 
-    /// The next batch: whatever there is, but nothing of a saga behind the unit that completes it.
+    /// The next batch: whatever there is, but nothing of a saga behind the unit that completes it, and no timer of a saga
+    /// behind a unit that changes its timers. A store opens all gates of a batch before it does anything else: in the
+    /// same batch a timeout would take effect that the unit before it has cancelled.
     fn take(&mut self, most: usize) -> Vec<(UnitId, UnitOfWork)> {
-        let mut batch = Vec::with_capacity(self.queue.len().min(most));
-        let mut completed: HashSet<(std::sync::Arc<str>, String)> = HashSet::default();
+        let mut batch: Vec<(UnitId, UnitOfWork)> = Vec::with_capacity(self.queue.len().min(most));
+        let mut completed: HashSet<(Arc<str>, String)> = HashSet::default();
+        let mut retimed: HashSet<(Arc<str>, String)> = HashSet::default();
         while batch.len() < most {
             let Some((_, work)) = self.queue.front() else { break };
-            if let Some(saga) = &work.saga {
-                let key = (saga.kind.clone(), saga.key.clone());
-                if completed.contains(&key) {
+            let key = work.saga.as_ref().map(|saga| (saga.kind.clone(), saga.key.clone()));
+            if let Some(key) = &key {
+                let timer = matches!(&work.gate, Gate::Row(row) if row.table == RowTable::Timer);
+                if completed.contains(key) || (timer && retimed.contains(key)) {
                     break;
                 }
+            }
+            if let (Some(key), Some(saga)) = (key, &work.saga) {
                 if matches!(saga.change, SagaChange::Complete { .. }) {
                     completed.insert(key);
+                } else if !work.timers.is_empty() {
+                    retimed.insert(key);
                 }
             }
             batch.extend(self.queue.pop_front());
@@ -239,5 +249,41 @@ impl Engine {
         if let Some(key) = lane {
             self.wake_lane(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus_core::{InstanceId, MessageId, RowGate, SagaWrite, TimerChange};
+    use uuid::Uuid;
+
+    fn unit(key: &str, gate: Gate, cancels: bool) -> UnitOfWork {
+        let mut unit = UnitOfWork::new("order".into(), MessageId(Uuid::nil()), gate);
+        let kind: Arc<str> = "shop/order".into();
+        let change =
+            SagaChange::Update { instance: InstanceId(Uuid::nil()), version: 1, state: "{}".into(), schema: 1 };
+        if cancels {
+            let (kind, key, id) = (kind.clone(), key.to_owned(), sagabus_core::TimerId(Uuid::nil()));
+            unit.timers.push(TimerChange::Cancel { kind, key, id });
+        }
+        unit.saga = Some(SagaWrite { kind, key: key.into(), change, aliases: Vec::new() });
+        unit
+    }
+
+    /// The lengths of the batches that these units become.
+    fn batches(units: Vec<UnitOfWork>) -> Vec<usize> {
+        let mut committer = Committer { queue: (1..).zip(units).collect(), busy: false };
+        std::iter::from_fn(|| Some(committer.take(100).len()).filter(|length| *length > 0)).collect()
+    }
+
+    #[test]
+    fn a_timeout_is_not_in_one_batch_with_its_cancellation() {
+        let timer = || Gate::Row(RowGate { table: RowTable::Timer, id: 1, token: 0 });
+        let paid = |key| unit(key, Gate::Inbox, true);
+        let late = |key| unit(key, timer(), false);
+        assert_eq!(batches(vec![paid("a"), late("a"), paid("b")]), [1, 2], "it finds its row gone in the next one");
+        assert_eq!(batches(vec![paid("a"), late("b"), late("a")]), [2, 1]);
+        assert_eq!(batches(vec![late("a"), paid("a"), unit("a", Gate::Inbox, false)]), [3]);
     }
 }
