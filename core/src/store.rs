@@ -25,6 +25,8 @@ use std::{any::Any, sync::Arc, time::Duration};
 /// - (h) A gate that is taken, a stale saga or a lost fence affect that unit, and the later ones of its chain, and no
 ///   other. The later ones are Stale even if the version that they expect happens to be there: somebody else wrote it,
 ///   and what they build on never was.
+/// - (i) A store may open all gates of a batch before anything else. So a unit whose gate is a timer is not in one batch
+///   with an earlier one that changes this saga's timers (the caller sees to it).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Which database this is. A transport with the same one is *joined*: its queue rows are gates.
