@@ -30,6 +30,9 @@ pub struct Case {
     pub messages: u64,
     /// How many processes share the work.
     pub processes: usize,
+    /// All of them are there before the first message, so that each gets its share: otherwise the first one may take
+    /// everything. Where [`Way::Work`] leads to the point only.
+    pub shared: bool,
 }
 
 /// What was seen.
@@ -61,7 +64,8 @@ impl Case {
         let mut place = Place::create(rig, dir, self.layout, LEASE)?;
         let mut seen = Seen::default();
         let keys = if self.processes > 1 { 12 } else { 3 };
-        let mut generator = place.generator(self.messages, 8, keys, 1)?;
+        let send = |place: &Place<'_>| place.generator(self.messages, 8, keys, 1);
+        let generator = if self.shared { None } else { Some(send(&place)?) };
         if let Way::After(point) = self.point.way {
             // the first one leaves its work behind, for the one that is to die while it takes that over
             let mut before = place.launch(Some(&format!("{point}:3:kill")))?;
@@ -80,6 +84,15 @@ impl Case {
                 survivors.push(place.launch(None)?);
             }
         }
+        let mut generator = match generator {
+            Some(generator) => generator,
+            None => {
+                for process in survivors.iter_mut().chain([&mut victim]) {
+                    place::ready(process)?;
+                }
+                send(&place)?
+            }
+        };
         if self.point.way == Way::Ending {
             place::ready(&mut victim)?;
             until_work(&mut place)?;

@@ -156,15 +156,16 @@ impl Crash {
         for action in &self.action {
             let drawn = self.nth.unwrap_or(rng.between(1, point.most));
             let (messages, processes) = (self.messages, self.processes);
-            let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes };
+            let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes, shared: false };
             let mut seen = totals.carry_out(&case, rig, ground);
             // batches are as large as the load makes them, so a late hit may not come; a first one must
             if matches!(&seen, Some(seen) if !seen.hit) && drawn > 1 {
                 case.nth = 1;
                 seen = totals.carry_out(&case, rig, ground);
             }
-            // unless the others have taken all of it
-            if matches!(&seen, Some(seen) if !seen.hit) && case.processes > 1 {
+            // unless the others have taken all of it: with a share of its own, of more and more, it must
+            case.shared = point.way == points::Way::Work;
+            while matches!(&seen, Some(seen) if !seen.hit) && case.processes > 1 && case.messages < self.messages * 16 {
                 case.messages *= 4;
                 seen = totals.carry_out(&case, rig, ground);
             }
@@ -217,8 +218,16 @@ impl Crash {
         ground: &Ground,
         totals: &mut Totals,
     ) -> Result<()> {
-        let case = Case { point, layout, action: Action::Kill, nth: 1, messages: self.messages, processes: 1 };
-        let case = Case { point: if point.most == 1 { &ABSENT_RELAY } else { case.point }, ..case };
+        let point_or_relay = if point.most == 1 { &ABSENT_RELAY } else { point };
+        let case = Case {
+            point: point_or_relay,
+            layout,
+            action: Action::Kill,
+            nth: 1,
+            messages: self.messages,
+            processes: 1,
+            shared: false,
+        };
         if totals.carry_out(&case, rig, ground).is_some_and(|seen| seen.hit) {
             totals.failed += 1;
             println!("{} is declared absent from the {} layout ({reason}), and was reached", point.name, layout.word());
