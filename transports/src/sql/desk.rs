@@ -44,6 +44,8 @@ pub(super) struct Out {
 pub(super) struct Plan {
     pub(super) shards: Vec<u16>,
     pub(super) after: i64,
+    /// How many rows more than usual, because so many of them are known already.
+    pub(super) extra: usize,
     numbers: u64,
     resets: u64,
 }
@@ -204,7 +206,10 @@ impl Desk {
             return None;
         }
         self.gone = Some(HashSet::default());
-        Some(Plan { shards, after: self.cursor, numbers: self.numbers, resets: self.resets })
+        // a row may be committed after one with a higher id, and be found behind the cursor only when those that were
+        // sent after it are handed out: on an ordered queue every read begins at the start, and sees what a row follows
+        let (after, extra) = if self.ordered { (START, self.known.len()) } else { (self.cursor, 0) };
+        Some(Plan { shards, after, extra, numbers: self.numbers, resets: self.resets })
     }
 
     pub(super) fn give_up(&mut self) {
@@ -260,5 +265,36 @@ impl Desk {
             resumed = true;
         }
         (resumed, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus_core::MessageId;
+
+    /// Row 9 is committed after row 10 was read; row 11 is sent when 9 is there, under the same key.
+    #[test]
+    fn an_ordered_queue_hands_out_a_late_row_before_what_follows_it() {
+        let row = |id: i64| QueueRow {
+            id,
+            shard: u16::from(id != 10),
+            message_id: MessageId(uuid::Uuid::nil()),
+            headers: "{}".into(),
+            body: bytes::Bytes::new(),
+        };
+        let mut desk = Desk::new(4, true);
+        desk.follow(&LeaseView { shards: vec![(0, 1), (1, 1)], ..LeaseView::default() });
+        let plan = desk.plan().unwrap();
+        desk.take_in(&plan, vec![row(10)], false, Duration::ZERO);
+        let plan = desk.plan().unwrap();
+        // pages of one row
+        let rows = [9, 10, 11].into_iter().filter(|id| *id > plan.after).take(1 + plan.extra).map(row).collect();
+        desk.take_in(&plan, rows, false, Duration::ZERO);
+        let plan = desk.plan().unwrap();
+        let rows = [9, 10, 11].into_iter().filter(|id| *id > plan.after).take(1 + plan.extra).map(row).collect();
+        desk.take_in(&plan, rows, false, Duration::ZERO);
+        let taken: Vec<i64> = desk.take(4).iter().map(|taken| taken.row.id).collect();
+        assert_eq!(taken, [9, 10, 11]);
     }
 }

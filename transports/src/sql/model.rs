@@ -26,8 +26,10 @@ struct Model {
     /// Handed out under tenures that still run, and those whose tenure is over.
     out: HashMap<Token, i64>,
     stale: Vec<Token>,
-    /// Ordered: the highest id handed out of a shard, unless something of it came back or appeared late since.
+    /// Ordered: the highest id handed out of a shard, unless something of it came back since.
     highest: BTreeMap<u16, i64>,
+    /// Ordered: what appeared late and was not handed out yet, and the last id that there was by then.
+    late: BTreeMap<i64, i64>,
     /// Ordered: what came back, and must be handed out again before anything that follows it.
     back: BTreeSet<(u16, i64)>,
     taken: u64,
@@ -49,6 +51,7 @@ impl Model {
             out: HashMap::new(),
             stale: Vec::new(),
             highest: BTreeMap::new(),
+            late: BTreeMap::new(),
             back: BTreeSet::new(),
             taken: 0,
             deleted: 0,
@@ -94,7 +97,7 @@ impl Model {
     /// A transaction commits late, or the pump looks from the start.
     fn appear(&mut self) {
         if let Some(id) = self.invisible.pop_first() {
-            self.highest.remove(&self.table[&id]);
+            self.late.insert(id, self.ids);
         }
         self.desk.rescan();
     }
@@ -166,7 +169,8 @@ impl Model {
         }
         let visible = |id: &i64| !self.invisible.contains(id) && plan.shards.contains(&self.table[id]);
         let after = plan.after.saturating_add(1);
-        let rows: Vec<i64> = self.table.range(after..).map(|(id, _)| *id).filter(visible).take(PAGE).collect();
+        let rows: Vec<i64> =
+            self.table.range(after..).map(|(id, _)| *id).filter(visible).take(PAGE + plan.extra).collect();
         let rows: Vec<QueueRow> = rows.into_iter().map(|id| self.row(id)).collect();
         // while it is under way, what is out is settled and the lease changes
         for _ in 0..self.dice(3) {
@@ -175,7 +179,7 @@ impl Model {
         if self.dice(8) == 0 {
             self.lease();
         }
-        let end = rows.len() < PAGE;
+        let end = rows.len() < PAGE + plan.extra;
         self.desk.take_in(&plan, rows, end, self.now);
     }
 
@@ -189,8 +193,13 @@ impl Model {
             assert!(!self.out.values().any(|id| *id == row.id), "row {} is out twice", row.id);
             assert!(self.out.insert(token, row.id).is_none(), "a token was given twice");
             if self.ordered {
-                let before = self.highest.insert(row.shard, row.id);
-                assert!(before.is_none_or(|b| b < row.id), "{before:?} before {} in shard {}", row.id, row.shard);
+                let late = self.late.remove(&row.id).is_some();
+                let before = if late { None } else { self.highest.insert(row.shard, row.id) };
+                assert!(before.is_none_or(|b| b < row.id), "{before:?} before {} in {}", row.id, row.shard);
+                // what was sent before it appeared may go first, what came later must not
+                let in_shard = |id: &i64| self.table.get(id) == Some(&row.shard);
+                let overtaken = self.late.iter().find(|(id, ids)| in_shard(id) && **ids < row.id);
+                assert!(overtaken.is_none(), "{} overtakes the late {overtaken:?}", row.id);
                 let first = self.back.range((row.shard, 0)..).next().copied();
                 let overtaken = first.filter(|first| first.0 == row.shard && first.1 < row.id);
                 assert!(overtaken.is_none(), "{} overtakes {overtaken:?}", row.id);
@@ -231,7 +240,7 @@ impl Model {
                 Settle::Committed => {}
                 Settle::Requeue | Settle::Return => {
                     let id = self.out.remove(&token).unwrap();
-                    self.highest.remove(&self.table[&id]);
+                    self.late.insert(id, self.ids);
                     self.back.insert((self.table[&id], id));
                 }
             }
@@ -265,9 +274,10 @@ impl Model {
             if let Some(plan) = self.desk.plan() {
                 let mine = |id: &i64| plan.shards.contains(&self.table[id]);
                 let after = plan.after.saturating_add(1);
-                let rows: Vec<i64> = self.table.range(after..).map(|(id, _)| *id).filter(mine).take(PAGE).collect();
+                let rows: Vec<i64> =
+                    self.table.range(after..).map(|(id, _)| *id).filter(mine).take(PAGE + plan.extra).collect();
                 let rows: Vec<QueueRow> = rows.into_iter().map(|id| self.row(id)).collect();
-                let end = rows.len() < PAGE;
+                let end = rows.len() < PAGE + plan.extra;
                 self.desk.take_in(&plan, rows, end, self.now);
             }
             self.take();

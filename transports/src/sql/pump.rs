@@ -89,7 +89,7 @@ impl Pump {
     async fn read(&mut self, plan: Plan) {
         self.arm();
         let Shared { queues, options, .. } = &*self.shared;
-        let limit = self.limit;
+        let limit = self.limit + plan.extra;
         let start = options.runtime.elapsed();
         let result = queues.read(&options.queue, &plan.shards, plan.after, limit).await;
         let now = options.runtime.elapsed();
@@ -97,7 +97,7 @@ impl Pump {
             Ok(rows) => {
                 self.failures = 0;
                 self.shared.recovered();
-                self.limit = page_size(&rows, limit);
+                self.limit = page_size(&rows, self.limit);
                 let end = rows.len() < limit;
                 let new = lock(&self.shared.desk).take_in(&plan, rows, end, now);
                 if new {
