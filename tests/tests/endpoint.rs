@@ -7,7 +7,11 @@
     reason = "tests on real backends: real time and tasks; a failing step is a failing test"
 )]
 
-/// Makes a test of each function for each backend.
+#[macro_use]
+#[path = "endpoint/on_backends.rs"]
+mod on_backends;
+
+/// On each backend.
 macro_rules! on_every_backend {
     ($($test:ident),* $(,)?) => {
         on_backends! { $($test),*; memory_joined = MemoryJoined, memory_split = MemorySplit, sqlite_joined = SqliteJoined, sqlite_split = SqliteSplit }
@@ -15,26 +19,16 @@ macro_rules! on_every_backend {
 }
 
 /// The same for those whose handlers have SQL of their own.
-macro_rules! on_sqlite {
+macro_rules! on_databases {
     ($($test:ident),* $(,)?) => {
         on_backends! { $($test),*; sqlite_joined = SqliteJoined, sqlite_split = SqliteSplit }
     };
 }
 
-macro_rules! on_backends {
-    ($($test:ident),*; $backend:ident = $kind:ident) => {
-        mod $backend {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    super::$test($crate::bed::Bed::new($crate::bed::Kind::$kind)).await;
-                }
-            )*
-        }
-    };
-    ($($test:ident),*; $backend:ident = $kind:ident, $($rest:tt)*) => {
-        on_backends! { $($test),*; $backend = $kind }
-        on_backends! { $($test),*; $($rest)* }
+/// The same where only the queues are in another database.
+macro_rules! on_split_databases {
+    ($($test:ident),* $(,)?) => {
+        on_backends! { $($test),*; sqlite_split = SqliteSplit }
     };
 }
 
@@ -54,6 +48,8 @@ mod lifecycle;
 mod ordered;
 #[path = "endpoint/own_sql.rs"]
 mod own_sql;
+#[path = "endpoint/embedded.rs"]
+mod place;
 #[path = "endpoint/refused.rs"]
 mod refused;
 #[path = "endpoint/replies.rs"]

@@ -1,11 +1,12 @@
 //! Handlers' own SQL.
 
-use crate::world::{Book, World, messages, policy};
+use crate::{
+    place::{Connection, Own},
+    world::{Book, World, messages, policy},
+};
 use sagabus::{
-    core::Store,
     prelude::*,
-    sqlx::{self, Connection, Row, SqliteConnection},
-    store::sqlite::{SqliteOptions, SqliteStore},
+    sqlx::{self, Row},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -32,8 +33,8 @@ impl Saga for Account {
 }
 
 async fn insert(ctx: &mut Context, owner: &str, n: u64) -> Result {
-    let connection = ctx.transaction::<Sqlite>().await?;
-    let query = sqlx::query("insert into ledger (owner, n) values (?, ?)").bind(owner.to_string());
+    let connection = ctx.transaction::<Own>().await?;
+    let query = sqlx::query("insert into ledger (owner, n) values ($1, $2)").bind(owner.to_string());
     query.bind(i64::try_from(n).unwrap()).execute(connection).await?;
     Ok(())
 }
@@ -66,17 +67,17 @@ async fn hold(m: Hold, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-async fn connect(w: &World) -> SqliteConnection {
-    let mut connection = SqliteConnection::connect(&w.url("store.db")).await.unwrap();
-    let sql = "create table if not exists ledger (id integer primary key, owner text, n integer)";
+async fn connect(w: &World) -> Connection {
+    let mut connection = w.connect().await;
+    let sql = "create table if not exists ledger (owner text, n bigint)";
     sqlx::query(sql).execute(&mut connection).await.unwrap();
     connection
 }
 
 /// How many rows an owner has, and their sum.
-async fn rows(connection: &mut SqliteConnection, owner: &str) -> (u64, u64) {
-    let query = sqlx::query("select count(*), coalesce(sum(n), 0) from ledger where owner = ?").bind(owner.to_string());
-    let row = query.fetch_one(connection).await.unwrap();
+async fn rows(connection: &mut Connection, owner: &str) -> (u64, u64) {
+    let sql = "select count(*), cast(coalesce(sum(n), 0) as bigint) from ledger where owner = $1";
+    let row = sqlx::query(sql).bind(owner.to_string()).fetch_one(connection).await.unwrap();
     (u64::try_from(row.get::<i64, _>(0)).unwrap(), u64::try_from(row.get::<i64, _>(1)).unwrap())
 }
 
@@ -119,10 +120,7 @@ pub(crate) async fn rows_of_a_function_are_written_once(w: &World) {
 }
 
 pub(crate) async fn a_handler_that_holds_its_transaction_is_failed_and_others_go_on(w: &World) {
-    let mut options = SqliteOptions::default().volatile();
-    options.transaction_limit = Duration::from_millis(150);
-    let store = SqliteStore::open(&w.url("store.db"), options).await.unwrap();
-    store.migrate().await.unwrap();
+    let store = w.impatient_store(Duration::from_millis(150)).await;
     let mut connection = connect(w).await;
     let builder = w.endpoint_on("shop", store).await.on(hold).on(write).saga::<Book>().recoverability(policy(1, &[]));
     let shop = w.start(builder).await;

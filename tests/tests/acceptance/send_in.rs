@@ -1,10 +1,10 @@
 //! Sends in the caller's own transaction.
 
-use crate::world::{Book, Entry, World, messages};
-use sagabus::{
-    prelude::*,
-    sqlx::{Connection, SqliteConnection},
+use crate::{
+    place::BEGIN,
+    world::{Book, Entry, World, messages},
 };
+use sagabus::{prelude::*, sqlx::Connection};
 use std::time::{Duration, Instant};
 
 messages! {
@@ -18,8 +18,8 @@ async fn happened(m: Happened, ctx: &mut Context) -> Result {
 
 /// Sends a command and an event, and says which, in one transaction.
 async fn in_transaction(w: &World, bus: &Bus, n: u64, commit: bool) {
-    let mut connection = SqliteConnection::connect(&w.url("store.db")).await.unwrap();
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let mut connection = w.connect().await;
+    let mut transaction = connection.begin_with(BEGIN).await.unwrap();
     bus.send_in(&mut *transaction, Entry::new(w.run, "k", n)).await.unwrap();
     bus.publish_in(&mut *transaction, Happened::new(w.run, "k", n + 1)).await.unwrap();
     match commit {
@@ -52,7 +52,7 @@ pub(crate) async fn a_send_of_a_committed_transaction_leaves_soon(w: &World) {
 
     // without a store there is no transaction to be in
     let bare = Endpoint::builder("bare").transport(w.transport().await).route::<Entry>("shop").build().await.unwrap();
-    let mut connection = SqliteConnection::connect(&w.url("store.db")).await.unwrap();
+    let mut connection = w.connect().await;
     let error = bare.bus().send_in(&mut connection, Entry::new(w.run, "k", 1)).await.unwrap_err();
     assert!(error.is_unsupported() && error.to_string().contains("has no store"), "{error:?}");
 }

@@ -1,26 +1,19 @@
-//! The set-ups, and what every case stands on.
+//! What every case stands on.
 
+use crate::place::{Connection, Place, Setup};
 pub(crate) use crate::run::{Run, messages};
 use sagabus::{
     Endpoint, EndpointBuilder, Envelope, Headers, Intent, MessageId, Recoverability, Running, Runtime,
     core::{Destination, Outgoing, Store, StoreAdmin, Transport},
     prelude::*,
-    store::{
-        memory::MemoryStore,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
-    transport::{
-        memory::MemoryBroker,
-        sql::{SqlOptions, SqlTransport},
-    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
     future::Future,
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tokio::sync::OnceCell;
 
 /// Far more than anything here takes; the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -51,78 +44,37 @@ impl Handle<Entry> for Book {
     }
 }
 
-pub(crate) enum Setup {
-    Memory { joined: bool },
-    Sqlite { joined: bool },
-}
-
-impl Setup {
-    pub(crate) fn memory_joined() -> Self {
-        Self::Memory { joined: true }
-    }
-    pub(crate) fn memory_split() -> Self {
-        Self::Memory { joined: false }
-    }
-    pub(crate) fn sqlite_joined() -> Self {
-        Self::Sqlite { joined: true }
-    }
-    pub(crate) fn sqlite_split() -> Self {
-        Self::Sqlite { joined: false }
-    }
-}
-
 pub(crate) struct World {
     pub(crate) run: Run,
-    setup: Setup,
-    memory: MemoryStore,
-    broker: MemoryBroker,
-    directory: PathBuf,
+    place: Place,
+    /// The test's own handle, to look at what there is.
+    watching: OnceCell<Arc<dyn Store>>,
     started: Mutex<Vec<Arc<Running>>>,
 }
 
 impl World {
     pub(crate) fn new(setup: Setup) -> Self {
-        let runtime = Runtime::system();
-        let directory = std::env::temp_dir().join(format!("sagabus-acceptance-{}", runtime.uuid()));
-        if matches!(setup, Setup::Sqlite { .. }) {
-            std::fs::create_dir(&directory).unwrap();
-        }
-        Self {
-            run: Run::next(),
-            setup,
-            memory: MemoryStore::new(runtime.clone()),
-            broker: MemoryBroker::new(runtime),
-            directory,
-            started: Mutex::default(),
-        }
+        Self { run: Run::next(), place: Place::new(setup), watching: OnceCell::new(), started: Mutex::default() }
     }
 
-    pub(crate) fn url(&self, file: &str) -> String {
-        format!("sqlite://{}", self.directory.join(file).display())
-    }
-
-    async fn open(&self, file: &str, options: SqliteOptions) -> Arc<dyn Store> {
-        let store = SqliteStore::open(&self.url(file), options).await.unwrap();
-        store.migrate().await.unwrap();
-        store
-    }
-
-    /// A new handle on the one store, as another process has it. Not synced to disk: no test here cuts the power.
+    /// A new handle on the one store, as another process has it.
     pub(crate) async fn store(&self) -> Arc<dyn Store> {
-        match self.setup {
-            Setup::Memory { .. } => Arc::new(self.memory.open_again()),
-            Setup::Sqlite { .. } => self.open("store.db", SqliteOptions::default().volatile()).await,
-        }
+        self.place.store().await
+    }
+
+    /// The same; a handler may hold its transaction for so long only.
+    pub(crate) async fn impatient_store(&self, limit: Duration) -> Arc<dyn Store> {
+        self.place.impatient_store(limit).await
     }
 
     /// A new handle on what carries the messages.
     pub(crate) async fn transport(&self) -> Arc<dyn Transport> {
-        let queues = match self.setup {
-            Setup::Memory { joined: false } => return Arc::new(self.broker.transport()),
-            Setup::Memory { joined: true } | Setup::Sqlite { joined: true } => self.store().await,
-            Setup::Sqlite { joined: false } => self.open("bus.db", SqliteOptions::default().volatile()).await,
-        };
-        Arc::new(SqlTransport::new(queues.queues().unwrap(), SqlOptions::default()))
+        self.place.transport().await
+    }
+
+    /// A connection of one's own to the store's database.
+    pub(crate) async fn connect(&self) -> Connection {
+        self.place.connect().await
     }
 
     /// An endpoint on this set-up, which retries once at once and once a little later.
@@ -132,12 +84,7 @@ impl World {
 
     pub(crate) async fn endpoint_on(&self, name: &str, store: Arc<dyn Store>) -> EndpointBuilder {
         let builder = Endpoint::builder(name).recoverability(policy(1, &[30])).store(store);
-        match self.setup {
-            Setup::Memory { joined: true } | Setup::Sqlite { joined: true } => builder,
-            Setup::Memory { joined: false } | Setup::Sqlite { joined: false } => {
-                builder.transport(self.transport().await)
-            }
-        }
+        if self.place.is_joined() { builder } else { builder.transport(self.transport().await) }
     }
 
     pub(crate) async fn start(&self, builder: EndpointBuilder) -> Arc<Running> {
@@ -147,7 +94,7 @@ impl World {
     }
 
     pub(crate) async fn admin(&self) -> Arc<dyn StoreAdmin> {
-        self.store().await.admin()
+        self.watching.get_or_init(|| self.store()).await.admin()
     }
 
     /// What has taken effect in a [`Book`].
@@ -201,13 +148,10 @@ impl World {
         if started.iter().any(|running| running.admin().is_some()) {
             assert_eq!(self.admin().await.counts().await.unwrap()["outbox"], 0);
         }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // there is none for the memory set-ups
-        let _ = std::fs::remove_dir_all(&self.directory);
+        if let Some(store) = self.watching.get() {
+            store.close().await;
+        }
+        self.place.remove().await;
     }
 }
 

@@ -1,28 +1,17 @@
 //! Where a test runs, and how it waits.
 
+use crate::place::Place;
 use sagabus::{DeadLetter, Endpoint, EndpointBuilder, Message, Recoverability, Running, StoreAdmin, prelude::*};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// What carries the messages and what holds the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    MemoryJoined,
-    MemorySplit,
-    SqliteJoined,
-    SqliteSplit,
-}
-
-/// One test's own backends. They are gone with it.
+/// One test's own backends.
 pub(crate) struct Bed {
-    pub(crate) kind: Kind,
-    id: String,
-    dir: Option<PathBuf>,
+    pub(crate) place: Arc<Place>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
@@ -42,34 +31,22 @@ impl Consume<Seen> for Recorder {
 }
 
 impl Bed {
-    pub(crate) fn new(kind: Kind) -> Self {
-        let id = uuid::Uuid::now_v7().simple().to_string();
-        let dir = matches!(kind, Kind::SqliteJoined | Kind::SqliteSplit).then(|| {
-            let dir = std::env::temp_dir().join(format!("sagabus-acceptance-{id}"));
-            std::fs::create_dir_all(&dir).expect("a directory");
-            dir
-        });
-        Self { kind, id, dir, seen: Arc::default() }
-    }
-
-    fn url(&self, name: &str) -> String {
-        match &self.dir {
-            Some(dir) => format!("sqlite://{}", dir.join(name).display()),
-            None => format!("memory://{}-{name}", self.id),
-        }
+    pub(crate) fn new(place: Arc<Place>) -> Self {
+        Self { place, seen: Arc::default() }
     }
 
     /// The URL of the store.
     pub(crate) fn store(&self) -> String {
-        self.url("shop.db")
+        self.place.url("shop")
     }
 
-    pub(crate) fn is_sqlite(&self) -> bool {
-        self.dir.is_some()
+    /// The URL of the queues, where they are not the store's.
+    fn bus(&self) -> String {
+        self.place.url("bus")
     }
 
     pub(crate) fn is_split(&self) -> bool {
-        matches!(self.kind, Kind::MemorySplit | Kind::SqliteSplit)
+        self.place.is_split()
     }
 
     /// An endpoint on this bed, that retries quickly and gives up soon: two rounds of two tries.
@@ -84,7 +61,7 @@ impl Bed {
                 ..Recoverability::default()
             })
             .route::<Seen>("recorder");
-        if self.is_split() { builder.transport(self.url("bus.db")) } else { builder }
+        if self.is_split() { builder.transport(self.bus()) } else { builder }
     }
 
     /// Starts the endpoint that records.
@@ -92,7 +69,7 @@ impl Bed {
         let recorder = Recorder(self.seen.clone());
         let mut builder = Endpoint::builder("recorder").store(self.store()).service(recorder, |s| s.on::<Seen>());
         if self.is_split() {
-            builder = builder.transport(self.url("bus.db"));
+            builder = builder.transport(self.bus());
         }
         builder.build().await.expect("build the recorder").start().await.expect("start the recorder")
     }
@@ -101,14 +78,14 @@ impl Bed {
     pub(crate) async fn recorder_elsewhere(&self) -> Running {
         assert!(self.is_split());
         let recorder = Recorder(self.seen.clone());
-        let builder = Endpoint::builder("recorder").store(format!("memory://{}-recorder", self.id));
-        start(builder.transport(self.url("bus.db")).service(recorder, |s| s.on::<Seen>())).await
+        let builder = Endpoint::builder("recorder").store(format!("memory://{}", uuid::Uuid::now_v7()));
+        start(builder.transport(self.bus()).service(recorder, |s| s.on::<Seen>())).await
     }
 
     /// Sends only, and needs no store for it.
     pub(crate) fn sender(&self) -> EndpointBuilder {
         assert!(self.is_split());
-        Endpoint::builder("sender").transport(self.url("bus.db")).route::<Seen>("recorder")
+        Endpoint::builder("sender").transport(self.bus()).route::<Seen>("recorder")
     }
 
     /// What was recorded so far, sorted.
@@ -162,15 +139,6 @@ impl Bed {
             if letters.len() == count { Ok(letters) } else { Err(format!("{letters:?}")) }
         })
         .await
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.dir {
-            // what the endpoints still hold open goes with the process
-            let _ = std::fs::remove_dir_all(dir);
-        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! SQL of the handlers' own, and sends in a caller's own transaction.
 
-use crate::bed::{Bed, Seen, admin, eventually, start};
+use crate::{
+    bed::{Bed, Seen, admin, eventually, start},
+    place::{Own, Place},
+};
 use sagabus::{SendOptions, prelude::*, sqlx};
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, Executor, SqliteConnection};
+use sqlx::{Connection, Executor};
 use std::{collections::BTreeSet, sync::Mutex};
 
 #[derive(Clone, Message, Serialize, Deserialize)]
@@ -32,8 +35,8 @@ impl Handle<Pay> for Account {
     async fn handle(&mut self, m: Pay, ctx: &mut SagaContext) -> Result {
         self.payments += 1;
         let payment = i64::try_from(self.payments)?;
-        let connection = ctx.transaction::<Sqlite>().await?;
-        sqlx::query("insert into payment (account, number, n) values (?, ?, ?)")
+        let connection = ctx.transaction::<Own>().await?;
+        sqlx::query("insert into payment (account, number, n) values ($1, $2, $3)")
             .bind(i64::try_from(m.account)?)
             .bind(payment)
             .bind(i64::try_from(m.n)?)
@@ -47,21 +50,11 @@ impl Handle<Pay> for Account {
     }
 }
 
-async fn open(bed: &Bed) -> SqliteConnection {
-    assert!(bed.is_sqlite());
-    let path = bed.store().trim_start_matches("sqlite://").to_string();
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .busy_timeout(std::time::Duration::from_secs(20));
-    SqliteConnection::connect_with(&options).await.unwrap()
-}
-
 async fn rows_of_a_handlers_own_commit_with_it(bed: Bed) {
     const MESSAGES: u64 = 60;
     let recorder = bed.recorder().await;
-    let mut sql = open(&bed).await;
-    sql.execute("create table payment (account integer, number integer, n integer)").await.unwrap();
+    let mut sql = bed.place.connect().await;
+    sql.execute("create table payment (account bigint, number bigint, n bigint)").await.unwrap();
     let nodes =
         [start(bed.endpoint("bank").saga::<Account>()).await, start(bed.endpoint("bank").saga::<Account>()).await];
     for n in 0..MESSAGES {
@@ -96,15 +89,15 @@ async fn rows_of_a_handlers_own_commit_with_it(bed: Bed) {
 /// A constraint of the user's own table is the handler's failure, not the store's: it is counted, and ends.
 async fn a_conflict_in_own_rows_is_the_handlers_failure(bed: Bed) {
     let recorder = bed.recorder().await;
-    let mut sql = open(&bed).await;
-    sql.execute("create table payment (account integer, number integer, n integer unique)").await.unwrap();
+    let mut sql = bed.place.connect().await;
+    sql.execute("create table payment (account bigint, number bigint, n bigint unique)").await.unwrap();
     sql.execute("insert into payment values (99, 1, 7)").await.unwrap();
     let bank = start(bed.endpoint("bank").saga::<Account>()).await;
     bank.bus().send(Pay { account: 1, n: 7, fails: 0 }).await.unwrap();
     bank.bus().send(Pay { account: 1, n: 8, fails: 0 }).await.unwrap();
     let letter = bed.dead_letters(&bank, "bank", 1).await.remove(0);
     assert_eq!((letter.reason.as_str(), letter.attempts), ("handler failed", 4));
-    assert!(letter.detail.iter().any(|text| text.contains("UNIQUE")), "{:?}", letter.detail);
+    assert!(letter.detail.iter().any(|text| text.to_lowercase().contains("unique")), "{:?}", letter.detail);
     bed.expect(&bank, &["8"]).await;
     let rows: Vec<(i64, i64)> =
         sqlx::query_as("select account, n from payment order by n").fetch_all(&mut sql).await.unwrap();
@@ -117,11 +110,11 @@ async fn a_conflict_in_own_rows_is_the_handlers_failure(bed: Bed) {
 async fn a_send_in_the_callers_transaction_leaves_if_that_commits(bed: Bed) {
     let recorder = bed.recorder().await;
     let sender = start(bed.endpoint("sender")).await;
-    let mut sql = open(&bed).await;
-    sql.execute("create table business (n integer)").await.unwrap();
-    for (n, commit) in [(1, false), (2, true), (3, false), (4, true)] {
-        let mut transaction = sql.begin_with("begin immediate").await.unwrap();
-        sqlx::query("insert into business values (?)").bind(n).execute(&mut *transaction).await.unwrap();
+    let mut sql = bed.place.connect().await;
+    sql.execute("create table business (n bigint)").await.unwrap();
+    for (n, commit) in [(1i64, false), (2, true), (3, false), (4, true)] {
+        let mut transaction = Place::begin(&mut sql).await;
+        sqlx::query("insert into business values ($1)").bind(n).execute(&mut *transaction).await.unwrap();
         sender.bus().send_in(&mut *transaction, Seen(format!("sent {n}"))).await.unwrap();
         if commit {
             transaction.commit().await.unwrap();
@@ -152,13 +145,13 @@ async fn hold(m: Hold, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-/// The commit is kept waiting by a lock on the store's file; the queues lie in another one, where nothing is in the way.
+/// The commit is kept waiting by a lock in the store's database; the queues lie in another one, where nothing is in the way.
 async fn nothing_leaves_before_the_commit(bed: Bed) {
     let recorder = bed.recorder_elsewhere().await;
     let sender = bed.sender().build().await.unwrap();
     let shop = start(bed.endpoint("shop").on(hold)).await;
-    let mut sql = open(&bed).await;
-    let lock = sql.begin_with("begin immediate").await.unwrap();
+    let mut sql = bed.place.connect().await;
+    let lock = Place::hold(&mut sql).await;
     let run = uuid::Uuid::now_v7().to_string();
     sender.bus().send_with(Hold { run: run.clone() }, SendOptions::new().to("shop")).await.unwrap();
     eventually("the handler is done", || async {
@@ -181,12 +174,12 @@ async fn nothing_leaves_before_the_commit(bed: Bed) {
 }
 
 mod held {
-    // only where the queues are in another file can a message leave without its commit
-    on_backends! { nothing_leaves_before_the_commit; sqlite_split = SqliteSplit }
+    // only where the queues are elsewhere can a message leave without its commit
+    on_split_databases!(nothing_leaves_before_the_commit);
     use super::nothing_leaves_before_the_commit;
 }
 
-on_sqlite!(
+on_databases!(
     rows_of_a_handlers_own_commit_with_it,
     a_conflict_in_own_rows_is_the_handlers_failure,
     a_send_in_the_callers_transaction_leaves_if_that_commits,
