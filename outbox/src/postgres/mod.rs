@@ -1,9 +1,9 @@
 //! The PostgreSQL store.
 //!
 //! A batch of units is one statement, one round trip and one commit: everything that the units did, or nothing, and then
-//! the facts are read and the rest goes again ([`commit`]). Queues are one table; a row's id carries its queue's number,
-//! so one index serves reader and gate. Handled messages lie in a partition per day ([`days`]). Wake-ups go over one
-//! LISTEN and one NOTIFY connection per process, outside of all transactions, and are hints ([`bells`], [`notify`]).
+//! the facts are read and the rest goes again (`commit`). Queues are one table; a row's id carries its queue's number,
+//! so one index serves reader and gate. Handled messages lie in a partition per day (`days`). Wake-ups go over one
+//! LISTEN and one NOTIFY connection per process, outside of all transactions, and are hints (`bells`, `notify`).
 //!
 //! Rights: `migrate` needs to create the schema (or to own it), `check`, `prune` and a new day need to create and drop
 //! tables in it; everything else needs select, insert, update and delete on its tables and usage on its sequences.
