@@ -64,6 +64,8 @@ struct Parts {
 pub struct Effects {
     /// Messages.
     pub sends: Vec<Outgoing>,
+    /// Whether the handler chose the id of one of them.
+    pub chosen_ids: bool,
     /// Timers.
     pub timers: Vec<TimerChange>,
     /// The saga's new state, set by the saga's route.
@@ -277,6 +279,7 @@ impl Context {
 
     fn note<M: Message>(&mut self, message: &M, intent: Intent, options: SendOptions) {
         let cause = &self.0.incoming.message.headers;
+        self.0.effects.chosen_ids |= options.chosen_id().is_some();
         match self.0.info.outgoing(message, intent, options, Some(cause), self.0.saga.as_ref()) {
             Ok(outgoing) => self.0.effects.sends.push(outgoing),
             Err(error) => self.fail(error),

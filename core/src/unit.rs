@@ -24,6 +24,9 @@ pub struct UnitOfWork {
     pub saga: Option<SagaWrite>,
     /// Messages that leave if and only if this unit commits.
     pub sends: Vec<Outgoing>,
+    /// Whether every id in `sends` was drawn for this unit. Then its gate alone keeps them from being sent twice, and no
+    /// queue has to remember them. Never with [`Gate::None`].
+    pub new_ids: bool,
     /// Timers set and cancelled.
     pub timers: Vec<TimerChange>,
     /// Whether an attempt row was written for (handler, message) and is to be removed.
@@ -41,6 +44,7 @@ impl UnitOfWork {
             fence: None,
             saga: None,
             sends: Vec::new(),
+            new_ids: false,
             timers: Vec::new(),
             counted: false,
         }

@@ -109,6 +109,7 @@ impl Unit {
         if keep_sends {
             self.sends.clone_from(&effects.sends);
         }
+        work.new_ids = !effects.chosen_ids && work.gate != Gate::None;
         work.sends = effects.sends;
         self.outcome = Tally::Handled;
         work

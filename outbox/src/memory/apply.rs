@@ -69,7 +69,7 @@ impl Model {
         if let Some(write) = &unit.saga {
             self.write_saga(endpoint, write, now);
         }
-        self.sends(owner, joined, &unit.sends, now)
+        self.sends(owner, joined, &unit.sends, unit.new_ids, now)
     }
 
     fn gate_is_closed(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork) -> bool {

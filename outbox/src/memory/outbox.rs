@@ -7,12 +7,19 @@ use std::sync::Arc;
 
 impl Model {
     /// The sends of a unit: into queues of this database, or into the outbox.
-    pub(super) fn sends(&mut self, owner: &Owner, joined: bool, sends: &[Outgoing], now: Timestamp) -> Outcome {
+    pub(super) fn sends(
+        &mut self,
+        owner: &Owner,
+        joined: bool,
+        sends: &[Outgoing],
+        new_ids: bool,
+        now: Timestamp,
+    ) -> Outcome {
         let mut outbox = Vec::new();
         let mut behind = false;
         for outgoing in sends {
             if joined {
-                if let Err(reason) = self.enqueue_one(outgoing, now) {
+                if let Err(reason) = self.enqueue_one(outgoing, new_ids, now) {
                     self.bury(&owner.endpoint, outgoing, reason, now);
                 }
                 continue;

@@ -12,8 +12,9 @@ use sagabus_core::{
 use std::{sync::Arc, time::Duration};
 
 impl Model {
-    /// Into one queue, or into every queue that subscribed. The error says why it can never arrive.
-    pub(super) fn enqueue_one(&mut self, outgoing: &Outgoing, now: Timestamp) -> Result<(), String> {
+    /// Into one queue, or into every queue that subscribed. A new id need not be remembered. The error says why it can
+    /// never arrive.
+    pub(super) fn enqueue_one(&mut self, outgoing: &Outgoing, new_id: bool, now: Timestamp) -> Result<(), String> {
         let headers = outgoing.message.headers.to_json().map_err(|error| error.to_string())?;
         let queues: Vec<String> = match &outgoing.to {
             Destination::Queue(name) if self.queues.contains_key(name) => vec![name.clone()],
@@ -24,15 +25,15 @@ impl Model {
             }
         };
         for queue in queues {
-            self.add(&queue, &outgoing.message, &headers, now);
+            self.add(&queue, &outgoing.message, &headers, new_id, now);
         }
         Ok(())
     }
 
-    fn add(&mut self, name: &str, message: &Envelope, headers: &[u8], now: Timestamp) {
+    fn add(&mut self, name: &str, message: &Envelope, headers: &[u8], new_id: bool, now: Timestamp) {
         let id = self.next_id();
         let Some(queue) = self.queues.get_mut(name) else { return };
-        if queue.seen.insert(message.headers.message_id, now).is_some() {
+        if !new_id && queue.seen.insert(message.headers.message_id, now).is_some() {
             return;
         }
         let row = QueueRow {
@@ -89,7 +90,7 @@ impl Queues for MemoryStore {
     async fn enqueue(&self, batch: &[Outgoing]) -> Vec<SendOutcome> {
         let answer = self
             .run(Operation::Enqueue, |model, now| {
-                batch.iter().map(|outgoing| model.enqueue_one(outgoing, now)).collect::<Vec<_>>()
+                batch.iter().map(|outgoing| model.enqueue_one(outgoing, false, now)).collect::<Vec<_>>()
             })
             .await;
         let failed = |outcome: SendOutcome| vec![outcome; batch.len()];

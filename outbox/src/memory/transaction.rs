@@ -69,7 +69,7 @@ impl MemoryTransaction {
             let mut rows = rows;
             // they were recorded while the handler ran: before the unit, which is what came of it
             for (owner, joined, sends) in std::mem::take(&mut rows.enlisted) {
-                model.sends(&owner, joined, &sends, now);
+                model.sends(&owner, joined, &sends, false, now);
             }
             let outcome = model.apply(&batch.owner, batch.joined, unit, now);
             model.forget_sent(&batch.sent);

@@ -42,7 +42,7 @@ impl PostgresStore {
             if !rows.is_empty() && !inner.enqueue(&rows).await? {
                 continue;
             }
-            let bells: HashSet<Place> = rows.iter().map(|(outgoing, _)| bell_of(outgoing)).collect();
+            let bells: HashSet<Place> = rows.iter().map(|row| bell_of(row.outgoing)).collect();
             bells.iter().for_each(|place| inner.bells.ring(place));
             inner.notifier.mark(&bells);
             return Ok(outcomes);
@@ -64,7 +64,7 @@ impl PostgresStore {
             };
             match number {
                 Some(number) => {
-                    rows.push((outgoing, number));
+                    rows.push(Queued { outgoing, number, new_id: false });
                     outcomes.push(SendOutcome::Done);
                 }
                 None => {

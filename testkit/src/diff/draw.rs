@@ -80,7 +80,9 @@ impl Draw {
             430..480 => self.transaction(side, endpoint).await,
             480..620 => self.due_op(side, endpoint),
             620..710 => self.read(side),
-            710..770 => Op::Enqueue((0..self.dice.count(20)).map(|_| self.messages.outgoing(&mut self.dice)).collect()),
+            710..770 => {
+                Op::Enqueue((0..self.dice.count(20)).map(|_| self.messages.outgoing(&mut self.dice, false)).collect())
+            }
             770..820 => self.load(endpoint),
             820..870 => {
                 let message = self.messages.any(&mut self.dice, 80).headers.message_id;
@@ -165,7 +167,7 @@ impl Draw {
         let (owner, joined) = (self.owner(endpoint.clone()), self.dice.percent(50));
         let mut enlisted = Vec::new();
         if self.dice.percent(40) {
-            enlisted.extend((0..self.dice.count(5)).map(|_| self.messages.outgoing(&mut self.dice)));
+            enlisted.extend((0..self.dice.count(5)).map(|_| self.messages.outgoing(&mut self.dice, false)));
         }
         let unit = if self.dice.percent(85) { self.unit(side, &mut Batch::default(), &endpoint).await } else { None };
         let sent = if self.dice.percent(20) { self.some_outbox(3) } else { Vec::new() };

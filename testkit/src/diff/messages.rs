@@ -63,8 +63,20 @@ impl Messages {
         format!("{}-{}", dice.pick(&["o", "O", "\u{0}", "ö"]), self.era * 4 + dice.below(4))
     }
 
-    /// One that was not there before.
+    /// One that was not there before, and may come again.
     pub(super) fn fresh(&mut self, dice: &mut Dice) -> Arc<Envelope> {
+        let message = Arc::new(self.unique(dice));
+        if self.recent.len() < RECENT {
+            self.recent.push(message.clone());
+        } else {
+            let place = dice.below(RECENT);
+            self.recent[place] = message.clone();
+        }
+        message
+    }
+
+    /// One that was not there before, and will not come again.
+    fn unique(&mut self, dice: &mut Dice) -> Envelope {
         let id = self.message_id(dice);
         let intent = dice.pick(&[Intent::Command, Intent::Event, Intent::Reply]);
         let mut headers = Headers::new(id, dice.pick(&TYPES), intent, Timestamp(1_000_000 + dice.below(1000) as i64));
@@ -89,14 +101,7 @@ impl Messages {
         }
         let size = if dice.percent(2) { 5000 } else { 40 };
         let body: Vec<u8> = (0..dice.below(size)).map(|_| dice.bits() as u8).collect();
-        let message = Arc::new(Envelope::new(headers, body));
-        if self.recent.len() < RECENT {
-            self.recent.push(message.clone());
-        } else {
-            let place = dice.below(RECENT);
-            self.recent[place] = message.clone();
-        }
-        message
+        Envelope::new(headers, body)
     }
 
     /// A new one, or now and then one that was there before.
@@ -107,13 +112,13 @@ impl Messages {
         self.fresh(dice)
     }
 
-    pub(super) fn outgoing(&mut self, dice: &mut Dice) -> Outgoing {
+    pub(super) fn outgoing(&mut self, dice: &mut Dice, new_id: bool) -> Outgoing {
         let to = match dice.below(100) {
             0..3 => Destination::Queue("nowhere".into()),
             3..35 => Destination::Topic(dice.pick(&TOPICS).into()),
             _ => Destination::Queue(dice.pick(&QUEUES[..3]).into()),
         };
-        let message = (*self.any(dice, 8)).clone();
+        let message = if new_id { self.unique(dice) } else { (*self.any(dice, 8)).clone() };
         Outgoing { to, message }
     }
 

@@ -70,7 +70,7 @@ impl Draw {
         }
         let mut unit = UnitOfWork::new(handler, id, gate);
         if gate == Gate::None {
-            unit.sends = self.sends(2);
+            unit.sends = self.sends(2, false);
             return Some(Planned { unit, row, fence: None });
         }
         let line = row.and_then(|row| side.readings[row].key.clone());
@@ -97,7 +97,8 @@ impl Draw {
             unit.saga = self.saga(side, batch, endpoint).await;
         }
         if self.dice.percent(if handled { 35 } else { 5 }) {
-            unit.sends = self.sends(4);
+            unit.new_ids = self.dice.percent(50);
+            unit.sends = self.sends(4, unit.new_ids);
         }
         if handled && self.dice.percent(25) {
             unit.timers = self.timers(endpoint, unit.saga.as_ref());
@@ -126,8 +127,8 @@ impl Draw {
         batch.lines.insert(line) && !blocked
     }
 
-    fn sends(&mut self, most: usize) -> Vec<sagabus_core::Outgoing> {
-        (0..1 + self.dice.below(most)).map(|_| self.messages.outgoing(&mut self.dice)).collect()
+    fn sends(&mut self, most: usize, new_ids: bool) -> Vec<sagabus_core::Outgoing> {
+        (0..1 + self.dice.below(most)).map(|_| self.messages.outgoing(&mut self.dice, new_ids)).collect()
     }
 
     fn disposition(&mut self, endpoint: &str, message: &Arc<Envelope>, line: Option<String>) -> Disposition {

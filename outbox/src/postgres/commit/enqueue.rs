@@ -12,8 +12,14 @@ use std::collections::BTreeSet;
 /// Bits of a queue row's id below its queue's number.
 pub(crate) const QUEUE_BITS: u32 = 45;
 
-/// A message and the number of its queue; none for one that goes to whoever subscribed.
-pub(crate) type Queued<'a> = (&'a Outgoing, Option<i32>);
+/// A message for queues.
+pub(crate) struct Queued<'a> {
+    pub(crate) outgoing: &'a Outgoing,
+    /// The queue's number; none for one that goes to whoever subscribed.
+    pub(crate) number: Option<i32>,
+    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::new_ids`].
+    pub(crate) new_id: bool,
+}
 
 /// What the rows' arguments are called in the statement.
 struct Columns {
@@ -22,34 +28,37 @@ struct Columns {
     ids: String,
     headers: String,
     bodies: String,
-    days: String,
 }
 
-/// Adds rows, in order. Ids that a queue has taken before fail the statement, unless the draft takes its time about them.
+/// Adds rows, in order. Ids that a queue has taken before fail the statement, unless the draft takes its time about them;
+/// new ones are not even remembered.
 pub(super) fn write(draft: &mut Draft<'_>, rows: &[Queued<'_>]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     exist(draft, rows);
-    let places: Vec<Place> = rows.iter().map(|(o, _)| draft.inner.place(o.message.headers.message_id)).collect();
+    let place = |row: &Queued<'_>| match row.new_id {
+        true => Place { day: None, misc: false },
+        false => draft.inner.place(row.outgoing.message.headers.message_id),
+    };
+    let places: Vec<Place> = rows.iter().map(place).collect();
     let careful = draft.repeats || places.iter().any(|place| place.misc);
-    let numbers = draft.sql.bind(rows.iter().map(|(_, number)| *number).collect::<Vec<_>>());
-    let shards = draft.sql.bind(rows.iter().map(|(o, _)| shard_of_queued(&o.message)).collect::<Vec<_>>());
-    let ids = draft.sql.bind(rows.iter().map(|(o, _)| o.message.headers.message_id.0).collect::<Vec<_>>());
-    let (headers, bodies) = envelopes(draft, rows.iter().map(|(outgoing, _)| &outgoing.message))?;
-    let days = draft.sql.bind(places.iter().map(|place| place.day).collect::<Vec<_>>());
-    let columns = Columns { numbers, shards, ids, headers, bodies, days };
-    if careful || rows.iter().any(|(_, number)| number.is_none()) {
+    let numbers = draft.sql.bind(rows.iter().map(|row| row.number).collect::<Vec<_>>());
+    let shards = draft.sql.bind(rows.iter().map(|row| shard_of_queued(&row.outgoing.message)).collect::<Vec<_>>());
+    let ids = draft.sql.bind(rows.iter().map(|row| row.outgoing.message.headers.message_id.0).collect::<Vec<_>>());
+    let (headers, bodies) = envelopes(draft, rows.iter().map(|row| &row.outgoing.message))?;
+    let columns = Columns { numbers, shards, ids, headers, bodies };
+    if careful || rows.iter().any(|row| row.number.is_none()) {
         routed(draft, rows, &places, &columns, careful);
     } else {
-        direct(draft, &columns);
+        direct(draft, &places, &columns);
     }
     Ok(())
 }
 
 /// Numbers of queues are remembered, and a queue may have been removed meanwhile.
 fn exist(draft: &mut Draft<'_>, rows: &[Queued<'_>]) {
-    let numbers: BTreeSet<i32> = rows.iter().filter_map(|(_, number)| *number).collect();
+    let numbers: BTreeSet<i32> = rows.iter().filter_map(|row| row.number).collect();
     if !numbers.is_empty() {
         let count = draft.sql.bind(i64::try_from(numbers.len()).unwrap_or(i64::MAX));
         let numbers = draft.sql.bind(numbers.into_iter().collect::<Vec<_>>());
@@ -58,17 +67,24 @@ fn exist(draft: &mut Draft<'_>, rows: &[Queued<'_>]) {
     }
 }
 
+fn days(draft: &mut Draft<'_>, places: &[Place]) -> String {
+    draft.sql.bind(places.iter().map(|place| place.day).collect::<Vec<_>>())
+}
+
 /// The usual case: to queues by name, with ids of our own making.
-fn direct(draft: &mut Draft<'_>, columns: &Columns) {
-    let Columns { numbers, shards, ids, headers, bodies, days } = columns;
+fn direct(draft: &mut Draft<'_>, places: &[Place], columns: &Columns) {
+    let Columns { numbers, shards, ids, headers, bodies } = columns;
     let (dedup, insert, id) = (draft.table("queue_dedup"), insert(draft), row_id(draft, "w"));
-    draft.part(
-        "taken",
-        format!(
-            "insert into {dedup} (day,message_id,queue) select w.* from unnest({days}::int[],{ids}::uuid[],\
-             {numbers}::int[]) w"
-        ),
-    );
+    if places.iter().any(|place| place.day.is_some()) {
+        let days = days(draft, places);
+        draft.part(
+            "taken",
+            format!(
+                "insert into {dedup} (day,message_id,queue) select w.* from unnest({days}::int[],{ids}::uuid[],\
+                 {numbers}::int[]) w(day,id,queue) where w.day is not null"
+            ),
+        );
+    }
     draft.part(
         "sends",
         format!(
@@ -80,8 +96,9 @@ fn direct(draft: &mut Draft<'_>, columns: &Columns) {
 
 /// With topics, or with ids that may have been taken before.
 fn routed(draft: &mut Draft<'_>, rows: &[Queued<'_>], places: &[Place], columns: &Columns, careful: bool) {
-    let Columns { numbers, shards, ids, headers, bodies, days } = columns;
-    let topics = draft.maybe_texts(rows.iter().map(|(o, number)| number.is_none().then(|| o.to.name())));
+    let Columns { numbers, shards, ids, headers, bodies } = columns;
+    let topics = draft.maybe_texts(rows.iter().map(|row| row.number.is_none().then(|| row.outgoing.to.name())));
+    let days = days(draft, places);
     let misc = draft.sql.bind(places.iter().map(|place| place.misc).collect::<Vec<_>>());
     let (subscription, insert, id) = (draft.table("subscription"), insert(draft), row_id(draft, "x"));
     let (dedup, dedup_misc) = (draft.table("queue_dedup"), draft.table("queue_dedup_misc"));

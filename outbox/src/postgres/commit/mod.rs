@@ -88,7 +88,10 @@ impl Inner {
         if joined {
             self.resolve(sends.iter()).await?;
         }
-        let plan = Plan { sends: sends.iter().map(|outgoing| (0, outgoing)).collect(), ..Plan::default() };
+        let plan = Plan {
+            sends: sends.iter().map(|outgoing| plan::Sending { outgoing, new_id: false }).collect(),
+            ..Plan::default()
+        };
         statement::draft(self, owner, Mode { joined, repeats: true }, &plan, &[])
     }
 

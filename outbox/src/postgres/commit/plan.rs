@@ -38,8 +38,14 @@ pub(super) struct Plan<'b> {
     pub(super) parked: Vec<Parked<'b>>,
     /// (handler, id) whose attempt row goes.
     pub(super) counted: Vec<(&'b Arc<str>, MessageId)>,
-    /// With the index of its unit in the batch.
-    pub(super) sends: Vec<(usize, &'b Outgoing)>,
+    pub(super) sends: Vec<Sending<'b>>,
+}
+
+/// A message that leaves.
+pub(super) struct Sending<'b> {
+    pub(super) outgoing: &'b Outgoing,
+    /// See [`UnitOfWork::new_ids`].
+    pub(super) new_id: bool,
 }
 
 /// A further correlation value.
@@ -143,7 +149,7 @@ impl<'b> Plan<'b> {
             self.counted.push((&unit.handler, unit.message_id));
         }
         self.dispose(&unit.handler, &unit.disposition);
-        self.sends.extend(unit.sends.iter().map(|outgoing| (index, outgoing)));
+        self.sends.extend(unit.sends.iter().map(|outgoing| Sending { outgoing, new_id: unit.new_ids }));
     }
 
     /// Cancels reach back into the batch: a timer that an earlier unit of it sets is not set at all.

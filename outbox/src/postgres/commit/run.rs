@@ -264,7 +264,7 @@ impl<'b> Run<'b> {
     /// Who may want to know.
     fn note(&mut self, plan: &Plan<'_>) {
         if self.batch.joined {
-            self.bells.extend(plan.sends.iter().map(|(_, outgoing)| bell_of(outgoing)));
+            self.bells.extend(plan.sends.iter().map(|send| bell_of(send.outgoing)));
         }
         let moved = plan.rows.keys().any(|table| *table != RowTable::Queue);
         let added =

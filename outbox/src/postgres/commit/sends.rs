@@ -4,23 +4,23 @@ use super::{
     ABSENT,
     deliveries::{bury_as, envelopes},
     enqueue::{self, Queued},
-    plan::Dead,
+    plan::{Dead, Sending},
     statement::Draft,
 };
 use sagabus_core::{Destination, Error, ErrorKind, Outgoing, Result};
 use std::sync::PoisonError;
 
 /// Returns what the statement answers as ids of outbox rows and as order keys behind.
-pub(super) fn write(draft: &mut Draft<'_>, joined: bool, sends: &[(usize, &Outgoing)]) -> Result<(String, String)> {
+pub(super) fn write(draft: &mut Draft<'_>, joined: bool, sends: &[Sending<'_>]) -> Result<(String, String)> {
     let nothing = || ("null::bigint[]".to_owned(), "null::text[]".to_owned());
     if sends.is_empty() {
         return Ok(nothing());
     }
     if joined {
-        into_queues(draft, &sends.iter().map(|(_, outgoing)| *outgoing).collect::<Vec<_>>())?;
+        into_queues(draft, sends)?;
         return Ok(nothing());
     }
-    let all = || sends.iter().map(|(_, outgoing)| *outgoing);
+    let all = || sends.iter().map(|send| send.outgoing);
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
     let node = draft.sql.bind(draft.owner.node.0);
     let topics = draft.sql.bind(all().map(|o| matches!(o.to, Destination::Topic(_))).collect::<Vec<_>>());
@@ -45,17 +45,17 @@ pub(super) fn write(draft: &mut Draft<'_>, joined: bool, sends: &[(usize, &Outgo
 }
 
 /// Rows of queues, in order. What can never arrive becomes a dead letter of the sender.
-fn into_queues(draft: &mut Draft<'_>, sends: &[&Outgoing]) -> Result<()> {
+fn into_queues(draft: &mut Draft<'_>, sends: &[Sending<'_>]) -> Result<()> {
     let mut rows: Vec<Queued<'_>> = Vec::with_capacity(sends.len());
     let mut dead = Vec::new();
     {
         let known = draft.inner.queues.read().unwrap_or_else(PoisonError::into_inner);
-        for outgoing in sends {
+        for &Sending { outgoing, new_id } in sends {
             match &outgoing.to {
-                Destination::Topic(_) => rows.push((outgoing, None)),
+                Destination::Topic(_) => rows.push(Queued { outgoing, number: None, new_id }),
                 Destination::Queue(name) => match known.get(name.as_str()) {
                     Some(&ABSENT) => dead.push(unroutable(outgoing, name)),
-                    Some(number) => rows.push((outgoing, Some(*number))),
+                    Some(number) => rows.push(Queued { outgoing, number: Some(*number), new_id }),
                     None => {
                         let text = format!("the number of the queue {name} was forgotten meanwhile");
                         return Err(Error::new(ErrorKind::Transient, text));

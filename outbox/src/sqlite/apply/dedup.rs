@@ -1,4 +1,4 @@
-//! A queue takes a message id once within the horizon, from wherever it comes.
+//! A queue takes a message id once within the horizon, from wherever it comes. New ids need no looking after.
 
 use super::{
     super::{
@@ -39,7 +39,8 @@ pub(super) async fn drop_seen(desk: &mut Desk<'_>, routed: &mut Routed<'_>) -> R
     let mut place = 0;
     routed.rows.retain(|row| {
         place += 1;
-        !seen.contains(&(place - 1)) && here.insert((Arc::clone(&row.queue), row.outgoing.message.headers.message_id))
+        let id = row.outgoing.message.headers.message_id;
+        row.new_id || !seen.contains(&(place - 1)) && here.insert((Arc::clone(&row.queue), id))
     });
     Ok(())
 }
@@ -47,7 +48,7 @@ pub(super) async fn drop_seen(desk: &mut Desk<'_>, routed: &mut Routed<'_>) -> R
 /// The inserts that remember the ids, with how many rows each must add.
 pub(super) fn remember(desk: &Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Vec<Step>, usize); 2]> {
     let (mut dated, mut misc) = (Vec::new(), Vec::new());
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.new_id) {
         let id = row.outgoing.message.headers.message_id;
         match age_of(id, desk.now, desk.shared.options.horizon) {
             Age::Usual(day) => dated.push((day, &row.queue, id)),

@@ -12,7 +12,7 @@ use sagabus_core::{Outgoing, Owner, Result};
 pub(crate) async fn enlist(desk: &mut Desk<'_>, owner: &Owner, joined: bool, sends: &[Outgoing]) -> Result<()> {
     let sends: Vec<&Outgoing> = sends.iter().collect();
     let steps = if joined {
-        let mut routed = queues_of(desk, &sends).await?;
+        let mut routed = queues_of(desk, &sends, |_| false).await?;
         dedup::drop_seen(desk, &mut routed).await?;
         let mut steps: Vec<Step> = dedup::remember(desk, &routed.rows)?.into_iter().flat_map(|(s, _)| s).collect();
         steps.extend(queue_steps(desk, &routed.rows)?);

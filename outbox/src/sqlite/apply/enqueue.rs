@@ -30,7 +30,7 @@ impl Op for Enqueue {
 
 async fn enqueue(desk: &mut Desk<'_>, batch: &[Outgoing]) -> Result<HashSet<usize>> {
     let sends: Vec<&Outgoing> = batch.iter().collect();
-    let mut routed = queues_of(desk, &sends).await?;
+    let mut routed = queues_of(desk, &sends, |_| false).await?;
     dedup::drop_seen(desk, &mut routed).await?;
     let mut steps: Vec<Step> = dedup::remember(desk, &routed.rows)?.into_iter().flat_map(|(steps, _)| steps).collect();
     steps.extend(queue_steps(desk, &routed.rows)?);

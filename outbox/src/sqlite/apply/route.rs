@@ -49,6 +49,8 @@ const MANY: usize = 64;
 pub(super) struct QueueInsert<'a> {
     pub(super) queue: Arc<str>,
     pub(super) outgoing: &'a Outgoing,
+    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::new_ids`].
+    pub(super) new_id: bool,
 }
 
 /// What became of destinations.
@@ -67,20 +69,25 @@ fn shard_in_queue(headers: &Headers) -> u16 {
     }
 }
 
-/// The queues that each send goes to, in order.
-pub(super) async fn queues_of<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<Routed<'a>> {
+/// The queues that each send goes to, in order. `is_new` says of which places the id is new.
+pub(super) async fn queues_of<'a>(
+    desk: &mut Desk<'_>,
+    sends: &[&'a Outgoing],
+    is_new: impl Fn(usize) -> bool,
+) -> Result<Routed<'a>> {
     let known = known_queues(desk, sends).await?;
     let mut topics = subscribers(desk, sends).await?;
     let mut routed = Routed::default();
     for (place, outgoing) in sends.iter().enumerate() {
+        let new_id = is_new(place);
         match &outgoing.to {
             Destination::Queue(name) => match known.get(name.as_str()) {
-                Some(Some(queue)) => routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing }),
+                Some(Some(queue)) => routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing, new_id }),
                 Some(None) | None => routed.unknown.push(place),
             },
             Destination::Topic(topic) => {
                 for queue in topics.entry(topic.as_str()).or_default() {
-                    routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing });
+                    routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing, new_id });
                 }
             }
         }
@@ -199,7 +206,11 @@ pub(super) async fn resolve<'b>(
         return Ok(Routed::default());
     }
     let sends: Vec<&'b Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
-    let mut routed = queues_of(desk, &sends).await?;
+    let is_new = |place: usize| {
+        let unit = plan.sends.get(place).and_then(|(unit, _)| batch.units.get(*unit));
+        unit.is_some_and(|unit| unit.new_ids)
+    };
+    let mut routed = queues_of(desk, &sends, is_new).await?;
     if careful {
         dedup::drop_seen(desk, &mut routed).await?;
     }

@@ -102,6 +102,31 @@ pub async fn a_queue_takes_an_id_once(bed: Bed) {
     assert_eq!(bed.queue("q").await.len(), 0, "also when the first one is handled already");
 }
 
+/// b1: ids that were drawn for a unit are sent once by its gate alone, also beside an id that a queue has seen.
+pub async fn new_ids_are_sent_once(bed: Bed) {
+    let Some(queues) = bed.queues(&["q", "r"]).await else { return };
+    queues.subscribe("r", &["t".into()]).await.expect("subscribe");
+    let seen = bed.message();
+    bed.enqueue("q", seen.clone()).await;
+    let unit = |new_ids, sends| {
+        let mut unit = bed.unit();
+        (unit.new_ids, unit.sends) = (new_ids, sends);
+        unit
+    };
+    let (first, second, third) = (bed.message(), bed.message(), bed.message());
+    let units = vec![
+        unit(true, vec![to_queue("q", first.clone()), to_topic("t", second.clone())]),
+        unit(false, vec![to_queue("q", seen.clone()), to_queue("r", seen.clone())]),
+        unit(true, vec![to_queue("q", third.clone())]),
+    ];
+    for outcomes in ["AAA", "DDD"] {
+        assert_eq!(letters(&bed.commit(units.clone()).await), outcomes);
+        let wanted = [&seen, &first, &third].map(|message| message.headers.message_id);
+        assert_eq!(ids(&bed.queue("q").await), wanted);
+        assert_eq!(ids(&bed.queue("r").await), [&second, &seen].map(|message| message.headers.message_id));
+    }
+}
+
 /// b2: a message is taken from a queue and its follow-up put into the same one, in one step.
 pub async fn a_queue_feeds_itself(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
