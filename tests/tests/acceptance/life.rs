@@ -91,8 +91,9 @@ pub(crate) async fn a_stop_under_load_loses_and_doubles_nothing(w: &World) {
 }
 
 pub(crate) async fn two_instances_share_the_work(w: &World) {
-    const MESSAGES: u64 = 12;
-    // each handles one at a time, and takes four into its hands
+    // each handles one at a time, and takes four into its hands; of the others, which go by their ids, some are always
+    // for the second one
+    const MESSAGES: u64 = 40;
     let build = || async { w.endpoint("shop").await.on(wait).on(work).saga::<Book>().concurrency(1).batch(1) };
     let (one, two) = (w.start(build().await).await, w.start(build().await).await);
     for n in 0..MESSAGES {
