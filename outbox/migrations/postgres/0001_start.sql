@@ -4,19 +4,20 @@
 -- Look with: select handler, at, reason, headers from sagabus.dead_letter;
 
 -- One row per live saga, and per completed one that is kept for a time. Nothing that changes is indexed, and pages keep
--- room, so that updates stay on their page (HOT).
+-- room, so that updates stay on their page (HOT). What changes lies together, before the end of the row: of an update the
+-- log takes only what lies between the first and the last byte that differ.
 create table {schema}.saga (
     kind text collate "C" not null,          -- endpoint/saga
     key text collate "C" not null,           -- the correlation value
-    instance uuid not null,                  -- this life
-    version bigint not null,                 -- how many units it has applied
-    state bytea not null,
-    schema integer not null,                 -- the version of the state's schema
     origin bytea,                            -- who started it
+    instance uuid not null,                  -- this life
     created_at bigint not null,
-    updated_at bigint not null,
     completed_at bigint,                     -- null while it lives
     expires_at bigint,                       -- when a completed one is dropped
+    schema integer not null,                 -- the version of the state's schema
+    version bigint not null,                 -- how many units it has applied
+    updated_at bigint not null,
+    state bytea not null,
     primary key (kind, key)
 ) with (vacuum_truncate = false, fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 create index saga_expires on {schema}.saga (expires_at) where expires_at is not null;
@@ -209,7 +210,7 @@ create table {schema}.attempt (
 
 -- A table without pages costs nothing to read as a whole, so the planner would, and a plan that was made then lives on
 -- when the table has grown. So each has a page from the start, and vacuum never takes it away.
-insert into {schema}.saga values ('', '', '00000000-0000-0000-0000-000000000000', 0, '', 0, null, 0, 0);
+insert into {schema}.saga values ('', '', null, '00000000-0000-0000-0000-000000000000', 0, null, null, 0, 0, 0, '');
 insert into {schema}.saga_alias values ('', '', '', '', '00000000-0000-0000-0000-000000000000');
 insert into {schema}.inbox_misc values ('00000000-0000-0000-0000-000000000000', '', '', 0);
 insert into {schema}.outbox (endpoint, node, topic, destination, headers, body)
