@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-/// All endpoints of the workload, and those of the order example.
+/// All endpoints of the workload, those of the order example, and the poisoned one.
 #[cfg(feature = "rabbitmq")]
-const ENDPOINTS: [&str; 7] = ["chaos", "ledger", "line", "shop", "payment", "shipping", "placer"];
+const ENDPOINTS: [&str; 8] = ["chaos", "ledger", "line", "shop", "payment", "shipping", "placer", "poison"];
 
 /// Deletes what begins with the URL's `prefix`. A URL of another kind, or without prefix, has nothing to remove.
 pub async fn remove(url: &str) -> Result<()> {
@@ -13,6 +13,8 @@ pub async fn remove(url: &str) -> Result<()> {
     match base.split(':').next() {
         #[cfg(feature = "rabbitmq")]
         Some("amqp" | "amqps") => remove_from_rabbitmq(base, prefix).await,
+        #[cfg(feature = "kafka")]
+        Some("kafka") => remove_from_kafka(base, prefix).await,
         _ => anyhow::bail!("this build knows no broker to remove {prefix} from"),
     }
 }
@@ -41,5 +43,32 @@ async fn remove_from_rabbitmq(base: &str, prefix: &str) -> Result<()> {
         deleted.with_context(|| format!("delete the exchange {name}"))?;
     }
     connection.close(0, "done".into()).await?;
+    Ok(())
+}
+
+/// Every topic; the groups' offsets go with them.
+#[cfg(feature = "kafka")]
+async fn remove_from_kafka(base: &str, prefix: &str) -> Result<()> {
+    use anyhow::Context as _;
+    use rdkafka::{
+        ClientConfig,
+        admin::{AdminClient, AdminOptions},
+        client::DefaultClientContext,
+        consumer::{BaseConsumer, Consumer as _},
+    };
+    use std::time::Duration;
+    let patience = Duration::from_secs(10);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", base.trim_start_matches("kafka://").trim_end_matches('/'));
+    let consumer: BaseConsumer = config.create()?;
+    let there = consumer.fetch_metadata(None, patience).context("list the topics")?;
+    let names: Vec<&str> = there.topics().iter().map(|topic| topic.name()).filter(|t| t.starts_with(prefix)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    for deleted in admin.delete_topics(&names, &AdminOptions::new().request_timeout(Some(patience))).await? {
+        deleted.map_err(|(topic, code)| anyhow::anyhow!("delete the topic {topic}: {code}"))?;
+    }
     Ok(())
 }

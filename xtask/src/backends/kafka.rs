@@ -20,6 +20,16 @@ const LOG4J: &str = "2.24.3";
 #[derive(Debug)]
 pub struct Kafka;
 
+impl Kafka {
+    /// Starts the broker on the log directory that is there.
+    pub fn run(&self, jars: &Path, site: &mut Site) -> Result<()> {
+        let heap = ["-Xms192m", "-Xmx384m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
+        let mut broker = java_command(site, jars, &heap)?;
+        broker.arg("kafka.Kafka").arg(site.dir.join("server.properties"));
+        site.launch(&mut broker)
+    }
+}
+
 impl Server for Kafka {
     fn name(&self) -> &'static str {
         "kafka"
@@ -72,10 +82,7 @@ impl Server for Kafka {
         let mut format = java_command(site, &jars, &["-Xmx128m"])?;
         format.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(site), "-c"]).arg(&properties);
         site.run(&mut format).context("format the log directory")?;
-        let heap = ["-Xms192m", "-Xmx384m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
-        let mut broker = java_command(site, &jars, &heap)?;
-        broker.arg("kafka.Kafka").arg(&properties);
-        site.launch(&mut broker)
+        self.run(&jars, site)
     }
 
     fn confirm(&self, site: &Site) -> Result<()> {
@@ -118,6 +125,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# Checks kill processes by the hundred, and each is missed for that long.
+group.min.session.timeout.ms=1000
 num.network.threads=2
 num.io.threads=4
 background.threads=2

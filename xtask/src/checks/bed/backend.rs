@@ -167,7 +167,11 @@ impl Servers {
         let transport = match (&self.broker, layout) {
             (Some(broker), _) => {
                 // a stopped process keeps its messages until the broker misses its heartbeats
-                let first = if self.backend.broker == Some(Broker::RabbitMq) { "heartbeat=2&" } else { "" };
+                let first = match self.backend.broker {
+                    Some(Broker::RabbitMq) => "heartbeat=2&",
+                    Some(Broker::Kafka) => "session_timeout=3&partitions=4&drain_timeout=10&send_timeout=8&",
+                    None => "",
+                };
                 format!("{}?{first}prefix={name}.{}", broker.address, self.parameters)
             }
             (None, Layout::Joined) => store.clone(),

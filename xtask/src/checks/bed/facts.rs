@@ -97,6 +97,8 @@ pub struct Facts {
     pub relay_sends: u64,
     /// The processes that started handlers.
     pub pids: BTreeSet<u32>,
+    /// Keys of the ordered endpoint whose order nobody promised: they were moved to another partition meanwhile.
+    pub moved: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +128,7 @@ impl Facts {
             audit,
             redeliveries,
             pids,
+            moved: BTreeSet::new(),
         })
     }
 }

@@ -54,6 +54,13 @@ fn each_violation_is_seen_as_what_it_is() {
     assert_eq!(after(|f| f.dead.push(("handler failed".into(), 0))).ghosts, 1);
     assert_eq!(after(|f| f.effects[1].due = Some(1001)).early, 1);
     assert_eq!(after(|f| f.effects.swap(3, 4)).order_breaks, 1);
+    let moved = |key: &'static str| {
+        after(move |f| {
+            f.effects.swap(3, 4);
+            f.moved.insert(key.into());
+        })
+    };
+    assert_eq!((moved("s").order_breaks, moved("t").order_breaks), (0, 1), "but for keys that nobody promised");
     assert_eq!(after(|f| f.sagas[1].version = 2).order_breaks, 1, "a version without a message");
 }
 

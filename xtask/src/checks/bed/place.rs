@@ -115,8 +115,13 @@ impl<'a> Place<'a> {
         &self.urls
     }
 
+    /// A program that was built for this.
+    pub fn program(&self, name: &str) -> Result<Command> {
+        Ok(Command::new(self.rig.programs.path(name)?))
+    }
+
     fn chaos(&self, program: &str) -> Result<Command> {
-        let mut command = Command::new(self.rig.programs.path(program)?);
+        let mut command = self.program(program)?;
         command.args(["--transport", &self.urls.transport, "--store", &self.urls.store]);
         command.args(["--lease-ms", &self.lease.as_millis().to_string()]);
         command.env("CHAOS_TAP", self.dir.join("tap.txt"));
@@ -243,6 +248,13 @@ impl<'a> Place<'a> {
         let log = self.dir.join("generator.jsonl");
         let tap = self.dir.join("tap.txt");
         Facts::read(self.store()?, &log, &tap)
+    }
+
+    /// Whether this process has started a handler.
+    pub fn has_worked(&self, pid: u32) -> bool {
+        let tap = fs::read_to_string(self.dir.join("tap.txt")).unwrap_or_default();
+        let word = format!(" {pid}");
+        tap.lines().any(|line| line.ends_with(&word))
     }
 
     /// What is left in which table, for a message to people.

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod frames;
+pub mod kafka;
 pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
@@ -32,10 +33,10 @@ pub struct Nemesis {
 }
 
 /// Hurts the servers of a backend under load (counts: nemeses, struck, revived, redeliveries, relay_sends, messages, lost,
-/// duplicated, ghosts, early, order_breaks)
+/// duplicated, ghosts, early, order_breaks; Kafka: offsets_checked, offsets_passed, keys_moved)
 #[derive(Debug, Args)]
 pub struct NemesisRun {
-    /// Whose server is hurt: postgres (the store's), rabbitmq+sqlite or rabbitmq+postgres (the broker's)
+    /// Whose server is hurt: postgres (the store's), rabbitmq+… or kafka+… (the broker's)
     #[arg(long, default_value = "rabbitmq+postgres")]
     backend: Backend,
     /// Where the queues lie
@@ -64,6 +65,9 @@ struct Tally {
     revived: u64,
     redeliveries: u64,
     relay_sends: u64,
+    offsets_checked: u64,
+    offsets_passed: u64,
+    keys_moved: usize,
     judgement: Judgement,
 }
 
@@ -74,8 +78,9 @@ impl Check for NemesisRun {
         let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
         let known = match (self.backend.broker, self.backend.store) {
             (Some(Broker::RabbitMq), _) => rabbitmq::ALL,
+            (Some(Broker::Kafka), _) => kafka::ALL,
             (None, Store::Postgres) => postgres::ALL,
-            _ => bail!("there are no nemeses of {} yet", self.backend),
+            (None, Store::Sqlite) => bail!("there are no nemeses of {}", self.backend),
         };
         let wanted: Vec<&Nemesis> =
             known.iter().filter(|nemesis| self.nemesis == "all" || self.nemesis == nemesis.name).collect();
@@ -85,7 +90,11 @@ impl Check for NemesisRun {
         }
         let layouts = self.layout.of(self.backend)?;
         let mut rig = Rig::assemble(self.backend)?;
-        let front = if self.backend.broker.is_some() { Some(put_proxy_before(&mut rig)?) } else { None };
+        let front = match self.backend.broker {
+            Some(Broker::RabbitMq) => Some(put_proxy_before(&mut rig)?),
+            // its clients are told by the brokers themselves where they are
+            Some(Broker::Kafka) | None => None,
+        };
         let front = front.as_ref().map(|(proxy, direct)| scene::Front { proxy, direct });
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
         let mut table = Table::new(["nemesis", "struck", "revived", "messages", "redelivered", "verdict", "seconds"]);
@@ -96,7 +105,7 @@ impl Check for NemesisRun {
             let started = std::time::Instant::now();
             let dir = ground.run(&name);
             let outcome = self.once(nemesis, *layout, &rig, front, &dir);
-            let clean = outcome.as_ref().is_ok_and(|one| one.judgement.is_clean());
+            let clean = outcome.as_ref().is_ok_and(|one| one.judgement.is_clean() && one.offsets_passed == 0);
             ground.done(&dir, !clean)?;
             let seconds = seconds_since(started).to_string();
             match outcome {
@@ -127,9 +136,14 @@ impl Check for NemesisRun {
         timer.count("failed", failures).count("redeliveries", tally.redeliveries);
         timer.count("relay_sends", tally.relay_sends);
         counted(&mut timer, &tally.judgement);
-        Ok(timer.finish(if failures > 0 || !tally.judgement.is_clean() {
+        let on_kafka = self.backend.broker == Some(Broker::Kafka);
+        if on_kafka {
+            timer.count("offsets_checked", tally.offsets_checked).count("offsets_passed", tally.offsets_passed);
+            timer.count("keys_moved", tally.keys_moved);
+        }
+        Ok(timer.finish(if failures > 0 || !tally.judgement.is_clean() || tally.offsets_passed > 0 {
             Outcome::Fail
-        } else if idle > 0 {
+        } else if idle > 0 || (on_kafka && tally.offsets_checked == 0) {
             Outcome::Vacuous
         } else {
             Outcome::Pass
@@ -148,13 +162,18 @@ impl NemesisRun {
     ) -> Result<Tally> {
         let mut scene = scene::Scene::start(rig, layout, front, dir, self.processes, self.pace_ms)?;
         let struck = (nemesis.strike)(&mut scene).with_context(|| format!("the nemesis {}", nemesis.name))?;
-        let (facts, revived) = scene.end()?;
+        let scene::Ended { facts, revived, offsets_checked, passed } = scene.end()?;
+        let mut judgement = judge(&facts);
+        judgement.examples.extend(passed.iter().take(10).cloned());
         Ok(Tally {
             struck,
             revived,
             redeliveries: facts.redeliveries,
             relay_sends: facts.relay_sends,
-            judgement: judge(&facts),
+            offsets_checked,
+            offsets_passed: passed.len() as u64,
+            keys_moved: facts.moved.len(),
+            judgement,
         })
     }
 }
@@ -175,6 +194,9 @@ impl Tally {
         self.revived += other.revived;
         self.redeliveries += other.redeliveries;
         self.relay_sends += other.relay_sends;
+        self.offsets_checked += other.offsets_checked;
+        self.offsets_passed += other.offsets_passed;
+        self.keys_moved += other.keys_moved;
         self.judgement.add(other.judgement);
     }
 }

@@ -1,5 +1,6 @@
 //! Processes at work, and what a nemesis may do to them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::broker::Broker;
+use super::kafka::Cluster;
 use super::proxy::Proxy;
 use super::server::Server;
-use crate::checks::bed::backend::Store;
+use crate::checks::bed::backend::{self, Store};
 use crate::checks::bed::db::Db;
 use crate::checks::bed::facts::Facts;
 use crate::checks::bed::place::{self, Layout, Place, Rig};
@@ -32,14 +34,30 @@ pub struct Front<'a> {
     pub direct: &'a str,
 }
 
+/// What is to be seen when everything has come to its end.
+#[derive(Default)]
+pub struct Ended {
+    /// From outside.
+    pub facts: Facts,
+    /// Processes that ended by themselves and were started again.
+    pub revived: u64,
+    /// Kafka: how many records lay below committed offsets when that was looked at.
+    pub offsets_checked: u64,
+    /// Kafka: those of them that were not finished.
+    pub passed: Vec<String>,
+}
+
 /// See the module.
 pub struct Scene<'a> {
     place: Place<'a>,
     broker: Option<Broker>,
+    kafka: Option<Cluster>,
     server: Option<Server>,
     front: Option<Front<'a>>,
     generator: Proc,
     nodes: Vec<Proc>,
+    /// Those of them that a nemesis has stopped.
+    frozen: BTreeSet<usize>,
     /// Processes that ended by themselves and were started again.
     pub revived: u64,
 }
@@ -58,12 +76,81 @@ impl<'a> Scene<'a> {
         let generator = place.generator(0, pace_ms, 40, 6)?;
         let nodes = (0..nodes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
         let backend = rig.servers.backend();
-        let broker = if backend.broker.is_some() { Some(Broker::find()?) } else { None };
+        let broker = match backend.broker {
+            Some(backend::Broker::RabbitMq) => Some(Broker::find()?),
+            _ => None,
+        };
+        let kafka = match backend.broker {
+            Some(backend::Broker::Kafka) => Some(Cluster::find(&place)?),
+            _ => None,
+        };
         let server = match (backend.broker, backend.store) {
             (None, Store::Postgres) => Some(Server::find()?),
             _ => None,
         };
-        Ok(Self { place, broker, server, front, generator, nodes, revived: 0 })
+        let frozen = BTreeSet::new();
+        Ok(Self { place, broker, kafka, server, front, generator, nodes, frozen, revived: 0 })
+    }
+
+    /// The Kafka cluster, and where things lie.
+    pub fn kafka(&mut self) -> Result<(&mut Cluster, &mut Place<'a>)> {
+        Ok((self.kafka.as_mut().context("this run has no kafka")?, &mut self.place))
+    }
+
+    /// How many processes there are, running or stopped.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// One more process, without waiting for it.
+    pub fn join(&mut self) -> Result<()> {
+        self.nodes.push(self.place.launch(None)?);
+        Ok(())
+    }
+
+    /// Asks one of them to end, or kills it. One that was asked is returned: it has not ended yet.
+    pub fn leave(&mut self, at: usize, kill: bool) -> Result<(u32, Option<Proc>)> {
+        let mut node = self.nodes.remove(at);
+        let pid = node.pid();
+        if kill {
+            node.kill9()?;
+            return Ok((pid, None));
+        }
+        place::ready(&mut node)?;
+        node.terminate()?;
+        Ok((pid, Some(node)))
+    }
+
+    /// Stops one of them with SIGSTOP.
+    pub fn freeze(&mut self, at: usize) -> Result<()> {
+        self.nodes[at].stop()?;
+        self.frozen.insert(at);
+        Ok(())
+    }
+
+    /// Has it go on.
+    pub fn thaw(&mut self, at: usize) -> Result<()> {
+        self.frozen.remove(&at);
+        self.nodes[at].cont().map(drop)
+    }
+
+    /// Whether this process has started a handler.
+    pub fn has_worked(&self, pid: u32) -> bool {
+        self.place.has_worked(pid)
+    }
+
+    /// Holds everything for a moment, and looks whether a committed offset has passed unfinished work.
+    pub fn audit_offsets(&mut self) -> Result<()> {
+        let Some(kafka) = &mut self.kafka else { return Ok(()) };
+        let running: Vec<usize> = (0..self.nodes.len()).filter(|at| !self.frozen.contains(at)).collect();
+        for at in &running {
+            self.nodes[*at].stop()?;
+        }
+        let seen = kafka.audit(&mut self.place);
+        for at in &running {
+            self.nodes[*at].cont()?;
+        }
+        seen
     }
 
     /// The broker itself.
@@ -150,6 +237,21 @@ impl<'a> Scene<'a> {
         Ok(any)
     }
 
+    /// Ends all processes, the first one by SIGKILL.
+    pub fn stop_all(&mut self) -> Result<usize> {
+        let count = self.nodes.len();
+        for (at, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
+            match at {
+                0 => drop(node.kill9()?),
+                _ => {
+                    place::ready(&mut node)?;
+                    place::stop(node)?;
+                }
+            }
+        }
+        Ok(count)
+    }
+
     /// Nobody sends any more, and the broker's queues are empty. What waits for a message that was not sent yet goes on
     /// waiting.
     pub fn pause(&mut self) -> Result<()> {
@@ -173,18 +275,28 @@ impl<'a> Scene<'a> {
     }
 
     /// Lets everything come to its end, and says what is to be seen from outside.
-    pub fn end(mut self) -> Result<(Facts, u64)> {
+    pub fn end(mut self) -> Result<Ended> {
         self.work_goes_on()?;
         self.alive()?;
+        self.audit_offsets()?;
         place::stop(self.generator).context("the generator")?;
         if !self.place.drained(DRAIN)? {
             bail!("the work does not end: {}", self.place.leftovers()?);
+        }
+        if let Some(kafka) = &mut self.kafka {
+            kafka.read_to_the_end(DRAIN)?;
         }
         for mut node in self.nodes {
             // one that was started a moment ago would take the signal for the default one
             place::ready(&mut node)?;
             place::stop(node)?;
         }
-        Ok((self.place.facts()?, self.revived))
+        let mut ended = Ended { facts: self.place.facts()?, revived: self.revived, ..Ended::default() };
+        if let Some(mut kafka) = self.kafka {
+            kafka.audit(&mut self.place)?;
+            ended.facts.moved = kafka.moved;
+            (ended.offsets_checked, ended.passed) = (kafka.checked, kafka.passed);
+        }
+        Ok(ended)
     }
 }

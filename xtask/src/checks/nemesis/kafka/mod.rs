@@ -1,0 +1,223 @@
+//! What is done to Kafka, and to the processes that read it.
+
+pub mod offsets;
+pub mod onlooker;
+pub mod server;
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use self::offsets::{Traces, passed};
+use self::onlooker::{Onlooker, Sample};
+use self::server::Server;
+use super::Nemesis;
+use super::scene::Scene;
+use crate::checks::bed::place::Place;
+
+/// A process is missed within three seconds, and the group goes on after the next round of it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Somebody joins or leaves so often, in a storm.
+const BETWEEN: Duration = Duration::from_secs(2);
+
+/// All of them.
+pub const ALL: &[Nemesis] = &[
+    Nemesis { name: "rebalance-storm", strike: rebalance_storm },
+    Nemesis { name: "broker-kill", strike: broker_kill },
+    Nemesis { name: "broker-restart", strike: broker_restart },
+    Nemesis { name: "paused-member", strike: paused_member },
+    Nemesis { name: "more-partitions", strike: more_partitions },
+    Nemesis { name: "reset", strike: reset },
+];
+
+/// The broker, and who watches it from beside the product.
+pub struct Cluster {
+    server: Server,
+    onlooker: Onlooker,
+    /// How many records lay below committed offsets, in all looks together.
+    pub checked: u64,
+    /// Those of them that were not finished.
+    pub passed: Vec<String>,
+    /// Keys that have changed their partition.
+    pub moved: BTreeSet<String>,
+}
+
+impl Cluster {
+    /// The private instance that is up, for the run in this place.
+    pub fn find(place: &Place<'_>) -> Result<Self> {
+        let server = Server::find()?;
+        let url = &place.urls().transport;
+        let prefix = url.split(['?', '&']).find_map(|pair| pair.strip_prefix("prefix="));
+        let onlooker = Onlooker::start(place, server.address(), prefix.context("the prefix on the broker")?)?;
+        Ok(Self { server, onlooker, checked: 0, passed: Vec::new(), moved: BTreeSet::new() })
+    }
+
+    /// First the offsets, then the database: what comes in between does not matter.
+    pub fn audit(&mut self, place: &mut Place<'_>) -> Result<()> {
+        let sample = self.onlooker.look()?;
+        let traces = Traces::read(place.store()?)?;
+        let (checked, found) = passed(&self.onlooker.records, &sample, &traces);
+        self.checked += checked;
+        self.passed.extend(found);
+        Ok(())
+    }
+
+    /// Waits until the groups have come to the end of everything.
+    pub fn read_to_the_end(&mut self, limit: Duration) -> Result<()> {
+        self.until(limit, "the groups come to the end", |sample| sample.groups.values().all(|group| group.lag() == 0))
+            .map(drop)
+    }
+
+    fn until(&mut self, limit: Duration, what: &str, so: impl Fn(&Sample) -> bool) -> Result<Sample> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let sample = self.onlooker.look()?;
+            if so(&sample) {
+                return Ok(sample);
+            }
+            if Instant::now() > deadline {
+                bail!("not within {limit:?}: {what}; last seen: {sample:?}");
+            }
+        }
+    }
+
+    fn until_members(&mut self, count: usize) -> Result<Sample> {
+        let what = format!("every group has {count} members");
+        self.until(PATIENCE, &what, |sample| sample.groups.values().all(|group| group.members == count))
+    }
+}
+
+/// Every two seconds somebody joins or leaves, now and then by SIGKILL. Counts those who joined and got work before they
+/// left.
+fn rebalance_storm(scene: &mut Scene<'_>) -> Result<u64> {
+    let rounds = 12;
+    let (stay, mut struck, mut leaving) = (scene.nodes(), 0, Vec::new());
+    scene.work_goes_on()?;
+    scene.join()?;
+    for round in 0..rounds {
+        thread::sleep(BETWEEN);
+        scene.join()?;
+        thread::sleep(BETWEEN);
+        // the one that has been there longest of those that came
+        let (pid, left) = scene.leave(stay, round % 3 == 2)?;
+        struck += u64::from(scene.has_worked(pid));
+        leaving.extend(left);
+        if round % 3 == 0 {
+            scene.audit_offsets()?;
+        }
+    }
+    for mut node in leaving {
+        node.expect_success(PATIENCE).context("leave in good order")?;
+    }
+    // if most of them got nothing, the storm was none
+    Ok(if struck * 2 >= rounds { struck } else { 0 })
+}
+
+fn broker_kill(scene: &mut Scene<'_>) -> Result<u64> {
+    restarts(scene, 3, Signal::SIGKILL)
+}
+
+fn broker_restart(scene: &mut Scene<'_>) -> Result<u64> {
+    restarts(scene, 2, Signal::SIGTERM)
+}
+
+fn restarts(scene: &mut Scene<'_>, rounds: u64, signal: Signal) -> Result<u64> {
+    for _ in 0..rounds {
+        scene.work_goes_on()?;
+        scene.kafka()?.0.server.restart(signal)?;
+        scene.work_goes_on()?;
+        scene.audit_offsets()?;
+    }
+    Ok(rounds)
+}
+
+/// Each in turn sleeps until the group has gone on without it and the others have done some of its work.
+fn paused_member(scene: &mut Scene<'_>) -> Result<u64> {
+    let rounds = scene.nodes().max(3);
+    let mut struck = 0;
+    for round in 0..rounds {
+        let all = scene.nodes();
+        scene.kafka()?.0.until_members(all)?;
+        scene.work_goes_on()?;
+        scene.freeze(round % all)?;
+        scene.kafka()?.0.until_members(all - 1)?;
+        scene.work_goes_on()?;
+        scene.audit_offsets()?;
+        scene.thaw(round % all)?;
+        struck += 1;
+        // now it finishes what it was about to do, and writes down what it can
+        scene.work_goes_on()?;
+        scene.audit_offsets()?;
+    }
+    Ok(struck)
+}
+
+/// Counts the topics that got more partitions, once something lies in the new ones and is finished.
+fn more_partitions(scene: &mut Scene<'_>) -> Result<u64> {
+    let mut struck = 0;
+    let mut before = 4;
+    for after in [6, 9] {
+        scene.work_goes_on()?;
+        let (kafka, place) = scene.kafka()?;
+        kafka.onlooker.grow(place, kafka.server.address(), after)?;
+        let is_new = |partition: i32| usize::try_from(partition).is_ok_and(|partition| partition >= before);
+        let sample = kafka.until(PATIENCE, "the new partitions are worked on", |sample| {
+            let offsets = || sample.groups.values().flat_map(|group| &group.offsets);
+            let worked: BTreeSet<&str> = offsets()
+                .filter(|(_, partition, committed, _)| is_new(*partition) && *committed > 0)
+                .map(|(topic, ..)| topic.as_str())
+                .collect();
+            offsets().all(|(topic, ..)| worked.contains(topic.as_str()))
+        })?;
+        struck += sample.groups.values().flat_map(|group| &group.offsets).filter(|(_, n, ..)| *n == 0).count() as u64;
+        before = after;
+        scene.audit_offsets()?;
+    }
+    scene.work_goes_on()?;
+    let (kafka, _) = scene.kafka()?;
+    kafka.onlooker.look()?;
+    let (moved, all) = kafka.onlooker.keys_of_line();
+    // neither of a run that moved no key nor of one that moved all of them anything is known about order
+    if moved.is_empty() || moved.len() == all.len() {
+        return Ok(0);
+    }
+    kafka.moved = moved;
+    Ok(struck)
+}
+
+/// Everything is read once more. Counts the resets after which at least a hundred finished records came again.
+fn reset(scene: &mut Scene<'_>) -> Result<u64> {
+    let mut struck = 0;
+    for _ in 0..3 {
+        scene.work_goes_on()?;
+        scene.work_goes_on()?;
+        let count = scene.stop_all()?;
+        let (kafka, place) = scene.kafka()?;
+        let before = kafka.until_members(0)?;
+        kafka.onlooker.rewind(place, kafka.server.address())?;
+        let rewound = kafka.onlooker.look()?;
+        let finished: i64 =
+            before.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
+        let left: i64 = rewound.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
+        struck += u64::from(left == 0 && finished >= 100);
+        for _ in 0..count {
+            scene.join()?;
+        }
+        let (kafka, _) = scene.kafka()?;
+        kafka.until(PATIENCE, "what was read before is read again", |sample| {
+            let reached = |(name, group): (&String, &onlooker::Group)| {
+                let then = before.groups.get(name).map(|group| &group.offsets);
+                let now =
+                    |topic: &str, n: i32| group.offsets.iter().find(|(t, p, ..)| t == topic && *p == n).map(|at| at.2);
+                then.into_iter().flatten().all(|(topic, n, at, _)| now(topic, *n).is_some_and(|now| now >= *at))
+            };
+            sample.groups.iter().all(reached)
+        })?;
+        scene.audit_offsets()?;
+    }
+    Ok(struck)
+}
