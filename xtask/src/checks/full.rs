@@ -12,7 +12,7 @@ use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict};
 use crate::{paths, proc};
 
-/// Everything that the project claims about itself on SQLite, PostgreSQL and RabbitMQ.
+/// Everything that the project claims about itself on SQLite, PostgreSQL, RabbitMQ and Kafka.
 const FULL: &[&str] = &[
     "conformance --backend all",
     "crash --backend sqlite --layout both --point all --action kill,stop --messages 20",
@@ -36,6 +36,14 @@ const FULL: &[&str] = &[
     "kills --backend rabbitmq+postgres --n 100 --processes 3",
     "nemesis --backend rabbitmq+postgres --processes 2",
     "race --processes 20 --backend rabbitmq+postgres",
+    "conformance --backend kafka",
+    "orders --backend kafka+sqlite",
+    "orders --backend kafka+postgres",
+    "crash --backend kafka+postgres --point all --action kill,stop --processes 2",
+    "kills --backend kafka+postgres --n 100 --processes 3",
+    "nemesis --backend kafka+postgres --processes 3",
+    "race --processes 20 --backend kafka+postgres",
+    "poison --backend kafka+postgres",
 ];
 
 /// Runs every check and shows their last lines (counts: checks, passed, failed, vacuous)

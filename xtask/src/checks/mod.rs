@@ -18,6 +18,7 @@ pub mod kills;
 pub mod nemesis;
 pub mod orders;
 pub mod plans;
+pub mod poison;
 pub mod race;
 pub mod sabotage;
 pub mod timers;
@@ -37,6 +38,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<kills::Kills>(),
     Entry::of::<nemesis::NemesisRun>(),
     Entry::of::<orders::Orders>(),
+    Entry::of::<poison::Poison>(),
     Entry::of::<sabotage::Sabotage>(),
     Entry::of::<race::Race>(),
     Entry::of::<bank::Bank>(),

@@ -19,6 +19,8 @@ pub enum Build {
     Chaos(Option<Broker>),
     /// As users build it, optimised: where a number is measured.
     Release,
+    /// The same, with a broker's driver.
+    ReleaseWith(Option<Broker>),
 }
 
 /// Where they are.
@@ -31,16 +33,16 @@ impl Programs {
         let mut command = cargo::command();
         command.args(["build", "--package", "sagabus-tests", "--bins", "--message-format", "json-render-diagnostics"]);
         match how {
-            Build::Chaos(broker) => {
+            Build::Chaos(_) => {
                 command.args(["--package", "sagabus", "--example", "order"]);
                 command.args(["--features", HIDDEN]).arg("--target-dir").arg(chaos_target());
-                if let Some(broker) = broker {
-                    command.args(["--features", &format!("sagabus-tests/{}", broker.word())]);
-                }
             }
-            Build::Release => {
+            Build::Release | Build::ReleaseWith(_) => {
                 command.arg("--release");
             }
+        }
+        if let Build::Chaos(Some(broker)) | Build::ReleaseWith(Some(broker)) = how {
+            command.args(["--features", &format!("sagabus-tests/{}", broker.word())]);
         }
         let messages = run(command)?;
         let found = messages
