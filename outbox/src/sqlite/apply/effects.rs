@@ -8,8 +8,8 @@ use super::{
     plan::{Plan, Story, shard_of_row},
     saving::Saving,
 };
-use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable, alias_key};
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable};
+use std::{collections::BTreeSet, sync::Arc};
 
 static CANCEL: Rows = Rows::new(
     "delete from timer where id in (select t.id from (values ",
@@ -135,9 +135,7 @@ pub(super) fn write(
     )?);
     desk.notes.sent |= !batch.sent.is_empty();
     let moves = plan.rows.keys().any(|table| *table != RowTable::Queue);
-    if moves
-        || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.created.is_empty() && plan.aliases.is_empty())
-    {
+    if moves || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.adopt.is_empty()) {
         desk.notes.due(plan.endpoint);
     }
     Ok(())
@@ -200,12 +198,9 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
 }
 
 fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
-    let named = plan.aliases.iter().map(|alias| (alias.kind, Cow::Owned(alias_key(alias.name, alias.value))));
-    let found: Vec<(&Arc<str>, Cow<'_, str>)> =
-        plan.created.iter().map(|(kind, key)| (*kind, Cow::Borrowed(*key))).chain(named).collect();
     saving.add_any(Step::rows(
         &ADOPT,
-        &found,
+        &plan.adopt,
         |args| args.time(desk.now),
         |args, (kind, key)| {
             args.shared(kind);

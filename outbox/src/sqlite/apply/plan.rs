@@ -7,9 +7,10 @@ use super::{
 };
 use sagabus_core::{
     CommitBatch, Disposition, Due, Envelope, Error, Fence, Gate, InstanceId, MessageId, Outgoing, ParkedUntil,
-    RowTable, SagaWrite, TimerChange, TimerId, Timestamp, UnitOfWork, shard_of,
+    RowTable, SagaWrite, TimerChange, TimerId, Timestamp, UnitOfWork, alias_key, shard_of,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
@@ -26,8 +27,8 @@ pub(super) struct Plan<'b> {
     pub(super) rows: BTreeMap<RowTable, Vec<(i64, i64)>>,
     pub(super) chains: Vec<Chain<'b>>,
     pub(super) aliases: Vec<Alias<'b>>,
-    /// Sagas that were created.
-    pub(super) created: Vec<(&'b Arc<str>, &'b str)>,
+    /// Under which (kind, key) messages may be parked that are due now, however short their saga or its alias lived.
+    pub(super) adopt: Vec<(&'b Arc<str>, Cow<'b, str>)>,
     /// Lives that have ended.
     pub(super) ended: Vec<(&'b Arc<str>, &'b str, InstanceId)>,
     pub(super) timers: Vec<NewTimer<'b>>,
@@ -81,7 +82,7 @@ impl<'b> Plan<'b> {
             rows: BTreeMap::new(),
             chains: Vec::new(),
             aliases: Vec::new(),
-            created: Vec::new(),
+            adopt: Vec::new(),
             ended: Vec::new(),
             timers: Vec::new(),
             cancels: Vec::new(),
@@ -177,11 +178,13 @@ impl<'b> Plan<'b> {
         };
         let (kind, key, instance) = (chain.kind, chain.key, chain.instance);
         if matches!(write.change, sagabus_core::SagaChange::Create { .. }) {
-            self.created.push((kind, key));
+            self.adopt.push((kind, Cow::Borrowed(key)));
         }
         if chain.end == End::Live {
             let new = write.aliases.iter().map(|(name, value)| Alias { kind, key, instance, name, value });
             self.aliases.extend(new);
+            let named = write.aliases.iter().map(|(name, value)| (kind, Cow::Owned(alias_key(name, value))));
+            self.adopt.extend(named);
         } else {
             self.timers.retain(|timer| !timer.is_of(kind, key, Some(instance)));
             self.aliases.retain(|alias| !(alias.kind == kind && alias.key == key));

@@ -129,6 +129,20 @@ pub async fn a_chain_adopts(bed: Bed) {
     assert_eq!(bed.wait_due(RowTable::Parked).await.len(), 1);
 }
 
+/// h4: a life that begins and ends in one batch, and an alias that came and went with it, adopt too: whoever waited finds
+/// nobody, and hears so at once.
+pub async fn a_short_life_adopts(bed: Bed) {
+    park(&bed, "k", LONG).await;
+    park(&bed, &alias_key("invoice", "i1"), LONG).await;
+    let instance = bed.instance();
+    let mut named = crate::store::update("k", instance, 1, &b"2"[..]);
+    named.aliases.push(("invoice".into(), "i1".into()));
+    let units =
+        vec![bed.writes(create("k", instance, &b"1"[..])), bed.writes(named), bed.writes(complete("k", instance, 2))];
+    assert_eq!(letters(&bed.commit(units).await), "AAA");
+    assert_eq!(bed.wait_due(RowTable::Parked).await.len(), 2);
+}
+
 /// g2: while a message of a key is retried, the key is blocked; those parked behind it come one by one, in order.
 pub async fn turns_come_in_order(bed: Bed) {
     assert!(!bed.blocked("k").await);
