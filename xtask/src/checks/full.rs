@@ -20,6 +20,7 @@ const FULL: &[&str] = &[
     "crash --backend postgres --layout both --point all --action kill,stop --processes 3",
     "kills --backend postgres --n 100 --processes 3",
     "nemesis --backend postgres --processes 3",
+    "diff --ops 100000",
     "bank --processes 8 --transfers 10000",
     "plans",
     "sabotage",
