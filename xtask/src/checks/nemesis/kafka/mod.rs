@@ -160,7 +160,7 @@ fn paused_member(scene: &mut Scene<'_>) -> Result<u64> {
 fn more_partitions(scene: &mut Scene<'_>) -> Result<u64> {
     let mut struck = 0;
     let mut before = 4;
-    for after in [6, 9] {
+    for after in [8, 16] {
         scene.work_goes_on()?;
         let (kafka, place) = scene.kafka()?;
         kafka.onlooker.grow(place, kafka.server.address(), after)?;

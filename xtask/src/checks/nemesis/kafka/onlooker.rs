@@ -16,7 +16,7 @@ use crate::proc::{Proc, tail};
 const GROUPS: [(&str, &[&str]); 3] =
     [("chaos", &["cmd.chaos", "evt.chaos.happened"]), ("ledger", &["cmd.ledger"]), ("line", &["cmd.line"])];
 /// The broker may be away, after a kill.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A record of a topic.
 #[derive(Debug, Clone, Deserialize)]
