@@ -48,5 +48,7 @@ async fn fill_postgres(spec: &Spec) -> Result<()> {
     .bind(NAME)
     .execute(&mut connection)
     .await?;
+    // what autovacuum has long done where rows came one after another
+    sqlx::raw_sql("vacuum (freeze, analyze) inbox").execute(&mut connection).await?;
     Ok(())
 }
