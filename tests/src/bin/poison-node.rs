@@ -206,7 +206,7 @@ async fn trickle(bus: &Bus, args: &Args) -> anyhow::Result<u64> {
         let at = if bad { (n / args.every.max(1)) * 8 % KEYS } else { n % KEYS };
         let (bus, key) = (bus.clone(), SendOptions::new().key(format!("k{at}")));
         sends.spawn(async move {
-            match (bad, n % 2) {
+            match (bad, poison % 2) {
                 (true, 0) => bus.send_with(Rubbish { nothing: String::new() }, key).await,
                 (fails, _) => bus.send_with(work(at % 8 != 0, fails), key).await,
             }

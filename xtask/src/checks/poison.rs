@@ -60,7 +60,7 @@ impl Check for Poison {
         if self.backend.broker.is_none() || self.runs == 0 {
             bail!("this needs a broker, and a run");
         }
-        let programs = Programs::build(Build::ReleaseWith(self.backend.broker))?;
+        let programs = Programs::build(Build::ReleaseOf(&["poison-node", "chaos-node"], self.backend.broker))?;
         let servers = Servers::up(self.backend)?;
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
         let mut table = Table::new(["run", "poison", "dead letters", "messages/s", "p99 ms", "p99 ms of its keys"]);
