@@ -132,6 +132,8 @@ pub mod store {
 
 /// The transports, by value.
 pub mod transport {
+    #[cfg(feature = "kafka")]
+    pub use sagabus_transports::kafka;
     #[cfg(feature = "rabbitmq")]
     pub use sagabus_transports::rabbitmq;
     pub use sagabus_transports::{memory, sql};

@@ -45,7 +45,8 @@ pub(crate) struct Common {
     /// What carries the messages; left out, or the same as the store: the store's own queues (joined). Another: split.
     #[arg(long)]
     pub(crate) transport: Option<String>,
-    /// What holds the state: a file, or a database with `postgres://` (that alone: where SAGABUS_POSTGRES_URL says).
+    /// What holds the state: a file, or a database with `postgres://` (that alone: where SAGABUS_POSTGRES_URL says). `none`,
+    /// for `queue` on Kafka: nothing is stored.
     #[arg(long, default_value = "sqlite:///tmp/sagabus-bench.db")]
     pub(crate) store: String,
     /// How many.

@@ -3,6 +3,7 @@
 
 use crate::{
     args::Spec,
+    kafka::{self, is_kafka},
     postgres::{self, Schema, is_postgres},
     rabbit::{Names, is_rabbit},
 };
@@ -54,6 +55,7 @@ pub(crate) struct Fresh {
     /// Dropped last of all; nobody reads them.
     schemas: Vec<Schema>,
     names: Vec<Names>,
+    topics: Vec<kafka::Topics>,
 }
 
 impl Fresh {
@@ -66,6 +68,10 @@ impl Fresh {
         if is_rabbit(url) {
             self.names.push(Names::fresh(url, number())?);
             return Ok(self.names.last().map(|names| names.url.clone()).unwrap_or_default());
+        }
+        if is_kafka(url) {
+            self.topics.push(kafka::Topics::fresh(url, number())?);
+            return Ok(self.topics.last().map(|topics| topics.url.clone()).unwrap_or_default());
         }
         if is_postgres(url) {
             let name = format!("sagabus_bench_{}_{}", std::process::id(), number());

@@ -5,10 +5,12 @@
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod args;
+mod broker;
 mod checks;
 mod child;
 mod engine;
 mod files;
+mod kafka;
 mod latency;
 mod measure;
 mod payload;

@@ -11,6 +11,7 @@ mod timers;
 use crate::{
     args::{Common, Spec, What, Who, Work},
     child,
+    kafka::is_kafka,
     measure::{median, round},
     postgres::is_postgres,
     report::Side,
@@ -47,10 +48,20 @@ const SWEEP: [(usize, usize); 6] = [(100, 1), (200, 1), (400, 1), (200, 2), (400
 /// On PostgreSQL: batches, and workers with a connection each.
 const PG_SWEEP: [(usize, usize); 6] = [(100, 2), (200, 2), (400, 2), (200, 3), (400, 3), (400, 1)];
 
+/// On Kafka: batches, and workers with a connection and a share of the partitions each.
+const KAFKA_SWEEP: [(usize, usize); 6] = [(200, 2), (500, 2), (1000, 2), (200, 3), (500, 3), (500, 4)];
+/// How many messages warm a broker up: its first ones cost ten times as much.
+const WARM: u64 = 100_000;
+
 /// The twin's best setting for this work: each tried once, on fewer messages.
 fn sweep(common: &Common, spec: &Spec) -> Result<Spec> {
     let mut best: Option<(f64, Spec)> = None;
-    for (batch, ahead) in if is_postgres(&common.store) { PG_SWEEP } else { SWEEP } {
+    let settings = match &common.transport {
+        Some(url) if is_kafka(url) => KAFKA_SWEEP,
+        _ if is_postgres(&common.store) => PG_SWEEP,
+        _ => SWEEP,
+    };
+    for (batch, ahead) in settings {
         let spec = Spec { batch, ahead, messages: (spec.messages / 2).max(1), ..spec.clone() };
         let rate = child::run(&spec)?.per_second();
         common.say(format_args!("  twin with batches of {batch}, {ahead} ahead: {rate:.0}/s"));
@@ -60,6 +71,17 @@ fn sweep(common: &Common, spec: &Spec) -> Result<Spec> {
     }
     let (batch, ahead) = best.map_or((200, 1), |(_, spec)| (spec.batch, spec.ahead));
     Ok(Spec { batch, ahead, ..spec.clone() })
+}
+
+/// Has a broker on a virtual machine compile what it runs, before anything is measured.
+fn warm_up(common: &Common) -> Result<()> {
+    if !common.transport.as_deref().is_some_and(is_kafka) {
+        return Ok(());
+    }
+    let spec = Spec { store: "none".into(), batch: 500, messages: WARM, ..common.spec(Who::Twin, Work::Queue) };
+    let rate = child::run(&spec)?.per_second();
+    common.say(format_args!("  the broker, warming up: {rate:.0}/s without a store"));
+    Ok(())
 }
 
 /// Engine and twin in turns.

@@ -1,4 +1,4 @@
-use super::engine_and_twin;
+use super::{engine_and_twin, warm_up};
 use crate::{
     args::{Feed, Rest, Spec, Work},
     child,
@@ -15,6 +15,7 @@ pub(super) fn run(args: &Rest) -> Result<Verdict> {
     let common = &args.common;
     let mut verdict = Verdict::start("bench-rest");
     let (engine, twin) = engine_and_twin(common, Work::Saga);
+    warm_up(common)?;
     let single = |spec: Spec| Spec { feed: Feed::Single, messages: args.samples, keys: spec.keys.min(100), ..spec };
     let (engine, twin) = (single(engine), single(twin));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());

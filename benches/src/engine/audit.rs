@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     args::{Spec, Work},
+    broker::{self, is_broker},
     files::file_of,
     postgres::{self, is_postgres},
-    rabbit::{is_rabbit, sink},
 };
 use anyhow::Result;
 use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -54,9 +54,9 @@ pub(super) async fn create_business(spec: &Spec) -> Result<()> {
 pub(super) async fn audit(spec: &Spec, warm: u64) -> Result<()> {
     let found = match spec.transport.as_deref() {
         _ if is_postgres(&spec.store) => Some(audit_postgres::look(spec).await?),
-        Some(url) if is_rabbit(url) => {
-            let (left, (out, distinct)) = (sink::left(url, NAME).await?, sink::count(url, SINK).await?);
-            anyhow::ensure!(spec.work == Work::Queue, "behind rabbitmq sagas are looked at in postgres only");
+        Some(url) if is_broker(url) => {
+            let (left, (out, distinct)) = (broker::left(url, NAME).await?, broker::count(url, SINK).await?);
+            anyhow::ensure!(spec.work == Work::Queue, "behind a broker sagas are looked at in postgres only");
             Some(Found { left, out, distinct, ..Found::default() })
         }
         _ => look(spec).await?,

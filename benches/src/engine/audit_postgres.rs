@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     args::{Spec, Work},
+    broker::{self, is_broker},
     postgres::connect,
-    rabbit::{is_rabbit, sink},
 };
 use anyhow::Result;
 
@@ -15,10 +15,10 @@ const IN_QUEUE: &str = "from queue where id >> 45 = (select number from queue_na
 
 pub(super) async fn look(spec: &Spec) -> Result<Found> {
     let mut found = Found::default();
-    match spec.transport.as_deref().filter(|url| is_rabbit(url)) {
+    match spec.transport.as_deref().filter(|url| is_broker(url)) {
         Some(url) => {
-            found.left = sink::left(url, NAME).await?;
-            (found.out, found.distinct) = sink::count(url, SINK).await?;
+            found.left = broker::left(url, NAME).await?;
+            (found.out, found.distinct) = broker::count(url, SINK).await?;
         }
         None => queues(spec, &mut found).await?,
     }

@@ -3,8 +3,8 @@
 use super::handlers::{CountingSaga, drop_output, pass_on};
 use crate::{
     args::{Spec, Work},
+    broker::is_broker,
     postgres::is_postgres,
-    rabbit::is_rabbit,
 };
 use anyhow::{Context as _, Result, bail};
 use sagabus::{
@@ -51,13 +51,13 @@ impl Bed {
     pub(super) async fn open(spec: &Spec) -> Result<Self> {
         let store = open(&spec.store).await?;
         let bus = match &spec.transport {
-            Some(url) if *url != spec.store && !is_rabbit(url) => Some(open(url).await?),
+            Some(url) if *url != spec.store && !is_broker(url) => Some(open(url).await?),
             _ => None,
         };
         if let Some(bus) = &bus {
             bus.migrate().await?;
         }
-        let broker = spec.transport.clone().filter(|url| is_rabbit(url));
+        let broker = spec.transport.clone().filter(|url| is_broker(url));
         Ok(Self { store, bus, broker })
     }
 

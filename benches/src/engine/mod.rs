@@ -10,6 +10,7 @@ mod timers;
 
 use crate::{
     args::{Feed, Spec, Work},
+    kafka::{self, is_kafka},
     latency::{Clock, Pace},
     measure::{Span, peak_mb, rss_mb},
     payload::{Input, key_of},
@@ -35,6 +36,9 @@ const STUCK: Duration = Duration::from_secs(30);
 pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     if spec.work == Work::Timers {
         return timers::run(spec).await;
+    }
+    if spec.work == Work::Queue && spec.store == "none" && spec.transport.as_deref().is_some_and(is_kafka) {
+        return kafka::port::run(spec).await;
     }
     let bed = Bed::open(spec).await?;
     let warm = warm_up(&bed, spec).await?;

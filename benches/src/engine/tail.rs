@@ -3,10 +3,10 @@
 use super::bed::{Bed, SINK};
 use crate::{
     args::Spec,
+    broker::{self, is_broker},
     latency::{Clock, Latencies},
     payload::Output,
     postgres::{connect, is_postgres},
-    rabbit::{is_rabbit, sink},
 };
 use anyhow::{Context as _, Result};
 use std::{
@@ -32,8 +32,8 @@ pub(super) fn tail(
 ) -> JoinHandle<Result<Latencies>> {
     let (url, messages) = (spec.transport.clone().unwrap_or_else(|| spec.store.clone()), spec.messages);
     tokio::spawn(async move {
-        if is_rabbit(&url) {
-            sink::tail(&url, SINK, messages, clock, &seen).await
+        if is_broker(&url) {
+            broker::tail(&url, SINK, messages, clock, &seen).await
         } else if is_postgres(&url) {
             on_postgres(&url, first, messages, clock, &seen).await
         } else {

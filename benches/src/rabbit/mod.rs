@@ -1,7 +1,6 @@
 //! RabbitMQ: names of its own for each run, and what lies in the sink after it.
 
 pub(crate) mod sink;
-mod store;
 pub(crate) mod twin;
 mod window;
 

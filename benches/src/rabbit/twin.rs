@@ -3,17 +3,17 @@
 
 use super::{
     Broker, IN, OUT, sink,
-    store::{Batch, Database},
     window::{Acks, publish},
 };
 use crate::{
-    args::{Feed, Spec, Work},
+    args::{Feed, Spec},
     latency::{Clock, Pace},
     measure::{Span, peak_mb, rss_mb},
-    payload::{Counter, Input, Output, key_of},
+    payload::{Input, key_of},
     postgres::{Meter, is_postgres},
     profile::Profile,
     report::Side,
+    twin::brokered::{self, Database, databases, handle},
 };
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
@@ -23,7 +23,6 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -125,25 +124,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     }
     dispatcher.await??;
     consuming.close(200, "done".into()).await?;
-    audit(&spec, &url).await?;
+    brokered::audit(&spec, sink::left(&url, IN).await?, sink::count(&url, OUT).await?).await?;
     Ok(side)
-}
-
-/// One connection for each worker; none where nothing is stored.
-async fn databases(spec: &Spec) -> Result<Vec<Option<Database>>> {
-    let mut all = Vec::new();
-    for at in 0..spec.ahead {
-        if !is_postgres(&spec.store) {
-            all.push(None);
-            continue;
-        }
-        let mut database = Database::open(&spec.store).await?;
-        if at == 0 {
-            database.create(spec.keys).await?;
-        }
-        all.push(Some(database));
-    }
-    Ok(all)
 }
 
 /// To the worker that owns the key, until all are through.
@@ -176,7 +158,8 @@ async fn work(
     let mut taken = Vec::new();
     while messages.recv_many(&mut taken, shop.spec.batch).await > 0 {
         let tags: Vec<u64> = taken.iter().map(|message| message.tag).collect();
-        let mut batch = handle(&mut database, std::mem::take(&mut taken), &shop.spec).await?;
+        let messages = taken.drain(..).map(|message| (message.id, message.input));
+        let mut batch = handle(&mut database, messages, shop.spec.work).await?;
         batch.sent = std::mem::take(&mut sent);
         let outputs = std::mem::take(&mut batch.outputs);
         if let Some(database) = &mut database {
@@ -195,38 +178,6 @@ async fn work(
         database.forget(sent).await?;
     }
     Ok(commits)
-}
-
-/// Loads the states, and runs the handler on each message.
-async fn handle(database: &mut Option<Database>, messages: Vec<Message>, spec: &Spec) -> Result<Batch> {
-    let mut batch = Batch::default();
-    let mut states: HashMap<i64, (i64, i64, Counter)> = HashMap::with_capacity(messages.len());
-    if let Some(database) = database.as_mut().filter(|_| spec.work == Work::Saga) {
-        let mut keys: Vec<i64> = messages.iter().map(|message| message.input.key.cast_signed()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        for (key, version, state) in database.states(&keys).await? {
-            states.insert(key, (version, 0, serde_json::from_slice(&state)?));
-        }
-    }
-    for Message { id, input: m, .. } in messages {
-        let output = if spec.work == Work::Queue {
-            Output { key: m.key, seq: m.seq, at: m.at, count: 0, note: m.note }
-        } else {
-            let (_, count, state) = states.entry(m.key.cast_signed()).or_default();
-            *count += 1;
-            state.handle(&m)
-        };
-        batch.ids.push(id);
-        batch.outputs.push((uuid::Uuid::now_v7(), serde_json::to_vec(&output)?));
-    }
-    for (key, (version, count, state)) in states {
-        batch.keys.push(key);
-        batch.versions.push(version);
-        batch.counts.push(count);
-        batch.states.push(serde_json::to_vec(&state)?);
-    }
-    Ok(batch)
 }
 
 /// Sends the inputs.
@@ -280,22 +231,4 @@ impl Feeder {
         }
         Ok(())
     }
-}
-
-/// Nothing lost, nothing doubled, nothing changed twice.
-async fn audit(spec: &Spec, url: &str) -> Result<()> {
-    let n = i64::try_from(spec.messages)?;
-    let (left, (out, distinct)) = (sink::left(url, IN).await?, sink::count(url, OUT).await?);
-    anyhow::ensure!(
-        left == 0 && out == n && distinct == n,
-        "the twin's audit: {n} sent, {left} left, {out} out, {distinct} distinct"
-    );
-    if spec.work == Work::Saga {
-        let [count, total, versions, unsent] = Database::open(&spec.store).await?.audit().await?;
-        anyhow::ensure!(
-            count == n && versions == n && total == n * (n + 1) / 2 && unsent == 0,
-            "the twin's audit: {n} handled, counted {count} (sum {total}), {versions} versions, {unsent} unsent"
-        );
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 //! proves it. PostgreSQL: workers with a connection and a share of the keys each; reading ahead would gain nothing, since
 //! the others use the time.
 
+pub(crate) mod brokered;
 mod joined;
 mod pg_joined;
 mod postgres;
@@ -12,6 +13,7 @@ mod sqlite;
 
 use crate::{
     args::Spec,
+    kafka::{self, is_kafka},
     postgres::is_postgres,
     rabbit::{self, is_rabbit},
     report::Side,
@@ -20,6 +22,9 @@ use crate::{
 pub(crate) async fn run(spec: &Spec) -> anyhow::Result<Side> {
     if spec.transport.as_deref().is_some_and(is_rabbit) {
         return rabbit::twin::run(spec).await;
+    }
+    if spec.transport.as_deref().is_some_and(is_kafka) {
+        return kafka::twin::run(spec).await;
     }
     anyhow::ensure!(spec.transport.is_none(), "there is no twin of the split layout yet");
     if is_postgres(&spec.store) { pg_joined::run(spec).await } else { joined::run(spec).await }

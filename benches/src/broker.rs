@@ -1,0 +1,32 @@
+//! What lies in a queue of a broker, whichever it is: another program's view.
+
+use crate::{
+    kafka::{self, is_kafka},
+    latency::{Clock, Latencies},
+    rabbit::{self, is_rabbit},
+};
+use anyhow::Result;
+use std::sync::atomic::AtomicU64;
+
+pub(crate) fn is_broker(url: &str) -> bool {
+    is_rabbit(url) || is_kafka(url)
+}
+
+/// Reads outputs until `messages` of this run were there, and notes when; `seen` counts them.
+pub(crate) async fn tail(url: &str, queue: &str, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
+    if is_kafka(url) {
+        kafka::sink::tail(url, queue, messages, clock, seen).await
+    } else {
+        rabbit::sink::tail(url, queue, messages, clock, seen).await
+    }
+}
+
+/// How many outputs there were in all, and how many different ones.
+pub(crate) async fn count(url: &str, queue: &str) -> Result<(i64, i64)> {
+    if is_kafka(url) { kafka::sink::count(url, queue).await } else { rabbit::sink::count(url, queue).await }
+}
+
+/// How many wait in a queue, once its consumers have ended.
+pub(crate) async fn left(url: &str, queue: &str) -> Result<i64> {
+    if is_kafka(url) { kafka::sink::left(url, queue).await } else { rabbit::sink::left(url, queue).await }
+}
