@@ -23,7 +23,9 @@ use anyhow::{Context as _, Result};
 use rdkafka::{
     Message as _,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::KafkaError,
     message::{BorrowedMessage, Headers as _},
+    types::RDKafkaErrorCode,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -127,7 +129,11 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         side.latencies = tail.await??.into_micros();
     }
     dispatcher.join().map_err(|_| anyhow::anyhow!("the receiving thread has panicked"))??;
-    tokio::task::block_in_place(|| consumer.commit_consumer_state(CommitMode::Sync))?;
+    match tokio::task::block_in_place(|| consumer.commit_consumer_state(CommitMode::Sync)) {
+        // the last offsets were committed meanwhile
+        Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+        Err(error) => return Err(error.into()),
+    }
     brokered::audit(&spec, sink::left(&url, IN).await?, sink::count(&url, OUT).await?).await?;
     Ok(side)
 }
