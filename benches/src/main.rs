@@ -9,6 +9,7 @@ mod broker;
 mod checks;
 mod child;
 mod engine;
+mod feed;
 mod files;
 mod kafka;
 mod latency;

@@ -7,6 +7,10 @@ use std::{collections::BTreeMap, str::FromStr as _};
 /// Where the server is, if the URL is `postgres://` and nothing else.
 const VARIABLE: &str = "SAGABUS_POSTGRES_URL";
 
+/// The twins' settings: plans are made once and probe the indexes, however empty the tables were then.
+pub(crate) const PLANS: &str = "set plan_cache_mode = force_generic_plan; set seq_page_cost = 1000; set random_page_cost = 1; \
+                                set jit = off";
+
 pub(crate) fn is_postgres(url: &str) -> bool {
     url.starts_with("postgres:") || url.starts_with("postgresql:")
 }

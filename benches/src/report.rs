@@ -1,6 +1,6 @@
 //! What one side of a comparison did: a process of its own says it in one line of JSON.
 
-use crate::measure::{quantile, round};
+use crate::measure::{Span, peak_mb, quantile, round, rss_mb};
 use serde::{Deserialize, Serialize};
 
 /// One run of the engine or of the twin.
@@ -23,6 +23,12 @@ pub(crate) struct Side {
 }
 
 impl Side {
+    /// This process, at the end of a stretch in which so many messages went through.
+    pub(crate) fn measured(span: &Span, messages: u64, commits: u64) -> Self {
+        let (seconds, cpu_us) = (span.seconds(), span.cpu_us_per(messages));
+        Self { messages, seconds, cpu_us, rss_mb: rss_mb(), peak_mb: peak_mb(), commits, ..Self::default() }
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.messages as f64 / self.seconds
     }

@@ -12,7 +12,7 @@ use crate::{
     args::{Feed, Spec, Work},
     kafka::{self, is_kafka},
     latency::{Clock, Pace},
-    measure::{Span, peak_mb, rss_mb},
+    measure::{Span, rss_mb},
     payload::{Input, key_of},
     postgres::{self, Meter, is_postgres},
     profile::Profile,
@@ -62,16 +62,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let generator = tokio::spawn(feed(bus, spec.clone(), clock, seen));
     let mut more = std::collections::BTreeMap::new();
     wait(&running, spec, &bed, &mut more).await?;
-    let mut side = Side {
-        messages: spec.messages,
-        seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits: running.stats().commits,
-        more,
-        ..Side::default()
-    };
+    let mut side = Side { more, ..Side::measured(&span, spec.messages, running.stats().commits) };
     drop(profile);
     if let Some(meter) = meter {
         meter.stop(spec.messages, &mut side.more).await?;

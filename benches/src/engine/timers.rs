@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     args::Spec,
-    measure::{Span, peak_mb, rss_mb},
+    measure::{Span, rss_mb},
     report::Side,
 };
 use anyhow::Result;
@@ -46,15 +46,7 @@ pub(super) async fn run(spec: &Spec) -> Result<Side> {
     let span = Span::start();
     let handled = async || running.stats().handled;
     until(spec.messages, handled, &running).await?;
-    let mut side = Side {
-        messages: spec.messages,
-        seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits: running.stats().commits,
-        ..Side::default()
-    };
+    let mut side = Side::measured(&span, spec.messages, running.stats().commits);
     running.stop().await?;
     let came = CAME.load(Ordering::Relaxed);
     anyhow::ensure!(came >= spec.messages, "{came} of {} timers came", spec.messages);

@@ -4,7 +4,7 @@
 use super::{IN, OUT, sink};
 use crate::{
     args::Spec,
-    measure::{Span, peak_mb, rss_mb},
+    measure::Span,
     payload::{Input, Output, key_of},
     profile::Profile,
     report::Side,
@@ -65,15 +65,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         }
     }
     let span = span.context("nothing was sent")?;
-    let side = Side {
-        messages: spec.messages,
-        seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits: batches,
-        ..Side::default()
-    };
+    let side = Side::measured(&span, spec.messages, batches);
     drop(profile);
     receiver.stop().await;
     receiver.close().await;

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     args::Spec,
+    feed::{feed, preload},
     latency::Clock,
-    measure::{Span, peak_mb, rss_mb},
+    measure::Span,
     payload::Input,
     postgres::Meter,
     profile::Profile,
@@ -75,9 +76,10 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let clock = Clock::start();
     // company is worth waiting for only where nobody waits for the message
     let linger = Duration::from_millis(if spec.feed.is_live() { 1 } else { 5 });
-    let feeder = Feeder { publisher: Publisher::new(&cluster, IN, "bench.input", linger)?, spec: spec.clone(), clock };
+    let feeder = Feeder { publisher: Publisher::new(&cluster, IN, "bench.input", linger)?, keys: spec.keys };
     if !spec.feed.is_live() {
-        feeder.preload().await?;
+        preload(&feeder, spec.messages).await?;
+        tokio::task::block_in_place(|| feeder.publisher.flush())?;
     }
     let seen = Arc::new(AtomicU64::new(0));
     let tail = spec.feed.is_live().then(|| {
@@ -106,20 +108,12 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         std::thread::spawn(move || dispatch(&shop, &inboxes, started))
     };
     let span = starts.await.context("the receiving thread has ended")?;
-    let generator = tokio::spawn(feeder.feed(seen));
+    let generator = tokio::spawn(feed(feeder, spec.clone(), clock, seen));
     let mut commits = 0;
     for worker in workers {
         commits += worker.await??;
     }
-    let mut side = Side {
-        messages: spec.messages,
-        seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits,
-        ..Side::default()
-    };
+    let mut side = Side::measured(&span, spec.messages, commits);
     drop(profile);
     if let Some(meter) = meter {
         meter.stop(spec.messages, &mut side.more).await?;

@@ -6,9 +6,10 @@ use super::{
     window::{Acks, publish},
 };
 use crate::{
-    args::{Feed, Spec},
-    latency::{Clock, Pace},
-    measure::{Span, peak_mb, rss_mb},
+    args::Spec,
+    feed::{Sender, feed, preload},
+    latency::Clock,
+    measure::Span,
     payload::{Input, key_of},
     postgres::{Meter, is_postgres},
     profile::Profile,
@@ -22,14 +23,11 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// What is under way at most.
 const PREFETCH: u16 = 2000;
@@ -61,14 +59,10 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     }
     let databases = databases(&spec).await?;
     let clock = Clock::start();
-    let feeder =
-        Feeder { channel: sending.channel().await?, queue: sending.name(IN).into(), spec: spec.clone(), clock };
+    let feeder = Feeder { channel: sending.channel().await?, queue: sending.name(IN).into(), keys: spec.keys };
     feeder.channel.confirm_select(Default::default()).await?;
     if !spec.feed.is_live() {
-        let all: Vec<(u64, u64)> = (1..=spec.messages).map(|seq| (seq, 0)).collect();
-        for chunk in all.chunks(1000) {
-            feeder.send(chunk).await?;
-        }
+        preload(&feeder, spec.messages).await?;
     }
     let seen = Arc::new(AtomicU64::new(0));
     let tail = spec.feed.is_live().then(|| {
@@ -100,20 +94,12 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         consuming.basic_consume(name, "twin".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
     let span = Span::start();
     let dispatcher = tokio::spawn(dispatch(shop.clone(), consumer, inboxes));
-    let generator = tokio::spawn(feeder.feed(seen));
+    let generator = tokio::spawn(feed(feeder, spec.clone(), clock, seen));
     let mut commits = 0;
     for worker in workers {
         commits += worker.await??;
     }
-    let mut side = Side {
-        messages: spec.messages,
-        seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits,
-        ..Side::default()
-    };
+    let mut side = Side::measured(&span, spec.messages, commits);
     drop(profile);
     if let Some(meter) = meter {
         meter.stop(spec.messages, &mut side.more).await?;
@@ -168,9 +154,12 @@ async fn work(
         }
         publish(&channel, &shop.out, &outputs).await?;
         sent = outputs.iter().map(|(id, _)| *id).collect();
-        let up_to = shop.acks.lock().unwrap_or_else(PoisonError::into_inner).done(&tags);
-        if let Some(tag) = up_to {
-            shop.consuming.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+        {
+            // held until it is said: of two tags that each settle all before them the lower one must not come second
+            let mut acks = shop.acks.lock().await;
+            if let Some(tag) = acks.done(&tags) {
+                shop.consuming.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+            }
         }
         shop.through.fetch_add(tags.len() as u64, Ordering::AcqRel);
     }
@@ -184,15 +173,14 @@ async fn work(
 struct Feeder {
     channel: Channel,
     queue: ShortString,
-    spec: Spec,
-    clock: Clock,
+    keys: u64,
 }
 
-impl Feeder {
+impl Sender for Feeder {
     async fn send(&self, inputs: &[(u64, u64)]) -> Result<()> {
         let mut bodies = Vec::with_capacity(inputs.len());
         for (seq, at) in inputs {
-            bodies.push(serde_json::to_vec(&Input::new(key_of(*seq, self.spec.keys), *seq, *at))?);
+            bodies.push(serde_json::to_vec(&Input::new(key_of(*seq, self.keys), *seq, *at))?);
         }
         let sends = bodies.iter().map(|body| {
             let id = uuid::Uuid::now_v7().to_string();
@@ -202,32 +190,6 @@ impl Feeder {
         });
         for confirm in futures::future::join_all(sends).await {
             anyhow::ensure!(confirm?.await?.is_ack(), "the broker did not take an input");
-        }
-        Ok(())
-    }
-
-    async fn feed(self, seen: Arc<AtomicU64>) -> Result<()> {
-        match self.spec.feed {
-            Feed::Preloaded => {}
-            Feed::Rate(rate) => {
-                let mut pace = Pace::new(self.clock, rate, self.spec.messages);
-                loop {
-                    let inputs = pace.due().await;
-                    if inputs.is_empty() {
-                        break;
-                    }
-                    self.send(&inputs).await?;
-                }
-            }
-            Feed::Single => {
-                for seq in 1..=self.spec.messages {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    self.send(&[(seq, self.clock.micros())]).await?;
-                    while seen.load(Ordering::Acquire) < seq {
-                        tokio::time::sleep(Duration::from_micros(200)).await;
-                    }
-                }
-            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::{
     args::{Spec, Work},
     payload::{Counter, Input, Output},
-    postgres::{connect, is_postgres},
+    postgres::{PLANS, connect, is_postgres},
 };
 use anyhow::Result;
 use sqlx::{Executor as _, PgConnection, Row as _};
@@ -15,10 +15,6 @@ create table outbox(message_id uuid primary key, body bytea not null)
     with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 create table saga(key bigint primary key, version bigint not null, state bytea not null) with (fillfactor = 70);
 ";
-
-/// Plans are made once and probe the indexes, however empty the tables were then.
-const SETTINGS: &str = "set plan_cache_mode = force_generic_plan; set seq_page_cost = 1000; set random_page_cost = 1; \
-                        set jit = off";
 
 /// What one commit does.
 #[derive(Default)]
@@ -41,7 +37,7 @@ pub(crate) struct Database(PgConnection);
 impl Database {
     pub(crate) async fn open(url: &str) -> Result<Self> {
         let mut connection = connect(url).await?;
-        connection.execute(SETTINGS).await?;
+        connection.execute(PLANS).await?;
         Ok(Self(connection))
     }
 

@@ -5,7 +5,7 @@ use crate::{
     args::{Feed, Spec, Work},
     files::file_of,
     latency::{Clock, Latencies, Pace},
-    measure::{Span, peak_mb, rss_mb},
+    measure::Span,
     payload::{Counter, Input, Output, key_of},
     profile::Profile,
     report::Side,
@@ -77,14 +77,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     generator.await??;
     let (commits, latencies) = writing.await??;
     let side = Side {
-        messages: spec.messages,
-        seconds: span.seconds(),
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits,
         latencies: if spec.feed.is_live() { latencies.into_micros() } else { Vec::new() },
-        ..Side::default()
+        ..Side::measured(&span, spec.messages, commits)
     };
     drop(profile);
     audit(path, &spec).await?;

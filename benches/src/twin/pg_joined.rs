@@ -4,7 +4,7 @@ use super::postgres::{Batch, Database, SCHEMA};
 use crate::{
     args::{Feed, Spec, Work},
     latency::{Clock, Latencies, Pace},
-    measure::{Span, peak_mb, rss_mb},
+    measure::Span,
     payload::{Counter, Input, Output, key_of},
     postgres::Meter,
     profile::Profile,
@@ -108,14 +108,9 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         latencies.append(micros);
     }
     let mut side = Side {
-        messages: spec.messages,
         seconds,
-        cpu_us: span.cpu_us_per(spec.messages),
-        rss_mb: rss_mb(),
-        peak_mb: peak_mb(),
-        commits,
         latencies: if spec.feed.is_live() { latencies.into_micros() } else { Vec::new() },
-        ..Side::default()
+        ..Side::measured(&span, spec.messages, commits)
     };
     drop(profile);
     if let Some(meter) = meter {

@@ -1,6 +1,9 @@
 //! PostgreSQL without a framework: a queue table and a saga table, and one statement for a whole batch.
 
-use crate::{payload::Input, postgres::connect};
+use crate::{
+    payload::Input,
+    postgres::{PLANS, connect},
+};
 use anyhow::Result;
 use sqlx::{Executor as _, PgConnection, Row as _, postgres::PgRow};
 
@@ -16,10 +19,6 @@ create table seen(message_id uuid primary key);
 create table saga(key bigint primary key, version bigint not null, state bytea not null) with (fillfactor = 70);
 create table business(id bigint generated always as identity primary key, saga bigint not null, amount bigint not null);
 ";
-
-/// Plans are made once and probe the indexes, however empty the tables were then.
-const SETTINGS: &str = "set plan_cache_mode = force_generic_plan; set seq_page_cost = 1000; set random_page_cost = 1; \
-                        set jit = off";
 
 /// What one commit does.
 #[derive(Default)]
@@ -46,7 +45,7 @@ pub(super) struct Database {
 impl Database {
     pub(super) async fn open(url: &str) -> Result<Self> {
         let mut connection = connect(url).await?;
-        connection.execute(SETTINGS).await?;
+        connection.execute(PLANS).await?;
         Ok(Self { connection })
     }
 
