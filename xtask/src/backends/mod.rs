@@ -89,6 +89,7 @@ const RABBITMQ: &[Suite] = &[
 const KAFKA: &[Suite] = &[
     Suite { features: KAFKA_ON, ..Suite::new("transport conformance", "kafka_conformance") },
     Suite { features: KAFKA_ON, ..Suite::new("hazards of librdkafka and the broker", "kafka_hazards") },
+    Suite { features: KAFKA_ON, ..Suite::new("positions", "kafka_positions") },
     Suite { features: KAFKA_ON, ..Suite::new("endpoints", "kafka") },
 ];
 
