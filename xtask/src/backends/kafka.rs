@@ -1,6 +1,6 @@
 //! Kafka: one node in KRaft mode, from its jars (through Maven, Java 17 or newer), since Debian has no package.
 
-mod secure;
+pub mod secure;
 
 use std::fs;
 use std::path::{Path, PathBuf};

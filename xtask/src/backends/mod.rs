@@ -1,7 +1,7 @@
 //! The table of backends: what each needs, and which suites it has in this tree.
 
 pub mod apt;
-mod certificates;
+pub mod certificates;
 pub mod compose;
 pub mod kafka;
 pub mod postgres;
