@@ -1,6 +1,6 @@
 //! `cargo xtask diff`: the same random operations give equal answers on every store, and leave equal contents.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,17 +17,19 @@ use crate::proc::Proc;
 use crate::rng::fresh_seed;
 use crate::verdict::{Outcome, Timer, Verdict};
 
+/// So many operations have stores of their own: what is due in days is never taken away, and would be looked at each time.
+const STRETCH: u64 = 10_000;
 /// What an operation may take, on average, before the run is given up.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// What the verdict passes on of what the program says.
 const COUNTS: [&str; 9] =
     ["ops", "batches", "units", "largest_batch", "outcomes", "answers", "dumps", "dumped", "rows_read"];
 
-/// Compares the memory store, SQLite and PostgreSQL (counts: stores, ops, batches, units, largest_batch, outcomes, answers,
-/// dumps, dumped, rows_read, differences)
+/// Compares the memory store, SQLite and PostgreSQL (counts: stretches, stores, ops, batches, units,
+/// largest_batch, outcomes, answers, dumps, dumped, rows_read, differences)
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// How many operations
+    /// How many operations, in stretches of 10,000 with fresh stores and the next seed
     #[arg(long, default_value_t = 100_000)]
     ops: u64,
     /// After how many of them everything that the stores hold is compared
@@ -57,41 +59,99 @@ impl Check for Diff {
         let programs = Programs::build(Build::Chaos(None))?;
         let servers = Servers::up(self.backend)?;
         let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
-        let dir = ground.run(&format!("diff-{seed}"));
-        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let urls = servers.prepare(&dir, Layout::Joined)?;
+        let mut all = Totals::default();
+        let mut left = self.ops;
+        while left > 0 && all.difference.is_none() {
+            let ops = left.min(STRETCH);
+            // the first stretch has the run's own seed, so that one alone is repeated by it
+            let seed = seed.wrapping_add(all.stretches);
+            let dir = ground.run(&format!("diff-{seed}"));
+            all.add(self.stretch(&programs, &servers, &dir, seed, ops)?);
+            left -= ops;
+        }
+        all.report(&mut timer);
+        if let Some(difference) = &all.difference {
+            println!("{difference}");
+        }
+        Ok(timer.finish(if all.difference.is_some() {
+            Outcome::Fail
+        } else if all.said["ops"] != self.ops || idle(&all.said) {
+            Outcome::Vacuous
+        } else {
+            Outcome::Pass
+        }))
+    }
+}
+
+impl Diff {
+    /// So many operations on stores of their own: what the program says of them.
+    fn stretch(&self, programs: &Programs, servers: &Servers, dir: &Path, seed: u64, ops: u64) -> Result<Value> {
+        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let urls = servers.prepare(dir, Layout::Joined)?;
         let mut command = Command::new(programs.path("diff")?);
         command.arg("--sqlite").arg(format!("sqlite://{}", dir.join("diff.db").display()));
         if self.backend.store == Store::Postgres {
             command.arg("--postgres").arg(&urls.store);
         }
-        command.args(["--ops", &self.ops.to_string(), "--seed", &seed.to_string()]);
+        command.args(["--ops", &ops.to_string(), "--seed", &seed.to_string()]);
         command.args(["--dump-every", &self.dump_every.to_string()]);
-        let mut program = Proc::spawn("diff", &mut command, &dir)?;
-        let patience = PATIENCE * u32::try_from(self.ops).unwrap_or(u32::MAX) + Duration::from_secs(60);
+        let mut program = Proc::spawn("diff", &mut command, dir)?;
+        let patience = PATIENCE * u32::try_from(ops).unwrap_or(u32::MAX) + Duration::from_secs(60);
         let ended = program.expect_success(patience);
-        forget(&dir)?;
+        forget(dir)?;
         ended?;
         let said = lines(&program).pop().context("it said nothing")?;
         if self.keep.is_none() {
-            std::fs::remove_dir_all(&dir).context("remove the database")?;
+            std::fs::remove_dir_all(dir).context("remove the database")?;
         }
-        timer.count("stores", said["stores"].clone());
+        println!("seed {seed}: {ops} operations, {} answers, {} lines of contents", said["answers"], said["dumped"]);
+        Ok(said)
+    }
+}
+
+/// What all stretches came to.
+#[derive(Default)]
+struct Totals {
+    stretches: u64,
+    said: Value,
+    difference: Option<String>,
+}
+
+impl Totals {
+    fn add(&mut self, said: Value) {
+        self.stretches += 1;
+        self.difference = said["difference"].as_str().map(str::to_owned);
+        match self.said {
+            Value::Null => self.said = said,
+            _ => sum(&mut self.said, &said),
+        }
+    }
+
+    fn report(&self, timer: &mut Timer) {
+        timer.count("stretches", self.stretches).count("stores", self.said["stores"].clone());
         for name in COUNTS {
-            timer.count(name, said[name].clone());
+            timer.count(name, self.said[name].clone());
         }
-        let difference = said["difference"].as_str();
-        timer.count("differences", u64::from(difference.is_some()));
-        if let Some(difference) = difference {
-            println!("{difference}");
+        timer.count("differences", u64::from(self.difference.is_some()));
+    }
+}
+
+/// Adds the numbers of one object to those of another, by their names; of `largest_batch` it takes the larger.
+fn sum(all: &mut Value, one: &Value) {
+    let (Some(all), Some(one)) = (all.as_object_mut(), one.as_object()) else { return };
+    for (name, value) in one {
+        let slot = all.entry(name.clone()).or_insert(Value::from(0));
+        match (slot.as_u64(), value.as_u64()) {
+            (Some(a), Some(b)) if name == "largest_batch" => *slot = a.max(b).into(),
+            (Some(a), Some(b)) => *slot = (a + b).into(),
+            _ if value.is_object() => {
+                if !slot.is_object() {
+                    *slot = Value::Object(serde_json::Map::new());
+                }
+                sum(slot, value);
+            }
+            _ => {}
         }
-        Ok(timer.finish(if difference.is_some() {
-            Outcome::Fail
-        } else if said["ops"] != self.ops || idle(&said) {
-            Outcome::Vacuous
-        } else {
-            Outcome::Pass
-        }))
     }
 }
 
