@@ -108,9 +108,9 @@ pub use bus::Bus;
 pub use endpoint::{Endpoint, EndpointBuilder, Health, Running, StoreSource, TransportSource};
 pub use engine::{Recoverability, Stats};
 pub use sagabus_core::{
-    BodyCodec, Codec, Context, DeadLetter, Envelope, Error, ErrorKind, HandlerError, HandlerResultExt, Headers,
-    InstanceId, Intent, Limits, Message, MessageId, NodeId, NotFound, OnExisting, PendingTimer, Permanent, Runtime,
-    SagaAddress, SendOptions, StoreAdmin, TimerId, Timestamp, UserHeader,
+    AuditEntry, BodyCodec, Codec, Context, DeadLetter, Envelope, Error, ErrorKind, HandlerError, HandlerResultExt,
+    Headers, InstanceId, Intent, Limits, Message, MessageId, NodeId, NotFound, OnExisting, PendingTimer, Permanent,
+    Position, PositionReset, Runtime, SagaAddress, SendOptions, StoreAdmin, TimerId, Timestamp, UserHeader,
 };
 pub use sagabus_macros::Message;
 pub use sagabus_sagas::{

@@ -1,4 +1,7 @@
-use crate::{Envelope, MessageId, Result, RowTable, SagaAddress, SagaRow, TimerId, Timestamp};
+use crate::{
+    AuditEntry, Envelope, MessageId, Position, PositionReset, Result, RowTable, SagaAddress, SagaRow, TimerId,
+    Timestamp,
+};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 
@@ -29,6 +32,16 @@ pub trait StoreAdmin: Send + Sync {
 
     /// Keys of the sagas of a kind, in order, after a key.
     async fn saga_keys(&self, kind: &str, after: &str, limit: usize) -> Result<Vec<String>>;
+
+    /// How far an endpoint has come in the partitions of logs, in their order.
+    async fn positions(&self, endpoint: &str) -> Result<Vec<Position>>;
+
+    /// Allows a replay: lowers bases, under new epochs and without their marks, and writes down who did it and why. What
+    /// those partitions' owners raise is refused until they are claimed again. Returns how many there were.
+    async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64>;
+
+    /// What operators did to an endpoint, oldest first, after an id.
+    async fn audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>>;
 
     /// How many rows each table holds, by the table's name.
     async fn counts(&self) -> Result<BTreeMap<String, u64>>;
@@ -72,7 +85,7 @@ pub struct PendingTimer {
 
 /// The tables that [`StoreAdmin::counts`] names at least.
 pub fn counted_tables() -> Vec<&'static str> {
-    let mut names = vec!["saga", "saga_alias", "inbox", "inbox_misc", "outbox", "attempt", "node"];
+    let mut names = vec!["saga", "saga_alias", "inbox", "inbox_misc", "outbox", "attempt", "node", "position", "audit"];
     names.push(RowTable::Queue.name());
     names.extend(RowTable::DUE.map(RowTable::name));
     names

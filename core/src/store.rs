@@ -1,8 +1,8 @@
 //! The port of a database that holds saga state, inbox, outbox, timers and dead letters.
 
 use crate::{
-    CommitBatch, CommitReply, Envelope, InstanceId, Leases, MessageId, NodeId, OutboxId, Outgoing, Owner, Queues,
-    Result, RowGate, RowTable, SagaAddress, Timestamp, Transaction,
+    CommitBatch, CommitReply, Envelope, InstanceId, Leases, MessageId, NodeId, OutboxId, Outgoing, Owner, Positions,
+    Queues, Result, RowGate, RowTable, SagaAddress, Timestamp, Transaction,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -92,6 +92,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Membership and shard ownership.
     fn leases(&self) -> Arc<dyn Leases>;
+
+    /// How far endpoints have come in logs.
+    fn positions(&self) -> Arc<dyn Positions>;
 
     /// The same database as a transport, if it can be one.
     fn queues(&self) -> Option<Arc<dyn Queues>>;

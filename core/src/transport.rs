@@ -1,6 +1,6 @@
 //! The port of whatever carries messages between endpoints.
 
-use crate::{DatabaseId, Envelope, Error, Fence, NodeId, Outgoing, Result, RowGate, Runtime};
+use crate::{DatabaseId, Envelope, Error, Fence, NodeId, Outgoing, Positions, Result, RowGate, Runtime};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 
@@ -76,6 +76,8 @@ pub struct ReceiveOptions {
     pub ordered: bool,
     /// How long leases last.
     pub lease: Duration,
+    /// Where to write down how far it has come, where the transport is a log that can be set back; others need none.
+    pub positions: Option<Arc<dyn Positions>>,
     /// Time, ids, tasks.
     pub runtime: Runtime,
 }

@@ -124,6 +124,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
                 window,
                 ordered: settings.ordered,
                 lease: settings.lease,
+                positions: Some(store.positions()),
                 runtime: runtime.clone(),
             })
             .await?;

@@ -12,7 +12,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
-use sagabus::{DeadLetter, EndpointBuilder, Recoverability, Running, SendOptions, prelude::*, sqlx};
+use sagabus::{DeadLetter, EndpointBuilder, PositionReset, Recoverability, Running, SendOptions, prelude::*, sqlx};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Executor, Row, SqliteConnection};
 use std::{
@@ -150,6 +150,32 @@ impl Bed {
         consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 
+    /// The endpoint starts, and says what is wrong instead of receiving.
+    async fn refused(&self) {
+        let shop = start(self.shop()).await;
+        eventually("it says that the group was set back", async || {
+            let problems = shop.health().await.problems;
+            let says = |part: &str| problems.iter().any(|problem| problem.contains(part));
+            if says("set back") && says("position reset shop kafka:") { Ok(()) } else { Err(format!("{problems:?}")) }
+        })
+        .await;
+        assert_eq!(shop.stats().received, 0);
+        shop.stop().await.unwrap();
+    }
+
+    /// What an operator does who means it.
+    async fn allow(&self) {
+        let shop = self.shop().build().await.unwrap();
+        let admin = shop.admin().expect("a store");
+        for topic in self.topics() {
+            let log = format!("kafka:{topic}");
+            let reset = PositionReset { log, partition: None, to: 0, by: "ann".into(), why: "a replay".into() };
+            assert_eq!(admin.reset_positions("shop", &reset).await.unwrap(), 4);
+        }
+        let audit = admin.audit("shop", 0, 100).await.unwrap();
+        assert!(audit.len() == 8 && audit.iter().all(|entry| entry.by == "ann" && entry.after == "0"), "{audit:?}");
+    }
+
     /// How many records the group has not finished.
     fn lag(&self) -> i64 {
         let consumer: BaseConsumer = self.config().create().unwrap();
@@ -195,7 +221,7 @@ async fn dead(shop: &Running) -> Vec<DeadLetter> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_from_the_start_and_messages_sent_twice_repeat_no_effect() {
+async fn a_replay_stops_until_it_is_allowed_and_repeats_no_effect_within_the_horizon() {
     let bed = Bed::new().await;
     let shop = start(bed.shop()).await;
     for n in 0..300 {
@@ -215,6 +241,8 @@ async fn a_replay_from_the_start_and_messages_sent_twice_repeat_no_effect() {
 
     bed.rewind();
     assert_eq!(bed.lag(), 630);
+    bed.refused().await;
+    bed.allow().await;
     let shop = start(bed.shop()).await;
     eventually("everything was read again", async || match bed.lag() {
         0 => Ok(()),
@@ -227,6 +255,35 @@ async fn a_replay_from_the_start_and_messages_sent_twice_repeat_no_effect() {
     shop.stop().await.unwrap();
     let effects = bed.effects().await;
     assert!(effects.len() == 600 && effects.values().all(|count| *count == 1), "{effects:?}");
+}
+
+/// The inbox has forgotten all of it. Still nothing happens twice, until somebody says that it shall.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_beyond_the_horizon_repeats_no_effect_unless_it_is_allowed() {
+    let bed = Bed::new().await;
+    let shop = start(bed.shop()).await;
+    for n in 0..100 {
+        shop.bus().send(Work { key: "good".into(), n }).await.unwrap();
+    }
+    let all = async |times: i64| {
+        let effects = bed.effects().await;
+        let enough = effects.len() == 200 && effects.values().all(|count| *count >= times) && bed.lag() == 0;
+        if enough { Ok(()) } else { Err(format!("{} effects", effects.len())) }
+    };
+    eventually("100 messages and 100 events are handled", async || all(1).await).await;
+    shop.stop().await.unwrap();
+    bed.sql().await.execute("delete from inbox; delete from inbox_misc").await.unwrap();
+    bed.rewind();
+    bed.refused().await;
+    assert!(bed.effects().await.values().all(|count| *count == 1));
+    assert_eq!(bed.lag(), 200, "the group is where it was set to");
+    bed.allow().await;
+    let shop = start(bed.shop()).await;
+    // each of the messages again, and each event again and once more, since those who publish them run again
+    eventually("it happens again", async || all(2).await).await;
+    shop.stop().await.unwrap();
+    let effects = bed.effects().await;
+    assert!(effects.iter().filter(|((key, _), _)| key == "good").all(|(_, count)| *count == 2), "{effects:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -335,3 +335,26 @@ async fn who_does_not_answer_is_told_without_secrets() {
     let error = KafkaTransport::connect(&url, KafkaOptions::new(Runtime::system())).await.err().unwrap();
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_few_partitions_are_refused_if_a_number_was_asked_for() {
+    let prefix = kafka_support::fresh_prefix();
+    let topology = Topology { queue: Some("q".into()), ..Topology::default() };
+    let topic = format!("{prefix}cmd.q");
+    let new = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "2000000");
+    admin().create_topics([&new], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    let connect = async |parameters: &str| {
+        let url = format!("kafka://{}/?prefix={prefix}{parameters}", place());
+        KafkaTransport::connect(&url, KafkaOptions::new(Runtime::system())).await.unwrap()
+    };
+    let error = connect("&partitions=4").await.provision(&topology).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        error.is_invalid() && text.contains(&topic) && text.contains("has 3") && text.contains("asks for 4"),
+        "{text}"
+    );
+    for fits in ["", "&partitions=3", "&partitions=2"] {
+        connect(fits).await.provision(&topology).await.unwrap();
+    }
+    admin().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
+}

@@ -45,6 +45,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         window: BATCHES * BATCH,
         ordered: false,
         lease: Duration::from_secs(5),
+        positions: None,
         runtime: runtime.clone(),
     };
     let receiver = transport.receive(options).await?;

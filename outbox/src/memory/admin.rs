@@ -6,7 +6,10 @@ use super::{
     timer::is,
 };
 use async_trait::async_trait;
-use sagabus_core::{DeadLetter, PendingTimer, Result, RowTable, SagaRow, StoreAdmin, TimerId, Timestamp};
+use sagabus_core::{
+    AuditEntry, DeadLetter, PendingTimer, Position, PositionReset, Result, RowTable, SagaRow, StoreAdmin, TimerId,
+    Timestamp,
+};
 use std::collections::BTreeMap;
 
 impl Model {
@@ -19,6 +22,8 @@ impl Model {
             ("inbox_misc", misc),
             ("outbox", self.outbox.len()),
             ("attempt", self.attempts.len()),
+            ("position", self.positions.len()),
+            ("audit", self.audit.len()),
             ("node", self.groups.values().map(super::lease::Group::members).sum()),
             (RowTable::Queue.name(), self.queue_of.len()),
         ]);
@@ -112,6 +117,22 @@ impl StoreAdmin for MemoryStore {
         self.run(Operation::Admin, |model, _| {
             let keys = model.sagas.keys().filter(|(k, key)| *k == kind && key.as_str() > after);
             keys.map(|(_, key)| key.clone()).take(limit).collect()
+        })
+        .await
+    }
+
+    async fn positions(&self, endpoint: &str) -> Result<Vec<Position>> {
+        self.run(Operation::Admin, |model, _| model.positions_of(endpoint)).await
+    }
+
+    async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64> {
+        self.run(Operation::Admin, |model, now| model.reset_positions(endpoint, reset, now)).await
+    }
+
+    async fn audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
+        self.run(Operation::Admin, |model, _| {
+            let entries = model.audit.iter().filter(|(of, entry)| of == endpoint && entry.id > after);
+            entries.map(|(_, entry)| entry.clone()).take(limit).collect()
         })
         .await
     }

@@ -36,6 +36,8 @@ pub enum Operation {
     Declare,
     /// `Leases`.
     Lease,
+    /// `Positions`.
+    Position,
     /// `StoreAdmin`.
     Admin,
 }

@@ -13,6 +13,7 @@ mod lease;
 mod load;
 mod model;
 mod outbox;
+mod position;
 mod prune;
 mod queue;
 mod rows;

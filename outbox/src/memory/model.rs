@@ -3,7 +3,7 @@ use super::{
     rows::{AliasEntry, Handling, InboxRow, OutboxEntry, Queue, Row, SagaEntry},
     transaction::Turn,
 };
-use sagabus_core::RowTable;
+use sagabus_core::{AuditEntry, LogPlace, Position, RowTable};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -26,6 +26,10 @@ pub(super) struct Model {
     pub(super) queue_of: BTreeMap<i64, String>,
     /// How often, and when last.
     pub(super) attempts: BTreeMap<Handling, (u32, sagabus_core::Timestamp)>,
+    /// By endpoint and place.
+    pub(super) positions: BTreeMap<(String, LogPlace), Position>,
+    /// With the endpoint.
+    pub(super) audit: Vec<(String, AuditEntry)>,
     pub(super) groups: BTreeMap<String, Group>,
     /// The application's own rows.
     pub(super) scratch: Arc<BTreeMap<String, Vec<u8>>>,

@@ -7,8 +7,8 @@ use super::{
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
-    OutboxId, OutboxRow, Outcome, Outgoing, Owner, Queues, Result, RowTable, Store, StoreAdmin, Timestamp, Transaction,
-    sabotage,
+    OutboxId, OutboxRow, Outcome, Outgoing, Owner, Positions, Queues, Result, RowTable, Store, StoreAdmin, Timestamp,
+    Transaction, sabotage,
 };
 use std::{
     any::Any,
@@ -128,6 +128,10 @@ impl Store for MemoryStore {
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
+        Arc::new(self.clone())
+    }
+
+    fn positions(&self) -> Arc<dyn Positions> {
         Arc::new(self.clone())
     }
 

@@ -10,7 +10,8 @@ use super::{
 };
 use async_trait::async_trait;
 use sagabus_core::{
-    DeadLetter, PendingTimer, Result, SagaAddress, SagaRow, StoreAdmin, TimerId, Timestamp, counted_tables,
+    AuditEntry, DeadLetter, PendingTimer, Position, PositionReset, Result, SagaAddress, SagaRow, StoreAdmin, TimerId,
+    Timestamp, counted_tables,
 };
 use sqlx::postgres::PgRow;
 use std::collections::{BTreeMap, HashSet};
@@ -98,6 +99,18 @@ impl StoreAdmin for PostgresStore {
         let rows =
             self.open_inner()?.read("list sagas", sql.with(kind).with(escape(after)).with(sql::limit(limit))).await?;
         rows.iter().map(|row| Reader::new(row).text()).collect()
+    }
+
+    async fn positions(&self, endpoint: &str) -> Result<Vec<Position>> {
+        self.open_inner()?.list_positions(endpoint).await
+    }
+
+    async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64> {
+        self.open_inner()?.reset_positions(endpoint, reset).await
+    }
+
+    async fn audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
+        self.open_inner()?.list_audit(endpoint, after, limit).await
     }
 
     async fn counts(&self) -> Result<BTreeMap<String, u64>> {

@@ -9,7 +9,10 @@ use super::{
 use sagabus_core::{Error, ErrorKind, Result};
 
 /// The steps from one version of the schema to the next.
-const STEPS: &[&str] = &[include_str!("../../migrations/postgres/0001_start.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../../migrations/postgres/0001_start.sql"),
+    include_str!("../../migrations/postgres/0002_position.sql"),
+];
 
 /// The oldest server that is known to do.
 const OLDEST: i32 = 140_000;

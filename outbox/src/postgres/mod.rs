@@ -24,6 +24,7 @@ mod options;
 mod outbox;
 mod own;
 mod pool;
+mod position;
 mod prune;
 mod queue;
 mod sql;

@@ -9,7 +9,8 @@ use super::{
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
-    OutboxId, OutboxRow, Outgoing, Owner, Queues, Result, Store, StoreAdmin, Timestamp, Transaction, sabotage,
+    OutboxId, OutboxRow, Outgoing, Owner, Positions, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
+    sabotage,
 };
 use sqlx::PgConnection;
 use std::{
@@ -169,6 +170,10 @@ impl Store for PostgresStore {
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
+        Arc::new(self.again())
+    }
+
+    fn positions(&self) -> Arc<dyn Positions> {
         Arc::new(self.again())
     }
 

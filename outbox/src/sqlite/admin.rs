@@ -8,7 +8,10 @@ use super::{
     store::SqliteStore,
 };
 use async_trait::async_trait;
-use sagabus_core::{DeadLetter, MessageId, PendingTimer, Result, SagaAddress, SagaRow, StoreAdmin, TimerId, Timestamp};
+use sagabus_core::{
+    AuditEntry, DeadLetter, MessageId, PendingTimer, Position, PositionReset, Result, SagaAddress, SagaRow, StoreAdmin,
+    TimerId, Timestamp,
+};
 use sqlx::sqlite::SqliteRow;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -38,11 +41,12 @@ const COUNTS: &str = "select 'saga',count(*) from saga union all select 'saga_al
     union all select 'node',count(*) from node union all select 'queue',count(*) from queue \
     union all select 'timer',count(*) from timer union all select 'retry',count(*) from retry \
     union all select 'parked',count(*) from parked union all select 'dead_letter',count(*) from dead_letter \
+    union all select 'position',count(*) from position union all select 'audit',count(*) from audit \
     union all select 'queue_dedup',count(*) from queue_dedup \
     union all select 'queue_dedup_misc',count(*) from queue_dedup_misc";
 
 impl SqliteStore {
-    async fn look(&self, step: Step, what: &'static str) -> Result<Vec<SqliteRow>> {
+    pub(super) async fn look(&self, step: Step, what: &'static str) -> Result<Vec<SqliteRow>> {
         let inner = self.open_inner()?;
         inner.read.run(&inner.shared, async |connection| step.fetch(connection, what).await).await
     }
@@ -168,6 +172,18 @@ impl StoreAdmin for SqliteStore {
         });
         let rows = self.look(step, "list sagas in sqlite").await?;
         rows.iter().map(|row| sql::column(row, 0)).collect()
+    }
+
+    async fn positions(&self, endpoint: &str) -> Result<Vec<Position>> {
+        self.list_positions(endpoint).await
+    }
+
+    async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64> {
+        self.open_inner()?.reset_positions(endpoint, reset).await
+    }
+
+    async fn audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
+        self.list_audit(endpoint, after, limit).await
     }
 
     async fn counts(&self) -> Result<BTreeMap<String, u64>> {

@@ -26,6 +26,7 @@ mod outbox;
 mod own;
 mod packed;
 mod patience;
+mod position;
 mod process;
 mod prune;
 mod queue;

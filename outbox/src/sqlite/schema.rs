@@ -9,7 +9,10 @@ use sagabus_core::{Error, ErrorKind, Result};
 use sqlx::SqliteConnection;
 
 /// The migrations in order; the n-th brings the schema to version n.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_start.sql"),
+    include_str!("../../migrations/sqlite/0002_position.sql"),
+];
 
 fn current() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)

@@ -11,7 +11,7 @@ use super::{
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
-    OutboxId, OutboxRow, Outgoing, Owner, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
+    OutboxId, OutboxRow, Outgoing, Owner, Positions, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
 };
 use sqlx::SqliteConnection;
 use std::{
@@ -160,6 +160,10 @@ impl Store for SqliteStore {
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
+        Arc::new(self.clone())
+    }
+
+    fn positions(&self) -> Arc<dyn Positions> {
         Arc::new(self.clone())
     }
 

@@ -71,6 +71,10 @@ macro_rules! for_each_store_case {
             operations:
                 dead_letters_are_listed, a_retry_is_one_delivery, discarding_is_for_good, timers_are_listed,
                 a_timer_is_cancelled, sagas_are_listed;
+            positions:
+                a_position_is_claimed_and_raised, a_base_never_falls, a_claim_fences_the_owner_before,
+                endpoints_and_logs_have_positions_of_their_own, a_reset_allows_a_replay_and_says_who,
+                positions_outlive_retention, racing_claims_leave_one_owner;
             own_sql:
                 own_rows_commit_with_the_unit, dropping_rolls_back, duplicate_rolls_back, stale_rolls_back,
                 sends_and_sent_rows, own_rows_are_isolated, batches_and_transactions_alternate,
@@ -93,7 +97,7 @@ macro_rules! cases {
 for_each_store_case!(cases, []);
 
 /// How many cases there are. Whoever adds or removes one says so here.
-pub const EXPECTED: usize = 157;
+pub const EXPECTED: usize = 164;
 
 #[doc(hidden)]
 #[macro_export]

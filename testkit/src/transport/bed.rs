@@ -49,6 +49,7 @@ impl Bed {
             window,
             ordered: false,
             lease: self.harness.lease(),
+            positions: None,
             runtime: self.runtime.clone(),
         }
     }

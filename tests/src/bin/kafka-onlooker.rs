@@ -11,10 +11,11 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     message::Headers,
 };
+use sagabus::{Endpoint, PositionReset};
 use sagabus_tests::program;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -52,6 +53,14 @@ enum What {
         #[arg(long)]
         group: Vec<String>,
     },
+    /// Says that what was handled shall be handled again
+    Allow {
+        /// The store's URL
+        #[arg(long)]
+        store: String,
+        #[arg(long)]
+        endpoint: Vec<String>,
+    },
 }
 
 #[tokio::main]
@@ -64,6 +73,7 @@ async fn main() -> Result<()> {
     match args.what {
         What::Watch { group } => watch(&config, &groups(&config, &group)?),
         What::Grow { topic, to } => grow(&config, &topic, to).await,
+        What::Allow { store, endpoint } => allow(&store, &endpoint).await,
         What::Rewind { group } => groups(&config, &group)?.iter().try_for_each(Group::rewind),
     }
 }
@@ -188,6 +198,21 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+async fn allow(store: &str, endpoints: &[String]) -> Result<()> {
+    for name in endpoints {
+        let endpoint = Endpoint::builder(name.as_str()).store(store).build().await?;
+        let admin = endpoint.admin().context("a store")?;
+        let logs: BTreeSet<String> =
+            admin.positions(name).await?.iter().map(|position| position.place.log.to_string()).collect();
+        anyhow::ensure!(!logs.is_empty(), "nothing is known of where {name} is");
+        for log in logs {
+            let (by, why) = ("the nemesis".to_owned(), "a replay".to_owned());
+            admin.reset_positions(name, &PositionReset { log, partition: None, to: 0, by, why }).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn grow(config: &ClientConfig, topics: &[String], to: usize) -> Result<()> {

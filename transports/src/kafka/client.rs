@@ -6,10 +6,13 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
-    types::RDKafkaRespErr,
+    types::{RDKafkaErrorCode as Code, RDKafkaRespErr},
 };
 use sagabus_core::{Error, ErrorKind, Result};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 /// How long one question may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,9 +29,21 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     }
 }
 
-/// The context of clients that nobody listens to: what they ask has an answer or an error.
-#[derive(Clone, Default)]
-pub(super) struct Quiet;
+/// Who wants to reach the cluster looks after so long for what stands in the way.
+const GLANCE: Duration = Duration::from_secs(2);
+
+/// The context of clients that nobody listens to: what they ask has an answer or an error. It keeps what librdkafka says
+/// about the connection.
+#[derive(Default)]
+pub(super) struct Quiet(Mutex<Option<(Hurdle, String)>>);
+
+/// What stands between us and the cluster: the later ones tell more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hurdle {
+    Network,
+    Certificate,
+    Password,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -37,6 +52,17 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, "kafka: {reason}");
+        let hurdle = match error.rdkafka_error_code() {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => Hurdle::Password,
+            Some(Code::SSL) => Hurdle::Certificate,
+            // the brokers that were asked, all together: not the reason
+            Some(Code::AllBrokersDown) => return,
+            _ => Hurdle::Network,
+        };
+        let mut worst = crate::lock(&self.0);
+        if worst.as_ref().is_none_or(|(known, _)| *known <= hurdle) {
+            *worst = Some((hurdle, reason.to_string()));
+        }
     }
 }
 
@@ -82,12 +108,30 @@ impl Home {
         }
     }
 
-    /// Whether the cluster answers.
+    /// Whether the cluster answers. What stands in the way, such as a password or a certificate, is told only on the side:
+    /// the question itself is not answered in time.
     pub(super) fn reach(&self, limit: Duration) -> Result<()> {
-        let answer = self.questions.fetch_metadata(Some(""), limit);
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) => Err(failed("reach kafka", error)),
+        let start = self.options.runtime.elapsed();
+        let said = &self.questions.context().0;
+        crate::lock(said).take();
+        loop {
+            let left = limit.saturating_sub(self.options.runtime.elapsed() - start);
+            let Err(error) = self.questions.fetch_metadata(Some(""), left.min(GLANCE).max(Duration::from_millis(1)))
+            else {
+                return Ok(());
+            };
+            // why is told by events that nobody else takes; those about the log end a poll that has no time
+            while self.questions.poll(Duration::from_millis(20)).is_some() {}
+            let late = self.options.runtime.elapsed() - start >= limit;
+            match &*crate::lock(said) {
+                Some((hurdle, reason)) if late || *hurdle == Hurdle::Password => {
+                    let kind = if *hurdle == Hurdle::Network { ErrorKind::Transient } else { ErrorKind::Backend };
+                    return Err(Error::with_source(kind, format!("reach kafka: {reason}"), error));
+                }
+                None if late => return Err(failed("reach kafka", error)),
+                // it may be starting; and what was said first is often not the reason
+                _ => {}
+            }
         }
     }
 
@@ -137,8 +181,19 @@ impl Home {
     }
 }
 
+impl Home {
+    /// The same for reading a few records here and there.
+    pub(super) fn glance(&self, group: &str) -> Result<BaseConsumer<Quiet>> {
+        let mut config = self.cluster.config();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("allow.auto.create.topics", "false");
+        config.set("fetch.wait.max.ms", "50").set("enable.partition.eof", "true").set("auto.offset.reset", "error");
+        config.set("queued.min.messages", "1").set("fetch.message.max.bytes", "65536");
+        create(&config)
+    }
+}
+
 fn create(config: &ClientConfig) -> Result<BaseConsumer<Quiet>> {
-    config.create_with_context(Quiet).map_err(unusable)
+    config.create_with_context(Quiet::default()).map_err(unusable)
 }
 
 /// The settings were refused before anything was sent.
@@ -146,6 +201,8 @@ pub(super) fn unusable(error: KafkaError) -> Error {
     // its text names a setting and, for some, the value: never shown
     let text = match &error {
         KafkaError::ClientConfig(_, why, setting, _) => format!("make a kafka client: {setting}: {why}"),
+        // about files with certificates: it names the setting, and what is wrong with what is in it
+        KafkaError::ClientCreation(why) if why.starts_with("ssl.") => format!("make a kafka client: {why}"),
         _ => "make a kafka client: the settings do not work together".to_string(),
     };
     Error::invalid(text)

@@ -5,6 +5,7 @@
 //! made here, where nothing waits for it.
 
 use super::{
+    client::committed,
     lane::Place,
     progress::Note,
     watch::{Event, Watch},
@@ -12,6 +13,7 @@ use super::{
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
 };
 use sagabus_core::{Error, ErrorKind, Result};
 use std::sync::{Arc, mpsc};
@@ -25,18 +27,25 @@ pub(super) struct Commit {
     pub(super) note: Note,
 }
 
+/// What became of them.
+pub(super) struct Committed {
+    pub(super) outcome: std::result::Result<(), KafkaError>,
+    /// If that was asked for: what the group has now, by the number of the assignment.
+    pub(super) bases: Vec<(u64, i64)>,
+}
+
 pub(super) struct Committer {
-    jobs: mpsc::Sender<Vec<Commit>>,
+    jobs: mpsc::Sender<(Vec<Commit>, bool)>,
 }
 
 impl Committer {
     /// To be called on the thread that waits for the outcomes: it is woken.
     pub(super) fn start(consumer: Arc<BaseConsumer<Watch>>) -> Result<Self> {
-        let (jobs, receiver) = mpsc::channel::<Vec<Commit>>();
+        let (jobs, receiver) = mpsc::channel::<(Vec<Commit>, bool)>();
         let waiting = std::thread::current();
         let work = move || {
             // ends with the sender
-            while let Ok(commits) = receiver.recv() {
+            while let Ok((commits, ask)) = receiver.recv() {
                 let mut list = TopicPartitionList::with_capacity(commits.len());
                 for Commit { place: (topic, partition), note, .. } in &commits {
                     let mut entry = list.add_partition(topic, *partition);
@@ -45,7 +54,8 @@ impl Committer {
                     entry.set_metadata(note.text());
                 }
                 let outcome = consumer.commit(&list, CommitMode::Sync);
-                consumer.context().add(Event::Committed(outcome));
+                let bases = if ask && outcome.is_ok() { bases(&consumer, &commits) } else { Vec::new() };
+                consumer.context().add(Event::Committed(Committed { outcome, bases }));
                 waiting.unpark();
             }
         };
@@ -54,9 +64,22 @@ impl Committer {
         Ok(Self { jobs })
     }
 
-    /// The outcome comes as an event.
-    pub(super) fn write(&self, commits: Vec<Commit>) {
+    /// The outcome comes as an event; with `ask`, also what the group has then.
+    pub(super) fn write(&self, commits: Vec<Commit>, ask: bool) {
         // the thread lives as long as this
-        let _ = self.jobs.send(commits);
+        let _ = self.jobs.send((commits, ask));
+    }
+}
+
+/// What the group has. A commit that some partitions refused, for want of rights or because their topic is gone, counts as
+/// done as long as one took it; so whoever wants to rely on it has to ask.
+fn bases(consumer: &BaseConsumer<Watch>, commits: &[Commit]) -> Vec<(u64, i64)> {
+    let places: Vec<Place> = commits.iter().map(|commit| commit.place.clone()).collect();
+    match committed(consumer, &places) {
+        Ok(notes) => commits.iter().zip(notes).filter_map(|(c, note)| Some((c.lane, note?.base))).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "positions are written later");
+            Vec::new()
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     committer::Commit,
     lane::{Lane, Parcel, Place, Start},
 };
-use sagabus_core::{Delivery, Settle, Settlement, Token};
+use sagabus_core::{Delivery, Position, Settle, Settlement, Token};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -178,9 +178,9 @@ impl Desk {
     }
 
     /// What is to be written down.
-    pub(super) fn notes(&mut self, last: bool) -> Vec<Commit> {
+    pub(super) fn notes(&mut self, last: bool, keep: bool) -> Vec<Commit> {
         let note = |(number, lane): (&u64, &mut Lane)| {
-            Some(Commit { lane: *number, place: lane.start.place.clone(), note: lane.note(last)? })
+            Some(Commit { lane: *number, place: lane.start.place.clone(), note: lane.note(last, keep)? })
         };
         self.lanes.iter_mut().filter_map(note).collect()
     }
@@ -199,6 +199,22 @@ impl Desk {
                 lane.failed();
             }
         }
+    }
+
+    /// What the store is to know, by the number of the assignment, now that the group has these bases.
+    pub(super) fn raises(&mut self, bases: &[(u64, i64)]) -> Vec<(u64, Position)> {
+        let raise = |(number, base): &(u64, i64)| Some((*number, self.lanes.get_mut(number)?.raise(*base)?));
+        bases.iter().filter_map(raise).collect()
+    }
+
+    /// Whether it does. Answers how many positions are somebody else's.
+    pub(super) fn raised(&mut self, what: &[(u64, i64)], done: &[bool]) -> usize {
+        for ((number, base), done) in what.iter().zip(done) {
+            if let Some(lane) = self.lanes.get_mut(number) {
+                lane.raised(*base, *done);
+            }
+        }
+        done.iter().filter(|done| !**done).count()
     }
 
     /// Which partitions have read too far ahead, and which may go on.

@@ -1,7 +1,10 @@
 //! One assigned partition: what was read of it, what is out, what is finished.
 
-use super::progress::{Note, Progress};
-use sagabus_core::Delivery;
+use super::{
+    marks::Mark,
+    progress::{Note, Progress},
+};
+use sagabus_core::{Delivery, Position};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -23,6 +26,8 @@ pub(super) struct Parcel {
     /// With an empty token.
     pub(super) delivery: Delivery,
     pub(super) size: usize,
+    /// It has the same time whenever it is read.
+    pub(super) dated: bool,
 }
 
 impl Parcel {
@@ -41,6 +46,8 @@ pub(super) struct Start {
     pub(super) wanted: Option<Vec<(i64, i64)>>,
     /// Whether progress is written down.
     pub(super) durable: bool,
+    /// What the store knows of it, if it is to know.
+    pub(super) position: Option<Position>,
 }
 
 pub(super) struct Lane {
@@ -66,6 +73,8 @@ pub(super) struct Lane {
     starved: bool,
     changed: bool,
     pub(super) paused: bool,
+    /// Something that was read, by which the topic can be known again.
+    mark: Option<Mark>,
 }
 
 impl Lane {
@@ -85,12 +94,16 @@ impl Lane {
             starved: start.durable,
             changed: false,
             paused: false,
+            mark: None,
             start,
         }
     }
 
     /// Takes a record in, unless it is finished or not wanted.
     pub(super) fn push(&mut self, offset: i64, parcel: Parcel) {
+        if self.mark.is_none() && self.start.position.is_some() && parcel.dated {
+            self.mark = Some(Mark::of(offset, &parcel.delivery.message.headers));
+        }
         if !self.progress.read(offset) {
             return;
         }
@@ -168,9 +181,11 @@ impl Lane {
         self.start.durable && self.starved && !self.draining
     }
 
-    /// What is to be written down, if anything changed. `last` says that nothing will be handed out any more.
-    pub(super) fn note(&mut self, last: bool) -> Option<Note> {
-        if !self.start.durable || !(self.changed || self.starved || last) {
+    /// What is to be written down, if anything changed, or (`keep`) if the store does not know of it yet. `last` says that
+    /// nothing will be handed out any more.
+    pub(super) fn note(&mut self, last: bool, keep: bool) -> Option<Note> {
+        let behind = self.start.position.as_ref().is_some_and(|position| position.base < self.progress.base());
+        if !self.start.durable || !(self.changed || self.starved || last || (keep && behind)) {
             return None;
         }
         let starved = std::mem::take(&mut self.starved);
@@ -192,6 +207,24 @@ impl Lane {
     /// A note was written down.
     pub(super) fn written(&mut self, note: &Note) {
         self.limit = self.limit.max(note.limit);
+    }
+
+    /// What the store is to know, now that the group has this base.
+    pub(super) fn raise(&mut self, base: i64) -> Option<Position> {
+        let base = base.min(self.progress.base());
+        let position = self.start.position.as_mut().filter(|position| position.base < base)?;
+        if let Some(mark) = self.mark.take_if(|mark| mark.offset < base) {
+            position.mark = mark.text();
+        }
+        Some(Position { base, ..position.clone() })
+    }
+
+    /// It knows; or somebody else has the partition, or an operator has reset it, and it does not want to know.
+    pub(super) fn raised(&mut self, base: i64, done: bool) {
+        match &mut self.start.position {
+            Some(position) if done => position.base = position.base.max(base),
+            position => *position = None,
+        }
     }
 
     /// It was not.

@@ -49,6 +49,10 @@
 //!   timeout; what finishes later is ignored here, comes again there, and is found to be a duplicate.
 //! - What is requeued waits in this process; on an ordered endpoint its key waits with it, and nobody else.
 //!
+//! - The store learns how far each partition has come, once a second, after the group: it is never ahead of it. At an
+//!   assignment, a group that is behind the store, a topic that ends below, or one where another message lies than the one
+//!   that is remembered, halt the receiver: they mean a replay that nobody has allowed, or another topic.
+//!
 //! # Sending
 //!
 //! One idempotent producer with `acks=all`. Unroutable when the queue's topic is missing; Unknown when the brokers did not
@@ -62,6 +66,7 @@
 //! - A record whose header has a name that is not UTF-8 is read by catching a panic of the client library: with
 //!   `panic = "abort"` it ends the process.
 
+mod begin;
 mod client;
 mod committer;
 mod decode;
@@ -69,7 +74,9 @@ mod desk;
 mod encode;
 mod error;
 mod headers;
+mod keeper;
 mod lane;
+mod marks;
 mod names;
 mod options;
 mod progress;
@@ -77,6 +84,7 @@ mod publisher;
 mod receiver;
 mod session;
 mod subscriptions;
+mod takeover;
 mod topics;
 mod transport;
 mod url;

@@ -10,9 +10,10 @@ use std::{fmt, time::Duration};
 pub struct KafkaOptions {
     /// Goes before every topic and group, to keep the systems on one cluster apart (URL: `prefix`; default `sagabus.`).
     pub prefix: String,
-    /// How many partitions a topic gets when it is created (URL: `partitions`; default 12). It bounds how many processes
-    /// share an endpoint's work. A topic that exists is not changed: that would move keys to other partitions.
-    pub partitions: u16,
+    /// How many partitions a topic gets when it is created (URL: `partitions`; default: 12, and one that exists may have any
+    /// number). It bounds how many processes share an endpoint's work. A topic that exists is not changed, since that would
+    /// move keys to other partitions; one that has fewer than are asked for here is refused.
+    pub partitions: Option<u16>,
     /// How many replicas a topic gets (URL: `replication`; default: the cluster's own setting).
     pub replication: Option<u16>,
     /// Whether missing topics are created (URL: `create=no` to refuse to start without them; default yes).
@@ -74,7 +75,7 @@ impl KafkaOptions {
     pub fn new(runtime: Runtime) -> Self {
         Self {
             prefix: "sagabus.".into(),
-            partitions: 12,
+            partitions: None,
             replication: None,
             create: true,
             max_message: (1 << 20) + (64 << 10),
@@ -99,7 +100,7 @@ impl KafkaOptions {
         let seconds = || number().map(|n| Duration::from_secs(n.into()));
         match name {
             "prefix" => self.prefix = value.to_string(),
-            "partitions" => self.partitions = small()?,
+            "partitions" => self.partitions = Some(small()?),
             "replication" => self.replication = Some(small()?),
             "create" => {
                 self.create = match value {
@@ -136,7 +137,7 @@ impl KafkaOptions {
         if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.chars().all(plain) {
             return Err(Error::invalid("the prefix must be 1 to 64 letters, digits and . - _"));
         }
-        if self.partitions == 0 || self.replication == Some(0) {
+        if self.partitions == Some(0) || self.replication == Some(0) {
             return Err(Error::invalid("the numbers of partitions and replicas must be at least 1"));
         }
         if !((64 << 10)..=(64 << 20)).contains(&self.max_message) {

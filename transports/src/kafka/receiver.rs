@@ -3,6 +3,7 @@
 use super::{
     client::{Home, unusable},
     desk::Desk,
+    keeper::Keeper,
     lane::Start,
     progress::Note,
     session,
@@ -95,7 +96,7 @@ impl Shared {
         self.ended.send_replace(true);
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -146,7 +147,7 @@ impl KafkaReceiver {
             for topic in topics.keys() {
                 let place = (Arc::clone(topic), 0);
                 let note = Note::at(0);
-                desk.assign(Start { place, note, suspect_until: 0, wanted: None, durable: false });
+                desk.assign(Start { place, note, suspect_until: 0, wanted: None, durable: false, position: None });
             }
         }
         let shared = Arc::new(Shared {
@@ -162,9 +163,12 @@ impl KafkaReceiver {
             halted: Mutex::default(),
             home,
         });
+        let positions = options.positions.filter(|_| !single);
+        let watch = Arc::clone(consumer.context());
+        let keeper = positions.map(|positions| Keeper::start(positions, Arc::clone(&shared), watch));
         let running = Arc::clone(&shared);
         let work = move || {
-            let session = || session::run(Arc::clone(&running), consumer);
+            let session = || session::run(Arc::clone(&running), consumer, keeper);
             // rdkafka panics on some of what others may write, as on offsets with text that is not UTF-8
             if catch_unwind(AssertUnwindSafe(session)).is_err() {
                 let text = format!("receive from {}: the thread that reads kafka has panicked", running.queue);

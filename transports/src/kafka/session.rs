@@ -1,31 +1,31 @@
 //! A receiver's thread: it reads, takes and gives up partitions, and writes down what is finished.
 
+mod assigned;
+mod commits;
+
 use super::{
-    client::committed,
     committer::{Commit, Committer},
     decode::decode,
     error::failed,
-    lane::{Parcel, Place, Start},
-    progress::Note,
+    keeper::Keeper,
+    lane::{Parcel, Place},
     receiver::{Phase, Shared},
     watch::{Event, Watch},
 };
 use crate::lock;
 use rdkafka::{
-    Offset, TopicPartitionList,
+    TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{BorrowedMessage, Message},
     types::RDKafkaErrorCode as Code,
 };
-use sagabus_core::{Delivery, Error, ErrorKind, Result, Token};
+use sagabus_core::{Delivery, Error, ErrorKind, Position, Token};
 use std::{
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-
-/// What is finished is written down this often.
-const COMMITS: Duration = Duration::from_millis(100);
 
 /// The thread looks around this often, when nothing wakes it.
 const IDLE: Duration = Duration::from_millis(25);
@@ -33,16 +33,13 @@ const IDLE: Duration = Duration::from_millis(25);
 /// Read at most so many before anything else is looked at.
 const BURST: usize = 512;
 
-/// After a failure to take over partitions, they are tried again.
-const AGAIN: Duration = Duration::from_millis(250);
-
 /// Runs until the receiver is closed, or dropped.
-pub(super) fn run(shared: Arc<Shared>, mut consumer: BaseConsumer<Watch>) {
+pub(super) fn run(shared: Arc<Shared>, mut consumer: BaseConsumer<Watch>, keeper: Option<Keeper>) {
     let thread = std::thread::current();
     consumer.set_nonempty_callback(move || thread.unpark());
     let consumer = Arc::new(consumer);
     match Committer::start(Arc::clone(&consumer)) {
-        Ok(committer) => Session::new(Arc::clone(&shared), consumer, committer).run(),
+        Ok(committer) => Session::new(Arc::clone(&shared), consumer, committer, keeper).run(),
         Err(error) => shared.halt(error),
     }
 }
@@ -51,6 +48,15 @@ struct Session {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<Watch>>,
     committer: Committer,
+    keeper: Option<Keeper>,
+    /// What the store knows of those that are assigned, as far as it has answered; and which answers still count.
+    claimed: HashMap<Place, Position>,
+    claiming: bool,
+    round: u64,
+    doubts: u32,
+    /// How many answers are due about what was raised.
+    raising: u32,
+    last_keep: Duration,
     /// Assigned, and not taken over yet; not before this time. The group waits for an answer to an empty list, too.
     assigned: Option<Vec<Place>>,
     not_before: Duration,
@@ -64,11 +70,23 @@ struct Session {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, consumer: Arc<BaseConsumer<Watch>>, committer: Committer) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        consumer: Arc<BaseConsumer<Watch>>,
+        committer: Committer,
+        keeper: Option<Keeper>,
+    ) -> Self {
         Self {
             shared,
             consumer,
             committer,
+            keeper,
+            claimed: HashMap::new(),
+            claiming: false,
+            round: 0,
+            doubts: 0,
+            raising: 0,
+            last_keep: Duration::ZERO,
             assigned: None,
             not_before: Duration::ZERO,
             revoked: None,
@@ -91,7 +109,7 @@ impl Session {
             self.events();
             self.take_over();
             self.part();
-            self.commit(false, false);
+            self.commit(false, false, true);
             self.throttle();
             if !read && !self.context().waiting() {
                 std::thread::park_timeout(IDLE);
@@ -135,6 +153,7 @@ impl Session {
             Some((topic, event)) => (Arc::clone(topic), event.as_deref()),
             None => (Arc::from(record.topic()), None),
         };
+        let dated = record.timestamp().to_millis().is_some();
         let decoded = decode(record, event, &self.shared.home.options.runtime);
         let delivery = Delivery {
             message: decoded.message,
@@ -145,7 +164,7 @@ impl Session {
             suspect: false,
             anonymous: false,
         };
-        ((topic, record.partition()), record.offset(), Parcel { delivery, size: record.payload_len() + 512 })
+        ((topic, record.partition()), record.offset(), Parcel { delivery, size: record.payload_len() + 512, dated })
     }
 
     fn trouble(&self, error: KafkaError) {
@@ -180,6 +199,7 @@ impl Session {
                     );
                     // nobody waits for an answer to what was asked before
                     (self.revoked, self.assigned) = (None, None);
+                    self.disclaim();
                     self.give_up(&places);
                 }
                 Event::Revoked { places, lost: false } => {
@@ -190,96 +210,13 @@ impl Session {
                     self.revoked = Some(places);
                     self.parted = false;
                 }
-                Event::Committed(outcome) => self.committed(outcome),
+                Event::Committed(committed) => self.committed(committed),
+                Event::Claimed { round, outcome } if round == self.round => self.claimed(outcome),
+                // somebody else may have them now
+                Event::Claimed { .. } => {}
+                Event::Raised { what, outcome } => self.raised(&what, outcome),
             }
         }
-    }
-
-    fn committed(&mut self, outcome: std::result::Result<(), KafkaError>) {
-        let Some(notes) = self.pending.take() else { return };
-        let mut desk = lock(&self.shared.desk);
-        match outcome {
-            Ok(()) => desk.written(&notes),
-            Err(error) => {
-                // a rebalance is under way, or the coordinator moved: it is made again, by us or by nobody
-                tracing::debug!(queue = self.shared.queue, %error, "could not commit offsets");
-                desk.failed(&notes);
-                self.parted = false;
-            }
-        }
-        drop(desk);
-        self.shared.arrived.notify_waiters();
-    }
-
-    /// Finds out where to begin, and takes the partitions.
-    fn take_over(&mut self) {
-        if self.now() < self.not_before {
-            return;
-        }
-        let Some(places) = self.assigned.take() else { return };
-        let starts = match self.starts(&places) {
-            Ok(starts) => starts,
-            Err(error) => {
-                tracing::warn!(queue = self.shared.queue, %error, "could not take over partitions yet");
-                self.shared.report(error);
-                self.not_before = self.now() + AGAIN;
-                self.assigned = Some(places);
-                return;
-            }
-        };
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in &places {
-            let start = starts.iter().find(|start| start.place.0 == *topic && start.place.1 == *partition);
-            let from = start.map_or(Offset::End, |start| Offset::Offset(start.note.base));
-            // the only error is an offset that cannot be
-            let _ = list.add_partition_offset(topic, *partition, from);
-        }
-        let mut desk = lock(&self.shared.desk);
-        starts.into_iter().for_each(|start| desk.assign(start));
-        drop(desk);
-        if let Err(error) = self.consumer.incremental_assign(&list) {
-            // the group has gone on without us: it will assign again
-            tracing::debug!(queue = self.shared.queue, %error, "the assignment is void");
-            let mut desk = lock(&self.shared.desk);
-            places.iter().for_each(|place| desk.forget(place));
-            return;
-        }
-        // an earlier assignment may have left it paused
-        if let Err(error) = self.consumer.resume(&list) {
-            tracing::debug!(queue = self.shared.queue, %error, "could not resume");
-        }
-    }
-
-    /// A partition whose next messages were removed unread has no start: the receiver is halted.
-    fn starts(&self, places: &[Place]) -> Result<Vec<Start>> {
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        let notes = committed(&self.consumer, places)?;
-        let mut starts = Vec::new();
-        for ((topic, partition), note) in places.iter().zip(notes) {
-            let (low, high) = self.shared.home.ends(topic, *partition)?;
-            let wanted = self.shared.wanted(topic, *partition);
-            let lost = note.as_ref().is_some_and(|note| note.unfinished(note.base, low) > 0);
-            if lost {
-                self.shared.halt(Error::new(
-                    ErrorKind::Backend,
-                    format!(
-                        "receive from {}: kafka removed messages of partition {partition} of topic {topic} that were not \
-                         handled (its retention is too short); stop the endpoint and set the group's offset to go on",
-                        self.shared.queue
-                    ),
-                ));
-                continue;
-            }
-            let note = note.unwrap_or_else(|| {
-                let begin = wanted.as_ref().and_then(|ranges| ranges.first()).map_or(low, |(from, _)| *from);
-                Note::at(begin.max(low))
-            });
-            let suspect_until = note.limit.min(high);
-            starts.push(Start { place: (Arc::clone(topic), *partition), note, suspect_until, wanted, durable: true });
-        }
-        Ok(starts)
     }
 
     /// Gives up what is to be given up once nothing of it is in flight, and that is written down; or the time is over.
@@ -291,7 +228,7 @@ impl Session {
         }
         if !self.parted && (late || lock(&self.shared.desk).drained(revoked)) {
             self.parted = true;
-            self.commit(true, false);
+            self.commit(true, false, true);
             if self.pending.is_some() {
                 return;
             }
@@ -312,30 +249,11 @@ impl Session {
         if let Some(assigned) = &mut self.assigned {
             assigned.retain(|place| !places.contains(place));
         }
+        self.disclaim();
         let list = list_of(places);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             tracing::debug!(queue = self.shared.queue, %error, "there is nothing to give up");
         }
-    }
-
-    /// Writes down what is finished: one at a time, and the answer comes as an event.
-    fn commit(&mut self, now: bool, last: bool) {
-        let time = self.now();
-        if self.pending.is_some() {
-            return;
-        }
-        let mut desk = lock(&self.shared.desk);
-        if !now && time - self.last_commit < COMMITS && !desk.urgent() {
-            return;
-        }
-        let notes = desk.notes(last);
-        drop(desk);
-        if notes.is_empty() {
-            return;
-        }
-        self.last_commit = time;
-        self.committer.write(notes.clone());
-        self.pending = Some(notes);
     }
 
     fn throttle(&mut self) {
@@ -354,7 +272,7 @@ impl Session {
     fn finish(mut self, clean: bool) {
         let deadline = self.now() + self.shared.patience();
         let mut told = false;
-        while self.now() < deadline && !(told && self.pending.is_none()) {
+        while self.now() < deadline && !(told && self.pending.is_none() && (self.raising == 0 || !clean)) {
             // what is read now is nobody's, but answers come the same way
             if let Some(Err(error)) = self.consumer.poll(Duration::from_millis(10)) {
                 self.trouble(error);
@@ -362,7 +280,7 @@ impl Session {
             self.events();
             if !told && self.pending.is_none() {
                 told = true;
-                self.commit(true, clean);
+                self.commit(true, clean, clean);
             }
         }
         let context = self.context();

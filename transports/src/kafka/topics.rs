@@ -22,6 +22,9 @@ pub(super) enum Sort {
     Log,
 }
 
+/// Of a topic that is created, unless something else is asked for.
+const PARTITIONS: u16 = 12;
+
 /// What the records of a batch cost besides our bytes.
 const OVERHEAD: usize = 4096;
 
@@ -35,7 +38,7 @@ pub(super) struct Topics {
 
 impl Topics {
     pub(super) fn new(home: Arc<Home>) -> Result<Self> {
-        let admin = home.cluster.config().create_with_context(Quiet).map_err(unusable)?;
+        let admin = home.cluster.config().create_with_context(Quiet::default()).map_err(unusable)?;
         Ok(Self { home, admin })
     }
 
@@ -48,12 +51,15 @@ impl Topics {
         let name = topic.to_string();
         let found = self.home.blocking(move |home| home.find(&name)).await?;
         if let Some(known) = found {
-            let wanted = i32::from(self.partitions(sort));
-            if known.partitions < wanted {
-                let (has, asked) = (known.partitions, wanted);
-                tracing::warn!(topic, has, asked, "the topic has fewer partitions; adding some would move keys");
-            }
-            return self.check(topic, sort).await;
+            self.check(topic, sort).await?;
+            let (has, asked) = (known.partitions, self.home.options.partitions.filter(|_| sort == Sort::Work));
+            return match asked.filter(|asked| has < i32::from(*asked)) {
+                None => Ok(()),
+                Some(asked) => Err(Error::invalid(format!(
+                    "topic {topic} has {has} partitions, and the kafka URL asks for {asked}: add some with kafka's own tool \
+                     (their keys move, and their order across that moment is lost), or say partitions={has}"
+                ))),
+            };
         }
         if !self.home.options.create {
             return Err(Error::new(
@@ -66,7 +72,7 @@ impl Topics {
     }
 
     fn partitions(&self, sort: Sort) -> u16 {
-        if sort == Sort::Work { self.home.options.partitions } else { 1 }
+        if sort == Sort::Work { self.home.options.partitions.unwrap_or(PARTITIONS) } else { 1 }
     }
 
     async fn create(&self, topic: &str, sort: Sort) -> Result<()> {

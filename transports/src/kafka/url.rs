@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(config.get("security.protocol"), Some("sasl_plaintext"));
         assert_eq!(config.get("sasl.username"), Some("me"));
         assert_eq!(config.get("sasl.password"), Some("p@s:s"));
-        assert_eq!((options.partitions, options.prefix.as_str()), (4, "x."));
+        assert_eq!((options.partitions, options.prefix.as_str()), (Some(4), "x."));
         assert_eq!((options.session_timeout, options.instance.as_deref()), (Duration::from_secs(7), Some("pod-1")));
         assert_eq!(read("kafka://localhost").unwrap().0.get("security.protocol"), Some("plaintext"));
     }

@@ -1,6 +1,6 @@
 //! What a consumer is told besides records: kept here until its thread has time for it.
 
-use super::{client::log, lane::Place};
+use super::{client::log, committer::Committed, lane::Place};
 use crate::lock;
 use rdkafka::{
     ClientContext, TopicPartitionList,
@@ -9,6 +9,7 @@ use rdkafka::{
     error::KafkaError,
     types::RDKafkaRespErr,
 };
+use sagabus_core::Position;
 use std::{
     collections::VecDeque,
     sync::{
@@ -24,7 +25,11 @@ pub(super) enum Event {
     /// These are to be given up. When they are lost, somebody else may already have them.
     Revoked { places: Vec<Place>, lost: bool },
     /// The outcome of the last commit.
-    Committed(Result<(), KafkaError>),
+    Committed(Committed),
+    /// What the store knows of partitions that were asked for in this round.
+    Claimed { round: u64, outcome: sagabus_core::Result<Vec<Position>> },
+    /// Whether positions were raised: the numbers of their assignments, and the bases.
+    Raised { what: Vec<(u64, i64)>, outcome: sagabus_core::Result<Vec<bool>> },
 }
 
 /// The context of a receiver's consumer.

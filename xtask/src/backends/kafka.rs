@@ -1,5 +1,7 @@
 //! Kafka: one node in KRaft mode, from its jars (through Maven, Java 17 or newer), since Debian has no package.
 
+pub mod secure;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +41,10 @@ impl Server for Kafka {
         "SAGABUS_KAFKA_URL"
     }
 
+    fn extras(&self) -> Result<Vec<(&'static str, String)>> {
+        secure::extras()
+    }
+
     fn port(&self) -> u16 {
         19092
     }
@@ -68,6 +74,9 @@ impl Server for Kafka {
         if java().is_err() {
             apt::install(&["openjdk-17-jre-headless"])?;
         }
+        if !secure::buildable() {
+            apt::install(secure::PACKAGES)?;
+        }
         if which("mvn").is_none() {
             apt::install(&["maven"])?;
         }
@@ -77,10 +86,13 @@ impl Server for Kafka {
     fn start(&self, jars: PathBuf, site: &mut Site) -> Result<()> {
         let controller = free_port(site.port + 1)?;
         let properties = site.dir.join("server.properties");
-        fs::write(&properties, settings(site, controller)).context("write kafka's settings")?;
+        let secure = secure::prepare(site)?;
+        let text = settings(site, controller, secure.as_ref());
+        fs::write(&properties, text).context("write kafka's settings")?;
         fs::write(site.dir.join("log4j2.properties"), LOGGING).context("write kafka's logging")?;
         let mut format = java_command(site, &jars, &["-Xmx128m"])?;
         format.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(site), "-c"]).arg(&properties);
+        format.args(secure.iter().flat_map(secure::Secure::users));
         site.run(&mut format).context("format the log directory")?;
         self.run(&jars, site)
     }
@@ -101,17 +113,18 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d %p %m (%c)%n
 ";
 
-fn settings(site: &Site, controller: u16) -> String {
+fn settings(site: &Site, controller: u16, secure: Option<&secure::Secure>) -> String {
     let (port, logs) = (site.port, site.dir.join("data"));
+    let (listeners, advertised, protocols, more) = secure.map(secure::Secure::settings).unwrap_or_default();
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 log.dirs={}
 num.partitions=4
 auto.create.topics.enable=false
@@ -135,7 +148,7 @@ log.cleaner.dedupe.buffer.size=8388608
 log.segment.bytes=67108864
 log.index.size.max.bytes=1048576
 log.retention.hours=2
-",
+{more}",
         logs.display()
     )
 }

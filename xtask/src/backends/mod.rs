@@ -1,6 +1,7 @@
 //! The table of backends: what each needs, and which suites it has in this tree.
 
 pub mod apt;
+pub mod certificates;
 pub mod compose;
 pub mod kafka;
 pub mod postgres;
@@ -89,6 +90,12 @@ const RABBITMQ: &[Suite] = &[
 const KAFKA: &[Suite] = &[
     Suite { features: KAFKA_ON, ..Suite::new("transport conformance", "kafka_conformance") },
     Suite { features: KAFKA_ON, ..Suite::new("hazards of librdkafka and the broker", "kafka_hazards") },
+    Suite { features: KAFKA_ON, ..Suite::new("positions", "kafka_positions") },
+    Suite {
+        features: "sagabus-tests/kafka,sagabus-transports/tls",
+        needs: &[Need::Variable("SAGABUS_KAFKA_TLS_DIR")],
+        ..Suite::new("tls, passwords and rights", "kafka_security")
+    },
     Suite { features: KAFKA_ON, ..Suite::new("endpoints", "kafka") },
 ];
 

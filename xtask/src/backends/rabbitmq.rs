@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::site::{Site, free_port, which};
 use super::state::Running;
-use super::{Server, wire};
+use super::{Server, certificates, wire};
 
 /// Not the one on the path: that wrapper insists on the system's node and user.
 pub const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -62,7 +62,8 @@ impl Server for RabbitMq {
     fn start(&self, server: PathBuf, site: &mut Site) -> Result<()> {
         let mapper = start_port_mapper(site)?;
         let tls = free_port(site.port + 1000)?;
-        certificates(site, tls)?;
+        certificates::make(site)?;
+        write(site, "tls/port", &tls.to_string())?;
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\ndefault_user = sagabus\ndefault_pass = sagabus\n\
              cluster_name = {}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n\
@@ -97,36 +98,6 @@ impl Server for RabbitMq {
 
 fn node(site: &Site) -> String {
     format!("sagabus-{}-{}@localhost", std::process::id(), site.port)
-}
-
-/// An authority, what it signed for the server and a client, and another authority with a client, that is not trusted.
-fn certificates(site: &Site, port: u16) -> Result<()> {
-    let dir = site.dir.join("tls");
-    fs::create_dir(&dir).context("create the directory of the certificates")?;
-    for (authority, signed) in [("ca", ["server", "client"].as_slice()), ("other-ca", &["other-client"])] {
-        let mut command = site.command("openssl");
-        command.current_dir(&dir).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-        command.args(["-nodes", "-days", "30", "-subj", &format!("/CN=sagabus {authority}")]);
-        command.args(["-keyout", &format!("{authority}.key"), "-out", &format!("{authority}.pem")]);
-        site.run(&mut command)?;
-        for name in signed {
-            let mut command = site.command("openssl");
-            command.current_dir(&dir).args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-            ]);
-            command.args(["-nodes", "-days", "30", "-subj", &format!("/CN={name}")]);
-            command.args(["-CA", &format!("{authority}.pem"), "-CAkey", &format!("{authority}.key")]);
-            command.args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
-            command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);
-            site.run(&mut command)?;
-        }
-    }
-    write(site, "tls/port", &port.to_string())
 }
 
 fn environment(site: &Site, mapper: u16) -> Result<BTreeMap<&'static str, String>> {

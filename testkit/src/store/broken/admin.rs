@@ -1,6 +1,8 @@
 use super::{Broken, Defect};
 use async_trait::async_trait;
-use sagabus_core::{DeadLetter, PendingTimer, Result, SagaRow, StoreAdmin, TimerId, Timestamp};
+use sagabus_core::{
+    AuditEntry, DeadLetter, PendingTimer, Position, PositionReset, Result, SagaRow, StoreAdmin, TimerId, Timestamp,
+};
 use std::collections::BTreeMap;
 
 #[async_trait]
@@ -51,6 +53,25 @@ impl StoreAdmin for Broken {
     async fn saga_keys(&self, kind: &str, after: &str, limit: usize) -> Result<Vec<String>> {
         let after = if self.is(Defect::ListsFromTheStart) { "" } else { after };
         self.inner.admin().saga_keys(kind, after, limit).await
+    }
+
+    async fn positions(&self, endpoint: &str) -> Result<Vec<Position>> {
+        self.inner.admin().positions(self.whose(endpoint)).await
+    }
+
+    async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64> {
+        if self.is(Defect::ResetsNothing) {
+            return Ok(self.inner.admin().positions(endpoint).await?.len() as u64);
+        }
+        self.inner.admin().reset_positions(self.whose(endpoint), reset).await
+    }
+
+    async fn audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
+        if self.is(Defect::HidesAudit) {
+            return Ok(Vec::new());
+        }
+        let after = if self.is(Defect::IgnoresAfter) { 0 } else { after };
+        self.inner.admin().audit(self.whose(endpoint), after, limit).await
     }
 
     async fn counts(&self) -> Result<BTreeMap<String, u64>> {

@@ -3,6 +3,7 @@
 mod admin;
 mod harness;
 mod leases;
+mod positions;
 mod queues;
 mod store;
 mod transaction;
@@ -176,6 +177,20 @@ defects! {
     CommitsOnDrop,
     /// Tables are not counted.
     CountsNothing,
+    /// A position is raised whoever asks.
+    RaisesForAnybody,
+    /// A position falls when somebody says so.
+    LowersPositions,
+    /// A position's mark is lost.
+    ForgetsMarks,
+    /// Positions do not tell endpoints apart.
+    MixesPositions,
+    /// Claiming a position gives no new epoch.
+    ClaimsNothing,
+    /// Resetting a position does nothing but say so.
+    ResetsNothing,
+    /// What operators do is not written down.
+    HidesAudit,
 }
 
 /// A store with a defect around a good one.

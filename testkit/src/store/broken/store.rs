@@ -2,8 +2,8 @@ use super::{Broken, Defect};
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Gate, Leases, LoadReply, LoadRequest, MessageId, OutboxId,
-    OutboxRow, Outgoing, Owner, Queues, Result, RowTable, SagaLookup, Store, StoreAdmin, Timestamp, Transaction,
-    UnitOfWork,
+    OutboxRow, Outgoing, Owner, Positions, Queues, Result, RowTable, SagaLookup, Store, StoreAdmin, Timestamp,
+    Transaction, UnitOfWork,
 };
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -155,6 +155,10 @@ impl Store for Broken {
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
+        Arc::new(self.clone())
+    }
+
+    fn positions(&self) -> Arc<dyn Positions> {
         Arc::new(self.clone())
     }
 

@@ -11,6 +11,7 @@ pub mod operations;
 pub mod outbox;
 pub mod own_sql;
 pub mod parked;
+pub mod positions;
 pub mod queues;
 pub mod sagas;
 pub mod sends;

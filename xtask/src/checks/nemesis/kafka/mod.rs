@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use self::offsets::{Traces, passed};
@@ -189,7 +189,11 @@ fn more_partitions(scene: &mut Scene<'_>) -> Result<u64> {
     Ok(struck)
 }
 
-/// Everything is read once more. Counts the resets after which at least a hundred finished records came again.
+/// Longer than an endpoint looks at a group that was set back until it believes it.
+const DOUBT: Duration = Duration::from_secs(6);
+
+/// Everything is read once more, but not before somebody says that it is meant. Counts the resets after which at least a
+/// hundred finished records came again.
 fn reset(scene: &mut Scene<'_>) -> Result<u64> {
     let mut struck = 0;
     for _ in 0..3 {
@@ -203,6 +207,20 @@ fn reset(scene: &mut Scene<'_>) -> Result<u64> {
         let finished: i64 =
             before.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
         let left: i64 = rewound.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
+        for _ in 0..count {
+            scene.join()?;
+        }
+        let (kafka, _) = scene.kafka()?;
+        kafka.until_members(count)?;
+        thread::sleep(DOUBT);
+        let halted = kafka.onlooker.look()?;
+        let read: i64 = halted.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
+        // a partition that came to life in the last second may have had no place in the store yet
+        ensure!(read * 2 < finished, "groups that were set back went on by themselves: {halted:?}");
+        scene.stop_all()?;
+        let (kafka, place) = scene.kafka()?;
+        kafka.until_members(0)?;
+        kafka.onlooker.allow(place)?;
         struck += u64::from(left == 0 && finished >= 100);
         for _ in 0..count {
             scene.join()?;

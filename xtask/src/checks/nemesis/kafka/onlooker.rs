@@ -91,6 +91,14 @@ impl Onlooker {
         Proc::spawn("rewind", &mut command, place.dir())?.expect_success(PATIENCE).context("rewind the groups")
     }
 
+    /// Allows all endpoints to handle everything again.
+    pub fn allow(&self, place: &Place<'_>) -> Result<()> {
+        let mut command = place.program("kafka-onlooker")?;
+        command.args(["--servers", "none", "allow", "--store", &place.urls().store]);
+        command.args(GROUPS.iter().flat_map(|(endpoint, _)| ["--endpoint", endpoint]));
+        Proc::spawn("allow", &mut command, place.dir())?.expect_success(PATIENCE).context("allow a replay")
+    }
+
     /// Gives every topic more partitions.
     pub fn grow(&self, place: &Place<'_>, servers: &str, to: usize) -> Result<()> {
         let topics: Vec<String> =

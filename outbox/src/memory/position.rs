@@ -1,0 +1,68 @@
+use super::{faults::Operation, handle::MemoryStore, model::Model};
+use async_trait::async_trait;
+use sagabus_core::{AuditEntry, LogPlace, POSITION_RESET, Position, PositionReset, Positions, Result, Timestamp};
+
+impl Model {
+    fn claim(&mut self, endpoint: &str, place: &LogPlace) -> Position {
+        let unknown = || Position { place: place.clone(), base: 0, epoch: 0, mark: String::new() };
+        let position = self.positions.entry((endpoint.to_string(), place.clone())).or_insert_with(unknown);
+        position.epoch += 1;
+        position.clone()
+    }
+
+    fn raise(&mut self, endpoint: &str, raised: &Position) -> bool {
+        let position = self.positions.get_mut(&(endpoint.to_string(), raised.place.clone()));
+        let Some(position) = position.filter(|position| position.epoch == raised.epoch) else { return false };
+        if raised.base >= position.base {
+            position.clone_from(raised);
+        }
+        true
+    }
+
+    pub(super) fn positions_of(&self, endpoint: &str) -> Vec<Position> {
+        self.positions.iter().filter(|((of, _), _)| of == endpoint).map(|(_, position)| position.clone()).collect()
+    }
+
+    pub(super) fn reset_positions(&mut self, endpoint: &str, reset: &PositionReset, now: Timestamp) -> u64 {
+        let mut found = Vec::new();
+        for ((of, place), position) in &mut self.positions {
+            if of != endpoint || *place.log != *reset.log || reset.partition.is_some_and(|n| n != place.partition) {
+                continue;
+            }
+            let before = position.base;
+            *position = Position {
+                base: before.min(reset.to),
+                epoch: position.epoch + 1,
+                mark: String::new(),
+                ..position.clone()
+            };
+            found.push((place.to_string(), before, position.base));
+        }
+        for (subject, before, after) in &found {
+            let entry = AuditEntry {
+                id: self.next_id(),
+                at: now,
+                by: reset.by.clone(),
+                action: POSITION_RESET.to_string(),
+                subject: subject.clone(),
+                before: before.to_string(),
+                after: after.to_string(),
+                why: reset.why.clone(),
+            };
+            self.audit.push((endpoint.to_string(), entry));
+        }
+        found.len() as u64
+    }
+}
+
+#[async_trait]
+impl Positions for MemoryStore {
+    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+        self.run(Operation::Position, |model, _| places.iter().map(|place| model.claim(endpoint, place)).collect())
+            .await
+    }
+
+    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+        self.run(Operation::Position, |model, _| positions.iter().map(|p| model.raise(endpoint, p)).collect()).await
+    }
+}

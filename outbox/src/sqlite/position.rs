@@ -1,0 +1,164 @@
+//! How far endpoints have come in logs, and what operators did to that.
+
+use super::{
+    open::Inner,
+    sql::{self, Step},
+    store::SqliteStore,
+    tx::Tx,
+};
+use async_trait::async_trait;
+use sagabus_core::{AuditEntry, LogPlace, POSITION_RESET, Position, PositionReset, Positions, Result, Timestamp};
+use sqlx::sqlite::SqliteRow;
+use std::sync::Arc;
+
+const CLAIM: &str = "insert into position(endpoint,log,part,base,epoch,mark,at) values (?,?,?,0,1,'',?) on conflict do update \
+                     set epoch=epoch+1 returning log,part,base,epoch,mark";
+
+const RAISE: &str = "update position set mark=case when ?1>=base then ?2 else mark end,base=max(base,?1),at=?3 where \
+                     endpoint=?4 and log=?5 and part=?6 and epoch=?7";
+
+const LIST: &str = "select log,part,base,epoch,mark from position where endpoint=? order by log,part";
+
+const RESET: &str =
+    "update position set base=min(base,?1),epoch=epoch+1,mark='',at=?2 where endpoint=?3 and log=?4 and part=?5";
+
+const NOTE: &str = "insert into audit(at,endpoint,operator,action,subject,before,after,why) values (?,?,?,?,?,?,?,?)";
+
+const AUDIT: &str = "select id,at,operator,action,subject,before,after,why from audit where endpoint=? and id>? order by id \
+                     limit ?";
+
+#[async_trait]
+impl Positions for SqliteStore {
+    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+        let (endpoint, places): (Arc<str>, Arc<[LogPlace]>) = (Arc::from(endpoint), Arc::from(places));
+        let inner = self.open_inner()?;
+        inner
+            .write(move |tx| {
+                let (endpoint, places) = (Arc::clone(&endpoint), Arc::clone(&places));
+                Box::pin(async move { claim(tx, &endpoint, &places).await })
+            })
+            .await
+    }
+
+    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+        let (endpoint, positions): (Arc<str>, Arc<[Position]>) = (Arc::from(endpoint), Arc::from(positions));
+        let inner = self.open_inner()?;
+        inner
+            .write(move |tx| {
+                let (endpoint, positions) = (Arc::clone(&endpoint), Arc::clone(&positions));
+                Box::pin(async move { raise(tx, &endpoint, &positions).await })
+            })
+            .await
+    }
+}
+
+async fn claim(tx: &mut Tx, endpoint: &Arc<str>, places: &[LogPlace]) -> Result<Vec<Position>> {
+    let now = tx.now;
+    let mut claimed = Vec::with_capacity(places.len());
+    for place in places {
+        let step = Step::with(CLAIM, |args| {
+            args.shared(endpoint);
+            args.shared(&place.log);
+            args.int(place.partition.into());
+            args.time(now);
+        });
+        let rows = step.fetch(&mut tx.connection, "claim a position in sqlite").await?;
+        claimed.extend(rows.first().map(position).transpose()?);
+    }
+    Ok(claimed)
+}
+
+async fn raise(tx: &mut Tx, endpoint: &Arc<str>, positions: &[Position]) -> Result<Vec<bool>> {
+    let now = tx.now;
+    let mut raised = Vec::with_capacity(positions.len());
+    for Position { place, base, epoch, mark } in positions {
+        let step = Step::with(RAISE, |args| {
+            args.int(*base);
+            args.text(mark);
+            args.time(now);
+            args.shared(endpoint);
+            args.shared(&place.log);
+            args.int(place.partition.into());
+            args.int(*epoch);
+        });
+        let done = step.run(&mut tx.connection, "raise a position in sqlite").await?;
+        raised.push(done.changes > 0);
+    }
+    Ok(raised)
+}
+
+async fn reset(tx: &mut Tx, endpoint: &Arc<str>, reset: &PositionReset) -> Result<u64> {
+    let (now, what) = (tx.now, "reset positions in sqlite");
+    let rows = Step::with(LIST, |args| args.shared(endpoint)).fetch(&mut tx.connection, what).await?;
+    let mut found = rows.iter().map(position).collect::<Result<Vec<_>>>()?;
+    found.retain(|position| {
+        *position.place.log == *reset.log && reset.partition.is_none_or(|n| n == position.place.partition)
+    });
+    for Position { place, base, .. } in &found {
+        let change = Step::with(RESET, |args| {
+            args.int(reset.to);
+            args.time(now);
+            args.shared(endpoint);
+            args.shared(&place.log);
+            args.int(place.partition.into());
+        });
+        change.run(&mut tx.connection, what).await?;
+        let note = Step::with(NOTE, |args| {
+            args.time(now);
+            args.shared(endpoint);
+            args.text(&reset.by);
+            args.text(POSITION_RESET);
+            args.text(&place.to_string());
+            args.text(&base.to_string());
+            args.text(&reset.to.min(*base).to_string());
+            args.text(&reset.why);
+        });
+        note.run(&mut tx.connection, what).await?;
+    }
+    Ok(found.len() as u64)
+}
+
+impl Inner {
+    pub(super) async fn reset_positions(&self, endpoint: &str, asked: &PositionReset) -> Result<u64> {
+        let (endpoint, asked): (Arc<str>, Arc<PositionReset>) = (Arc::from(endpoint), Arc::new(asked.clone()));
+        self.write(move |tx| {
+            let (endpoint, asked) = (Arc::clone(&endpoint), Arc::clone(&asked));
+            Box::pin(async move { reset(tx, &endpoint, &asked).await })
+        })
+        .await
+    }
+}
+
+impl SqliteStore {
+    pub(super) async fn list_positions(&self, endpoint: &str) -> Result<Vec<Position>> {
+        let step = Step::with(LIST, |args| args.text(endpoint));
+        self.look(step, "list positions in sqlite").await?.iter().map(position).collect()
+    }
+
+    pub(super) async fn list_audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
+        let step = Step::with(AUDIT, |args| {
+            args.text(endpoint);
+            args.int(after);
+            args.int(i64::try_from(limit).unwrap_or(i64::MAX));
+        });
+        self.look(step, "list the audit in sqlite").await?.iter().map(entry).collect()
+    }
+}
+
+fn position(row: &SqliteRow) -> Result<Position> {
+    let place = LogPlace { log: Arc::from(sql::column::<&str>(row, 0)?), partition: sql::column(row, 1)? };
+    Ok(Position { place, base: sql::column(row, 2)?, epoch: sql::column(row, 3)?, mark: sql::column(row, 4)? })
+}
+
+fn entry(row: &SqliteRow) -> Result<AuditEntry> {
+    Ok(AuditEntry {
+        id: sql::column(row, 0)?,
+        at: Timestamp(sql::column(row, 1)?),
+        by: sql::column(row, 2)?,
+        action: sql::column(row, 3)?,
+        subject: sql::column(row, 4)?,
+        before: sql::column(row, 5)?,
+        after: sql::column(row, 6)?,
+        why: sql::column(row, 7)?,
+    })
+}

@@ -1,0 +1,42 @@
+use super::{Broken, Defect};
+use async_trait::async_trait;
+use sagabus_core::{LogPlace, Position, PositionReset, Positions, Result};
+
+impl Broken {
+    pub(super) fn whose<'a>(&self, endpoint: &'a str) -> &'a str {
+        if self.is(Defect::MixesPositions) { "all" } else { endpoint }
+    }
+}
+
+#[async_trait]
+impl Positions for Broken {
+    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+        let mut claimed = self.inner.positions().claim(self.whose(endpoint), places).await?;
+        if self.is(Defect::ClaimsNothing) {
+            claimed.iter_mut().for_each(|position| position.epoch = 1);
+        }
+        Ok(claimed)
+    }
+
+    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+        let endpoint = self.whose(endpoint);
+        let mut positions = positions.to_vec();
+        let there = self.inner.admin().positions(endpoint).await?;
+        for position in &mut positions {
+            let Some(there) = there.iter().find(|there| there.place == position.place) else { continue };
+            if self.is(Defect::ForgetsMarks) {
+                position.mark.clear();
+            }
+            if self.is(Defect::RaisesForAnybody) {
+                position.epoch = there.epoch;
+            }
+            if self.is(Defect::LowersPositions) && there.epoch == position.epoch && there.base > position.base {
+                let (log, partition) = (there.place.log.to_string(), Some(there.place.partition));
+                let reset = PositionReset { log, partition, to: position.base, by: String::new(), why: String::new() };
+                self.inner.admin().reset_positions(endpoint, &reset).await?;
+                return Ok(vec![true; positions.len()]);
+            }
+        }
+        self.inner.positions().raise(endpoint, &positions).await
+    }
+}
