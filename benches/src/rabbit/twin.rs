@@ -16,7 +16,7 @@ use crate::{
     twin::brokered::{self, Database, databases, handle},
 };
 use anyhow::{Context as _, Result};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use lapin::{
     BasicProperties, Channel,
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
@@ -47,6 +47,18 @@ struct Shop {
     acks: Mutex<Acks>,
     consuming: Channel,
     out: ShortString,
+}
+
+impl Shop {
+    /// The frame is pushed when the call is polled first, so under the lock: of two workers the one that acknowledges less
+    /// could otherwise come second, and the broker closes a channel on which a tag is acknowledged twice.
+    fn acknowledge(&self, tags: &[u64]) {
+        let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tag) = acks.done(tags) {
+            // the audit finds what the broker did not get
+            let _ = self.consuming.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never();
+        }
+    }
 }
 
 /// Handles everything that is in the queue, or comes into it.
@@ -168,10 +180,7 @@ async fn work(
         }
         publish(&channel, &shop.out, &outputs).await?;
         sent = outputs.iter().map(|(id, _)| *id).collect();
-        let up_to = shop.acks.lock().unwrap_or_else(PoisonError::into_inner).done(&tags);
-        if let Some(tag) = up_to {
-            shop.consuming.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
-        }
+        shop.acknowledge(&tags);
         shop.through.fetch_add(tags.len() as u64, Ordering::AcqRel);
     }
     if let Some(database) = &mut database {
