@@ -93,6 +93,11 @@ pub trait Store: Send + Sync + 'static {
     /// Membership and shard ownership.
     fn leases(&self) -> Arc<dyn Leases>;
 
+    /// For how long it can hold back a message that a unit sends [later](crate::UnitOfWork::later); `None`: not at all.
+    fn longest_delay(&self) -> Option<Duration> {
+        None
+    }
+
     /// The same database as a transport, if it can be one.
     fn queues(&self) -> Option<Arc<dyn Queues>>;
 

@@ -93,6 +93,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         policy: settings.recoverability.clone(),
         counters: Counters::default(),
         joined,
+        storeless: settings.at_least_once,
         ordered: settings.ordered,
         concurrency: settings.concurrency,
         batch: settings.batch,
