@@ -1,6 +1,7 @@
 use crate::{
-    Codec, Destination, Envelope, Error, ErrorKind, HandlerError, Headers, Intent, Limits, Message, MessageId, NodeId,
-    Outgoing, Result, Runtime, SagaAddress, SagaWrite, Store, TimerChange, Timestamp, Transaction, UserHeader,
+    Capabilities, Codec, Destination, Envelope, Error, ErrorKind, HandlerError, Headers, Intent, Limits, Message,
+    MessageId, NodeId, Outgoing, Result, Runtime, SagaAddress, SagaWrite, Store, TimerChange, Timestamp, Transaction,
+    UserHeader,
 };
 use bytes::Bytes;
 use std::{
@@ -57,6 +58,7 @@ struct Parts {
     may_begin: bool,
     wanted_begin: bool,
     hold: Hold,
+    same_ids: Option<Arc<str>>,
 }
 
 /// What a handler asked for, so far.
@@ -66,6 +68,8 @@ pub struct Effects {
     pub sends: Vec<Outgoing>,
     /// Whether the handler chose the id of one of them.
     pub chosen_ids: bool,
+    /// Messages that leave so much later.
+    pub later: Vec<(Outgoing, Duration)>,
     /// Timers.
     pub timers: Vec<TimerChange>,
     /// The saga's new state, set by the saga's route.
@@ -82,6 +86,7 @@ pub struct SendOptions {
     expires_in: Option<Duration>,
     id: Option<MessageId>,
     to: Option<String>,
+    after: Option<Duration>,
 }
 
 impl SendOptions {
@@ -124,6 +129,19 @@ impl SendOptions {
     pub fn to(mut self, endpoint: impl Into<String>) -> Self {
         self.to = Some(endpoint.into());
         self
+    }
+
+    /// Delivers it so much later, and never before. This is the transport's own delay, in whole seconds: for what has no
+    /// store (senders, and endpoints that handle at least once), and only for commands. It can be neither listed nor
+    /// cancelled. Whoever has a store sets a saga's timeout instead.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.after = Some(delay).filter(|delay| !delay.is_zero());
+        self
+    }
+
+    /// How much later it is to be delivered, if so.
+    pub fn delay(&self) -> Option<Duration> {
+        self.after
     }
 
     /// The message id that was chosen, if one was.
@@ -192,7 +210,23 @@ impl Context {
             may_begin,
             wanted_begin: false,
             hold: Hold::default(),
+            same_ids: None,
         }))
+    }
+
+    /// For an endpoint without a store, which cannot know whether this handler has run on this message before: what it sends
+    /// gets the same ids at each run, so that whoever has a store handles it once.
+    pub fn with_same_ids(mut self, handler: Arc<str>) -> Self {
+        self.0.same_ids = Some(handler);
+        self
+    }
+
+    /// The id of the next message, if it is not a new one.
+    fn next_id(&self) -> Option<MessageId> {
+        let handler = self.0.same_ids.as_ref()?;
+        let number = self.0.effects.sends.len() + self.0.effects.later.len();
+        let name = format!("{}/{handler}/{number}", self.0.info.name);
+        Some(MessageId(Uuid::new_v5(&self.message_id().0, name.as_bytes())))
     }
 
     /// The headers of the message.
@@ -265,7 +299,7 @@ impl Context {
         correlation: Option<String>,
         saga: Option<SagaAddress>,
     ) {
-        let options = SendOptions::new().to(to);
+        let options = SendOptions { id: self.next_id(), ..SendOptions::new().to(to) };
         let cause = &self.0.incoming.message.headers;
         match self.0.info.outgoing(&message, Intent::Reply, options, Some(cause), self.0.saga.as_ref()) {
             Ok(mut outgoing) => {
@@ -277,11 +311,25 @@ impl Context {
         }
     }
 
-    fn note<M: Message>(&mut self, message: &M, intent: Intent, options: SendOptions) {
+    fn note<M: Message>(&mut self, message: &M, intent: Intent, mut options: SendOptions) {
         let cause = &self.0.incoming.message.headers;
         self.0.effects.chosen_ids |= options.chosen_id().is_some();
+        let delay = options.after;
+        options.id = options.id.or_else(|| self.next_id());
         match self.0.info.outgoing(message, intent, options, Some(cause), self.0.saga.as_ref()) {
-            Ok(outgoing) => self.0.effects.sends.push(outgoing),
+            Ok(outgoing) => match delay {
+                None => self.0.effects.sends.push(outgoing),
+                Some(delay) => self.note_later(outgoing, delay),
+            },
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn note_later(&mut self, outgoing: Outgoing, delay: Duration) {
+        let mut capabilities = Capabilities::all();
+        capabilities.longest_delay = self.0.info.store.as_ref().and_then(|store| store.longest_delay());
+        match capabilities.check_delay(&outgoing, delay) {
+            Ok(()) => self.0.effects.later.push((outgoing, delay)),
             Err(error) => self.fail(error),
         }
     }
@@ -289,7 +337,7 @@ impl Context {
     /// Remembers the first thing that went wrong; the handler fails with it even if it returns Ok. What is
     /// [invalid](Error::is_invalid) (no route, too large, cannot be encoded) would be so at each retry: it is permanent.
     pub fn fail(&mut self, error: Error) {
-        self.0.effects.error.get_or_insert_with(|| match error.is_invalid() {
+        self.0.effects.error.get_or_insert_with(|| match error.is_invalid() || error.is_unsupported() {
             true => HandlerError::permanent(error),
             false => error.into(),
         });

@@ -93,8 +93,13 @@ pub trait Store: Send + Sync + 'static {
     /// Membership and shard ownership.
     fn leases(&self) -> Arc<dyn Leases>;
 
-    /// How far endpoints have come in logs.
-    fn positions(&self) -> Arc<dyn Positions>;
+    /// How far endpoints have come in logs; `None` if nothing is kept.
+    fn positions(&self) -> Option<Arc<dyn Positions>>;
+
+    /// For how long it can hold back a message that a unit sends [later](crate::UnitOfWork::later); `None`: not at all.
+    fn longest_delay(&self) -> Option<Duration> {
+        None
+    }
 
     /// The same database as a transport, if it can be one.
     fn queues(&self) -> Option<Arc<dyn Queues>>;

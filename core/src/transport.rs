@@ -1,6 +1,6 @@
 //! The port of whatever carries messages between endpoints.
 
-use crate::{DatabaseId, Envelope, Error, Fence, NodeId, Outgoing, Positions, Result, RowGate, Runtime};
+use crate::{DatabaseId, Destination, Envelope, Error, Fence, NodeId, Outgoing, Positions, Result, RowGate, Runtime};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +22,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends messages; one outcome each, in order. Done means durable at the other side.
     async fn send_batch(&self, batch: &[Outgoing]) -> Vec<SendOutcome>;
 
+    /// Sends commands that are delivered only after a while, and never before. Done means that they are durable on their way.
+    /// They can be neither listed nor called back. Only for a transport with [`Capabilities::longest_delay`].
+    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        vec![SendOutcome::Unroutable("this transport cannot delay messages".into()); batch.len()]
+    }
+
     /// Whether the transport is usable right now; the text of the error goes into the endpoint's health.
     async fn health(&self) -> Result<()>;
 
@@ -41,12 +47,40 @@ pub struct Capabilities {
     pub reply_queues: bool,
     /// Largest message in bytes, headers included.
     pub max_message: usize,
+    /// For how long it can hold a message back by itself, without a store; `None`: not at all.
+    pub longest_delay: Option<Duration>,
 }
 
 impl Capabilities {
-    /// All of it, without a bound on size.
+    /// All of it, without a bound on size; but no delays, which are the store's.
     pub fn all() -> Self {
-        Self { ordered: true, topics: true, reply_queues: true, max_message: usize::MAX }
+        Self { ordered: true, topics: true, reply_queues: true, max_message: usize::MAX, longest_delay: None }
+    }
+
+    /// Refuses a delay that this transport cannot keep.
+    ///
+    /// # Errors
+    /// [Unsupported](Error::is_unsupported) where there are no delays, [invalid](Error::is_invalid) for one that is too
+    /// long, for an event, and for what has an order key.
+    pub fn check_delay(&self, outgoing: &Outgoing, delay: Duration) -> Result<()> {
+        let kind = &outgoing.message.headers.message_type;
+        let Some(longest) = self.longest_delay else {
+            return Err(Error::unsupported(format!(
+                "delay {kind}: this transport cannot delay messages; let a saga's timeout send it"
+            )));
+        };
+        if delay > longest {
+            return Err(Error::invalid(format!("delay {kind} by {delay:?}: {longest:?} is the longest here")));
+        }
+        if matches!(outgoing.to, Destination::Topic(_)) {
+            return Err(Error::invalid(format!(
+                "delay {kind}: only what is sent can be delayed, not what is published"
+            )));
+        }
+        if outgoing.message.headers.order_key.is_some() {
+            return Err(Error::invalid(format!("delay {kind}: what is delayed has no order, so it cannot have a key")));
+        }
+        Ok(())
     }
 }
 
@@ -61,6 +95,8 @@ pub struct Topology {
     pub ordered: bool,
     /// Whether the queue goes away with the process (a reply queue).
     pub temporary: bool,
+    /// Whether the endpoint has no store: its dead letters lie on the transport, in the queue `<queue>.error`.
+    pub storeless: bool,
 }
 
 /// How to receive.

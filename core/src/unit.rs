@@ -27,6 +27,8 @@ pub struct UnitOfWork {
     /// Whether every id in `sends` was drawn for this unit. Then its gate alone keeps them from being sent twice, and no
     /// queue has to remember them. Never with [`Gate::None`].
     pub new_ids: bool,
+    /// Messages that leave so much later; only where [`Store::longest_delay`](crate::Store::longest_delay) says so.
+    pub later: Vec<(Outgoing, Duration)>,
     /// Timers set and cancelled.
     pub timers: Vec<TimerChange>,
     /// Whether an attempt row was written for (handler, message) and is to be removed.
@@ -45,6 +47,7 @@ impl UnitOfWork {
             saga: None,
             sends: Vec::new(),
             new_ids: false,
+            later: Vec::new(),
             timers: Vec::new(),
             counted: false,
         }

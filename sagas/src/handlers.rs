@@ -57,6 +57,11 @@ impl Handlers {
         self
     }
 
+    /// The name of one of the sagas, if there are any.
+    pub fn a_saga(&self) -> Option<&'static str> {
+        self.sagas.first().map(|(name, _)| *name)
+    }
+
     fn add(&mut self, routes: Result<Vec<Arc<dyn Route>>, Error>) {
         match routes {
             Ok(routes) => self.routes.extend(routes),

@@ -1,5 +1,5 @@
-use sagabus_core::{Error, Outgoing, Runtime, SendOutcome, Transport};
-use std::sync::Arc;
+use sagabus_core::{Error, Outgoing, Result, Runtime, SendOutcome, Transport};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 type Item = (Outgoing, oneshot::Sender<SendOutcome>);
@@ -29,6 +29,13 @@ impl Direct {
         }
         let lost = || Error::new(sagabus_core::ErrorKind::Unknown, "the sending task ended before the confirm came");
         receiver.await.unwrap_or_else(|_| SendOutcome::Unknown(lost()))
+    }
+
+    /// Refuses a delay that the transport cannot keep.
+    pub(super) async fn send_later(&self, outgoing: Outgoing, delay: Duration) -> Result<SendOutcome> {
+        self.transport.capabilities().check_delay(&outgoing, delay)?;
+        let lost = || SendOutcome::Unknown(Error::new(sagabus_core::ErrorKind::Unknown, "no outcome"));
+        Ok(self.transport.send_later(&[(outgoing, delay)]).await.pop().unwrap_or_else(lost))
     }
 
     pub(super) async fn send_batch(&self, outgoing: &[Outgoing]) -> Vec<SendOutcome> {

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 
 /// Sends and publishes from outside handlers. Cheap to clone.
 ///
+/// A send may be delayed by [`SendOptions::after`], where the transport can do that: RabbitMQ, and the memory broker.
+///
 /// `send` and `publish` go directly to the transport and return when the message is durable there. `send_in` and
 /// `publish_in` record the message in the caller's own transaction: it leaves if and only if that commits, and the
 /// endpoint must be running to send it.
@@ -52,7 +54,8 @@ impl Bus {
 
     /// Sends a command, with options.
     pub async fn send_with<M: Message>(&self, message: M, options: SendOptions) -> Result<MessageId> {
-        self.one(self.info.outgoing(&message, Intent::Command, options, None, None)?).await
+        let delay = options.delay();
+        self.one(self.info.outgoing(&message, Intent::Command, options, None, None)?, delay).await
     }
 
     /// Publishes an event to everyone who subscribed to its type. Errors as for [`send`](Bus::send).
@@ -62,12 +65,17 @@ impl Bus {
 
     /// Publishes an event, with options.
     pub async fn publish_with<M: Message>(&self, message: M, options: SendOptions) -> Result<MessageId> {
-        self.one(self.info.outgoing(&message, Intent::Event, options, None, None)?).await
+        let delay = options.delay();
+        self.one(self.info.outgoing(&message, Intent::Event, options, None, None)?, delay).await
     }
 
-    async fn one(&self, outgoing: Outgoing) -> Result<MessageId> {
+    async fn one(&self, outgoing: Outgoing, delay: Option<Duration>) -> Result<MessageId> {
         let id = outgoing.message.headers.message_id;
-        sent(self.direct.send(outgoing).await, id)
+        let outcome = match delay {
+            None => self.direct.send(outgoing).await,
+            Some(delay) => self.direct.send_later(outgoing, delay).await?,
+        };
+        sent(outcome, id)
     }
 
     /// Sends many commands of one type, in order, in as few round trips as the transport allows. One result each.
@@ -119,7 +127,7 @@ impl Bus {
     pub async fn request<M: Message, R: Message>(&self, message: M, within: Duration) -> Result<R> {
         let mut outgoing = self.info.outgoing(&message, Intent::Command, SendOptions::new(), None, None)?;
         let reply = self.requests.expect(&mut outgoing).await?;
-        self.one(outgoing).await?;
+        self.one(outgoing, None).await?;
         let reply = reply.wait(within).await?;
         if reply.headers.message_type != R::NAME {
             return Err(Error::invalid(format!(

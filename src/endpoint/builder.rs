@@ -1,4 +1,7 @@
-use super::{Endpoint, RouteTable, StoreSource, TransportSource, connect};
+use super::{
+    Endpoint, RouteTable, StoreSource, TransportSource, connect,
+    storeless::{self, Storeless},
+};
 use crate::{Recoverability, bus::Bus};
 use sagabus_core::{
     Codec, EndpointInfo, Error, Limits, Message, NodeId, Owner, Result, Runtime, Store, Topology, Transport, check_name,
@@ -28,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) concurrency: usize,
     pub(crate) batch: usize,
     pub(crate) ordered: bool,
+    pub(crate) at_least_once: bool,
     pub(crate) lease: Duration,
     pub(crate) horizon: Duration,
     pub(crate) migrate: bool,
@@ -52,6 +56,7 @@ impl EndpointBuilder {
                 // SQLite's statements come in powers of two
                 batch: 384,
                 ordered: false,
+                at_least_once: false,
                 lease: Duration::from_secs(5),
                 horizon: Duration::from_secs(7 * 86_400),
                 migrate: true,
@@ -132,6 +137,17 @@ impl EndpointBuilder {
     /// that fails then blocks its key, and only its key, until it is handled or buried.
     pub fn ordered(mut self) -> Self {
         self.settings.ordered = true;
+        self
+    }
+
+    /// Runs handlers **without a store**, on a transport that can delay messages (RabbitMQ).
+    ///
+    /// Nothing then remembers what was handled, so everything a handler does happens *at least once*: after a crash, a lost
+    /// connection or a failed send it runs again, though it may have run to its end. What it sends has the same ids each
+    /// time, so endpoints with a store still handle that once. There are no sagas and no own transactions; delayed retries
+    /// wait on the transport, rounded up to seconds, and dead letters lie in its queue `<endpoint>.error`.
+    pub fn at_least_once(mut self) -> Self {
+        self.settings.at_least_once = true;
         self
     }
 
@@ -216,6 +232,9 @@ impl EndpointBuilder {
     /// what to change; otherwise what the store or the transport says.
     pub async fn build(self) -> Result<Endpoint> {
         let Self { name, transport, store, handlers, mut owners, mut problems, settings } = self;
+        if settings.at_least_once {
+            problems.extend(storeless::refused(&name, store.is_some(), &settings, &handlers));
+        }
         if let Err(error) = check_name("endpoint", &name) {
             problems.push(error.to_string());
         }
@@ -236,7 +255,7 @@ impl EndpointBuilder {
             return Err(Error::invalid(problems.join("; ")));
         }
 
-        let (transport, store) = connect_both(transport, store, &settings, &name).await?;
+        let (transport, mut store) = connect_both(transport, store, &settings, &name).await?;
         if let (Some(store), true) = (&store, settings.migrate) {
             store.migrate().await?;
         }
@@ -244,12 +263,19 @@ impl EndpointBuilder {
             store.check().await?;
         }
         let has_queue = !routes.is_empty();
+        let capabilities = transport.capabilities();
+        if settings.at_least_once {
+            store = Some(Arc::new(Storeless::new(&name, &transport, settings.runtime.clone())?));
+        }
         if has_queue && store.is_none() {
+            let instead = match capabilities.longest_delay {
+                Some(_) => ", or `.at_least_once()` if its handlers may run twice for a message",
+                None => "",
+            };
             return Err(Error::invalid(format!(
-                "endpoint {name} has handlers and no store: add `.store(\"sqlite://{name}.db\")` to the builder"
+                "endpoint {name} has handlers and no store: add `.store(\"sqlite://{name}.db\")` to the builder{instead}"
             )));
         }
-        let capabilities = transport.capabilities();
         if settings.ordered && !capabilities.ordered {
             return Err(Error::unsupported(format!("endpoint {name} is ordered, and its transport keeps no order")));
         }
@@ -259,6 +285,7 @@ impl EndpointBuilder {
                 subscriptions: routes.message_types(),
                 ordered: settings.ordered,
                 temporary: false,
+                storeless: settings.at_least_once,
             })
             .await?;
 
@@ -312,6 +339,7 @@ async fn connect_both(
         (Some(transport), store) => {
             let store = match store {
                 Some(store) => Some(store.open(&settings.runtime).await?),
+                None if settings.at_least_once => None,
                 None => match transport.database_url().map(StoreSource::from) {
                     Some(store) => Some(store.open(&settings.runtime).await?),
                     None => None,

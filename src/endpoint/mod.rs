@@ -4,6 +4,7 @@ mod builder;
 mod connect;
 mod routes;
 mod running;
+pub(crate) mod storeless;
 #[cfg(test)]
 mod tests;
 

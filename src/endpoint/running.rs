@@ -93,6 +93,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         policy: settings.recoverability.clone(),
         counters: Counters::default(),
         joined,
+        storeless: settings.at_least_once,
         ordered: settings.ordered,
         concurrency: settings.concurrency,
         batch: settings.batch,
@@ -124,7 +125,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
                 window,
                 ordered: settings.ordered,
                 lease: settings.lease,
-                positions: Some(store.positions()),
+                positions: store.positions(),
                 runtime: runtime.clone(),
             })
             .await?;

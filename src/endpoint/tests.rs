@@ -1,17 +1,5 @@
 //! The whole way of a message, on the memory store's queues. More, on every backend, is in `tests/`.
 
-mod speculation;
-
-use crate::{prelude::*, store::memory::MemoryStore};
-use serde::{Deserialize, Serialize};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
-
 macro_rules! message {
     ($type:ident, $name:literal) => {
         #[derive(Serialize, Deserialize)]
@@ -23,6 +11,19 @@ macro_rules! message {
         }
     };
 }
+
+mod speculation;
+mod storeless;
+
+use crate::{prelude::*, store::memory::MemoryStore};
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 message!(Placed, "t.placed");
 message!(Capture, "t.capture");

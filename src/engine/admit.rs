@@ -4,6 +4,7 @@ use super::{
     Engine, InFlight, Ready, Source,
     unit::{Finished, Stage, Tally, Unit, UnitId},
 };
+use crate::endpoint::storeless;
 use sagabus_core::{
     Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent,
     MessageId, Outgoing, Route, RowTable, SagaLookup, crash, sabotage,
@@ -46,9 +47,13 @@ impl Engine {
         } else {
             None
         };
-        let routes: &[Arc<dyn Route>] = match &verdict {
-            Some(_) => &[],
-            None => shared.routes.of(headers),
+        let retried = if shared.storeless { storeless::handler(headers) } else { None };
+        let routes: &[Arc<dyn Route>] = match (&verdict, retried) {
+            (Some(_), _) => &[],
+            (None, None) => shared.routes.of(headers),
+            (None, Some(handler)) => {
+                shared.routes.find(handler, &headers.message_type).map_or(&[], std::slice::from_ref)
+            }
         };
         let verdict = verdict.or_else(|| {
             let text = format!("endpoint {} has no handler for {}", shared.info.name, headers.message_type);
@@ -78,7 +83,8 @@ impl Engine {
         // a lease of another database cannot be compared in the unit's transaction; the inbox keeps the order there: a
         // process that lost its shard finds each message handled by the new owner, in the same order
         let fence = delivery.fence.filter(|_| shared.joined);
-        let origin = Origin { delivery: id, message, gate, fence, attempts: 0 };
+        let attempts = if shared.storeless { message.headers.attempts } else { 0 };
+        let origin = Origin { delivery: id, message, gate, fence, attempts };
         if let Some(verdict) = verdict {
             let mut unit = origin.unit(None, "".into());
             unit.verdict = Some(verdict);
@@ -207,7 +213,7 @@ impl Engine {
         let (verdict, suspect) = (unit.verdict.take(), unit.suspect);
         if let Some(outgoing) = unit.resend.clone() {
             let effects = Effects { sends: vec![outgoing], ..Effects::default() };
-            let work = unit.handled(effects, !self.shared.joined);
+            let work = unit.handled(effects, !self.shared.joined && !self.shared.storeless);
             self.units.insert(id, unit);
             return self.submit(Finished { unit: id, work, transaction: None });
         }

@@ -68,10 +68,13 @@ impl Engine {
             self.dispatcher.send(early);
         }
         let Some(transaction) = finished.transaction else {
-            let lane = unit.lane.as_ref();
-            let at = lane.map_or(0, |lane| usize::from(sagabus_core::shard_of(lane.key.as_bytes())));
-            let count = self.committers.len();
-            return self.committers[at % count].queue.push_back((finished.unit, finished.work));
+            let shard = unit.lane.as_ref().map(|lane| usize::from(sagabus_core::shard_of(lane.key.as_bytes())));
+            let at = match shard {
+                Some(shard) => shard % self.committers.len(),
+                None if self.shared.storeless => self.idlest(),
+                None => 0,
+            };
+            return self.committers[at].queue.push_back((finished.unit, finished.work));
         };
         let batch = self.batch(vec![finished.work], Vec::new());
         let sender = self.sender.clone();
@@ -81,6 +84,13 @@ impl Engine {
             // the engine may have ended meanwhile
             let _ = sender.send(Event::Finished { unit: id, reply });
         });
+    }
+
+    /// The committer with the least to do: without a saga it does not matter which.
+    fn idlest(&self) -> usize {
+        let load = |committer: &Committer| (committer.busy, committer.queue.len());
+        let idlest = self.committers.iter().enumerate().min_by_key(|(_, committer)| load(committer));
+        idlest.map_or(0, |(at, _)| at)
     }
 
     fn batch(&self, units: Vec<UnitOfWork>, sent: Vec<OutboxId>) -> CommitBatch {

@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) policy: Recoverability,
     pub(crate) counters: Counters,
     pub(crate) joined: bool,
+    /// Nothing remembers what was handled: see [`storeless`](crate::endpoint::storeless).
+    pub(crate) storeless: bool,
     pub(crate) ordered: bool,
     pub(crate) concurrency: usize,
     pub(crate) batch: usize,

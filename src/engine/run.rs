@@ -110,7 +110,10 @@ impl Engine {
             None => true,
         };
         let incoming = Incoming { message: unit.message.clone(), attempts: unit.attempts };
-        let context = Context::new(incoming, self.shared.info.clone(), may_begin);
+        let mut context = Context::new(incoming, self.shared.info.clone(), may_begin);
+        if self.shared.storeless {
+            context = context.with_same_ids(unit.handler.clone());
+        }
         let span = tracing::info_span!(
             "handle",
             endpoint = %self.shared.info.name,
@@ -178,7 +181,7 @@ impl Engine {
         if matches!(unit.gate, Gate::Row(row) if row.table == RowTable::Timer) {
             crash::reach("timer-handled");
         }
-        let work = unit.handled(effects, !self.shared.joined);
+        let work = unit.handled(effects, !self.shared.joined && !self.shared.storeless);
         if let Some(key) = unit.lane.clone()
             && let Some(lane) = self.lanes.get_mut(&key)
         {

@@ -111,6 +111,7 @@ impl Unit {
         }
         work.new_ids = !effects.chosen_ids && work.gate != Gate::None;
         work.sends = effects.sends;
+        work.later = effects.later;
         self.outcome = Tally::Handled;
         work
     }

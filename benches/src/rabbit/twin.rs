@@ -17,17 +17,17 @@ use crate::{
     twin::brokered::{self, Database, databases, handle},
 };
 use anyhow::{Context as _, Result};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use lapin::{
     BasicProperties, Channel,
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
 /// What is under way at most.
 const PREFETCH: u16 = 2000;
@@ -45,6 +45,23 @@ struct Shop {
     acks: Mutex<Acks>,
     consuming: Channel,
     out: ShortString,
+}
+
+impl Shop {
+    /// The frame is pushed when the call is polled first, so that is done under the lock: of two workers the one that
+    /// acknowledges less could otherwise come second, and the broker closes a channel on which a tag is acknowledged twice.
+    async fn acknowledge(&self, tags: &[u64]) -> Result<()> {
+        let pushed = {
+            let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(tag) = acks.done(tags) else { return Ok(()) };
+            let mut ack = Box::pin(self.consuming.basic_ack(tag, BasicAckOptions { multiple: true }));
+            match (&mut ack).now_or_never() {
+                Some(done) => return Ok(done?),
+                None => ack,
+            }
+        };
+        Ok(pushed.await?)
+    }
 }
 
 /// Handles everything that is in the queue, or comes into it.
@@ -154,13 +171,7 @@ async fn work(
         }
         publish(&channel, &shop.out, &outputs).await?;
         sent = outputs.iter().map(|(id, _)| *id).collect();
-        {
-            // held until it is said: of two tags that each settle all before them the lower one must not come second
-            let mut acks = shop.acks.lock().await;
-            if let Some(tag) = acks.done(&tags) {
-                shop.consuming.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
-            }
-        }
+        shop.acknowledge(&tags).await?;
         shop.through.fetch_add(tags.len() as u64, Ordering::AcqRel);
     }
     if let Some(database) = &mut database {

@@ -173,8 +173,8 @@ impl Store for PostgresStore {
         Arc::new(self.again())
     }
 
-    fn positions(&self) -> Arc<dyn Positions> {
-        Arc::new(self.again())
+    fn positions(&self) -> Option<Arc<dyn Positions>> {
+        Some(Arc::new(self.again()))
     }
 
     fn queues(&self) -> Option<Arc<dyn Queues>> {

@@ -163,8 +163,8 @@ impl Store for SqliteStore {
         Arc::new(self.clone())
     }
 
-    fn positions(&self) -> Arc<dyn Positions> {
-        Arc::new(self.clone())
+    fn positions(&self) -> Option<Arc<dyn Positions>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn queues(&self) -> Option<Arc<dyn Queues>> {

@@ -37,6 +37,7 @@ impl Bed {
             subscriptions: topics.iter().map(|topic| (*topic).into()).collect(),
             ordered: self.transport.capabilities().ordered,
             temporary: false,
+            storeless: false,
         };
         self.transport.provision(&topology).await.unwrap();
     }

@@ -59,7 +59,9 @@ pub struct MemoryStats {
 impl MemoryBroker {
     /// An empty broker that can do everything.
     pub fn new(runtime: Runtime) -> Self {
-        Self::with_capabilities(runtime, Capabilities::all())
+        let mut capabilities = Capabilities::all();
+        capabilities.longest_delay = Some(Duration::MAX);
+        Self::with_capabilities(runtime, capabilities)
     }
 
     /// One that lacks something, for tests of how that is refused.
@@ -149,7 +151,12 @@ impl MemoryBroker {
     pub(super) fn send(&self, batch: &[Outgoing]) -> Vec<SendOutcome> {
         let now = self.0.runtime.elapsed();
         let mut state = lock(&self.0.state);
-        batch.iter().map(|outgoing| state.send(outgoing, &self.0.runtime, now)).collect()
+        batch.iter().map(|outgoing| state.send(outgoing, &self.0.runtime, now, None)).collect()
+    }
+
+    pub(super) fn send_later(&self, outgoing: &Outgoing, delay: Duration) -> SendOutcome {
+        let now = self.0.runtime.elapsed();
+        lock(&self.0.state).send(outgoing, &self.0.runtime, now, Some(now.saturating_add(delay)))
     }
 
     /// Up to `max` deliveries for a consumer; none, and until when it is no use to ask again.
@@ -180,14 +187,20 @@ impl State {
         Ok(())
     }
 
-    fn send(&mut self, outgoing: &Outgoing, runtime: &Runtime, now: Duration) -> SendOutcome {
+    fn send(
+        &mut self,
+        outgoing: &Outgoing,
+        runtime: &Runtime,
+        now: Duration,
+        not_before: Option<Duration>,
+    ) -> SendOutcome {
         if let Err(error) = self.check() {
             return SendOutcome::Retry(error);
         }
         let ordered = outgoing.message.headers.order_key.is_some();
         let fault = self.faults.send(runtime, ordered);
         let lost = |text: &str| SendOutcome::Unknown(Error::new(ErrorKind::Unknown, text));
-        let (copies, until) = match fault {
+        let (copies, late) = match fault {
             Some(SendFault::Refuse) => {
                 self.stats.refused += 1;
                 return SendOutcome::Retry(Error::new(ErrorKind::Transient, "the broker is busy"));
@@ -200,13 +213,14 @@ impl State {
             Some(SendFault::Delay(delay)) => (1, Some(now + delay)),
             Some(SendFault::LoseConfirm) | None => (1, None),
         };
+        let until = late.max(not_before);
         let queues: Vec<String> = match &outgoing.to {
             Destination::Queue(name) if self.queues.contains_key(name) => vec![name.clone()],
             Destination::Queue(name) => return SendOutcome::Unroutable(format!("queue {name} does not exist")),
             Destination::Topic(name) => self.topics.get(name).into_iter().flatten().cloned().collect(),
         };
         self.stats.duplicated += u64::from(copies == 2);
-        self.stats.delayed += u64::from(until.is_some());
+        self.stats.delayed += u64::from(late.is_some());
         for _ in 0..copies {
             for name in &queues {
                 let place = self.number();

@@ -4,9 +4,12 @@ use sagabus_core::{
     Capabilities, DatabaseId, Error, Outgoing, ReceiveOptions, Receiver, Result, SendOutcome, Topology, Transport,
     check_name,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 /// One process's handle of a [`MemoryBroker`].
@@ -76,6 +79,9 @@ impl Transport for MemoryTransport {
         self.broker.with(|state| {
             let temporary = topology.temporary.then_some(self.handle);
             state.queues.entry(name.clone()).or_insert_with(|| Queue::new(temporary));
+            if topology.storeless {
+                state.queues.entry(format!("{name}.error")).or_insert_with(|| Queue::new(None));
+            }
             for (topic, subscribers) in &mut state.topics {
                 if !topology.subscriptions.contains(topic) {
                     subscribers.remove(name);
@@ -104,6 +110,13 @@ impl Transport for MemoryTransport {
         }
         let limit = self.broker.capabilities().max_message;
         crate::send_within(batch, limit, async |batch| self.broker.send(batch)).await
+    }
+
+    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        if let Err(error) = self.open() {
+            return vec![SendOutcome::Retry(error); batch.len()];
+        }
+        batch.iter().map(|(outgoing, delay)| self.broker.send_later(outgoing, *delay)).collect()
     }
 
     async fn health(&self) -> Result<()> {

@@ -1,7 +1,10 @@
 //! An AMQP message becomes a delivery, whoever sent it.
 
-use super::{headers as h, names::Names, parcel::Parcel};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use super::{frames::MENDED, headers as h, names::Names, parcel::Parcel};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
 use sagabus_core::{
     Delivery, Envelope, Headers, Intent, Limits, MessageId, Runtime, SagaAddress, Timestamp, Token, UserHeader,
     check_name,
@@ -23,7 +26,8 @@ pub(super) struct Decoder {
 impl Decoder {
     pub(super) fn delivery(&self, parcel: &Parcel, token: Token) -> Delivery {
         let properties = &parcel.properties;
-        let id = properties.message_id().as_ref().filter(|id| !id.as_str().is_empty());
+        // an id that had to be mended may be another message's, too
+        let id = properties.message_id().as_ref().filter(|id| !id.as_str().is_empty() && !id.as_str().contains(MENDED));
         let anonymous = id.is_none();
         let id = match id {
             Some(id) => MessageId::from_foreign(id.as_str()),
@@ -48,6 +52,9 @@ impl Decoder {
             Ok(kind) => (kind, None),
             Err(defect) => (UNDECODABLE.to_string(), Some(defect)),
         };
+        if let Some(property) = mended(properties) {
+            defect = Some(format!("its property {property} is no UTF-8"));
+        }
         let mut headers = Headers::new(id, kind, Intent::Command, self.runtime.now());
         if let Some(seconds) = properties.timestamp() {
             headers.sent_at = Timestamp(i64::try_from(*seconds).unwrap_or(0).saturating_mul(1_000_000));
@@ -115,6 +122,19 @@ impl Decoder {
     }
 }
 
+/// A property that could not be read as text.
+fn mended(properties: &BasicProperties) -> Option<&'static str> {
+    let texts = [
+        ("type", properties.kind()),
+        ("message-id", properties.message_id()),
+        ("content-type", properties.content_type()),
+        ("correlation-id", properties.correlation_id()),
+        ("reply-to", properties.reply_to()),
+    ];
+    let bad = |text: &Option<ShortString>| text.as_ref().is_some_and(|text| text.as_str().contains(MENDED));
+    texts.into_iter().find(|(_, text)| bad(text)).map(|(name, _)| name)
+}
+
 /// Reads what fits; answers whether there was more than is allowed. Looks into no nested table or array but our own list
 /// of names, and copies nothing that is larger than all headers together may be.
 fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
@@ -123,7 +143,7 @@ fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
     let mut propagate: &[AMQPValue] = &[];
     for (name, value) in table.inner() {
         let name = name.as_str();
-        if h::brokers_own(name) {
+        if h::brokers_own(name) || name.contains(MENDED) {
             continue;
         }
         if matches!(value, AMQPValue::LongString(text) if text.len() > limits.headers) {

@@ -1,6 +1,7 @@
 //! What the parts of one transport share, and how what is missing on the broker is made again.
 
 use super::{
+    delays::Delays,
     link::{Link, Live},
     names::Names,
     options::RabbitOptions,
@@ -11,7 +12,7 @@ use super::{
 use crate::lock;
 use sagabus_core::{Destination, Error, ErrorKind, Result, Topology};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -28,6 +29,7 @@ pub(super) struct Home {
     /// The turn on the broker is the connection's; this is the one within the process.
     turn: tokio::sync::Mutex<()>,
     seen: Mutex<Option<Seen>>,
+    delays: Delays,
 }
 
 /// The list of endpoints, and from when it is.
@@ -81,6 +83,7 @@ impl Home {
             known: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             seen: Mutex::default(),
+            delays: Delays::default(),
         }
     }
 
@@ -117,6 +120,27 @@ impl Home {
             return Ok(());
         }
         self.in_turn(Work::Provide(&[], Shapes::Listed)).await.map(|_| ())
+    }
+
+    /// Messages for these queues can be delayed; false for those that do not exist.
+    pub(super) async fn delays_ready(&self, queues: &BTreeSet<&str>) -> Result<Vec<bool>> {
+        let live = self.consume.get(false).await?;
+        let late = || Err(Error::new(ErrorKind::Transient, "prepare for delays: rabbitmq does not answer in time"));
+        let ready = self.delays.ready(&live, &self.names, queues);
+        self.options.runtime.timeout(PATIENCE, ready).await.unwrap_or_else(late)
+    }
+
+    /// What is needed for delays is there, if anything was delayed here.
+    pub(super) async fn delays_again(&self) -> Result<()> {
+        match self.delays.used() {
+            true => self.delays.again(&*self.consume.get(false).await?, &self.names).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the queue's endpoint has no store to put dead letters into.
+    pub(super) fn is_storeless(&self, queue: &str) -> bool {
+        self.topology(queue).is_some_and(|topology| topology.storeless)
     }
 
     /// Declares and binds; if an exchange was missing, for everyone. Answers whether it was.
@@ -261,6 +285,10 @@ impl Home {
 
     /// Makes again whatever of this process's may be missing. A binding that somebody removed is noticed by nothing else.
     pub(super) async fn check(&self) -> Result<()> {
+        self.delays_again().await?;
+        if self.delays.used() {
+            self.delays.send_strays(&*self.consume.get(false).await?, &self.names).await?;
+        }
         let known: Vec<Topology> = lock(&self.known).values().cloned().collect();
         if known.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! A connection that is made again when it broke.
 
-use super::{error::failed, options::RabbitOptions};
+use super::{error::failed, options::RabbitOptions, sieve};
 use crate::lock;
 use futures::StreamExt;
 use lapin::{Connection, ConnectionProperties, Event, tcp::OwnedTLSConfig, uri::AMQPUri};
@@ -153,8 +153,7 @@ impl Link {
             identity: self.options.identity_pem.clone().map(|(pem, key)| lapin::tcp::OwnedIdentity::PKCS8 { pem, key }),
             cert_chain: self.options.ca_pem.clone(),
         };
-        let runtime = lapin::runtime::default_runtime()?;
-        Connection::connect_uri_with_config(uri.clone(), properties, tls, runtime).await
+        sieve::connect(uri.clone(), properties, tls).await
     }
 
     fn adopt(&self, connection: Connection) -> Live {

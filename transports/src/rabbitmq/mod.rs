@@ -12,6 +12,7 @@
 //! | `sagabus.events` | topic exchange: events without order key; the routing key is the message type |
 //! | `sagabus.keyed` | topic exchange: what has an order key; `q.<endpoint>.sNN` or `t.<type>.sNN`, NN the shard |
 //! | `sagabus.events.queues`, `sagabus.keyed.queues` | behind these two: the topic exchanges to which the queues are bound |
+//! | `sagabus.delay.00` … `.27`, `.out`, `.undeliverable` | once somebody sends with a delay: see `delays` |
 //! | a reply queue | exclusive to the connection, gone with it |
 //!
 //! Commands go through the default exchange, with `mandatory`. All names begin with the prefix, where one is set. Declaring
@@ -58,16 +59,19 @@
 //! # Limits
 //!
 //! 16 MiB per message; 64 KiB of headers. The first process to start owns all partitions of an ordered endpoint until it
-//! stops. Delays are the store's.
+//! stops. Delays are the store's; those without one have 28 levels of queues on the broker, which keep whole seconds.
 
 mod acks;
 mod decode;
+mod delays;
 mod desk;
 mod encode;
 mod error;
+mod frames;
 mod headers;
 mod home;
 mod lane;
+mod later;
 mod link;
 mod names;
 mod options;
@@ -76,6 +80,7 @@ mod publisher;
 mod receiver;
 mod registry;
 mod session;
+mod sieve;
 mod topology;
 mod transport;
 mod turn;

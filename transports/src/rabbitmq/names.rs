@@ -38,6 +38,21 @@ impl Names {
         format!("{}{queue}.p{number:02}", self.prefix)
     }
 
+    /// The exchange, and the queue, of a level of the delays.
+    pub(super) fn delay(&self, level: u32) -> String {
+        format!("{}sagabus.delay.{level:02}", self.prefix)
+    }
+
+    /// Hands out what was delayed.
+    pub(super) fn delay_out(&self) -> String {
+        format!("{}sagabus.delay.out", self.prefix)
+    }
+
+    /// What was delayed and has no destination: the exchange, and the queue.
+    pub(super) fn delay_strays(&self) -> String {
+        format!("{}sagabus.delay.undeliverable", self.prefix)
+    }
+
     /// Events without an order key; the routing key is the message type.
     pub(super) fn events(&self) -> String {
         format!("{}sagabus.events", self.prefix)

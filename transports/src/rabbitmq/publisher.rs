@@ -129,6 +129,7 @@ async fn open(options: &PublisherOptions) -> Result<PublishLane> {
     let limit = options.confirm_timeout;
     let opening = async {
         options.home.ready().await?;
+        options.home.delays_again().await?;
         let doing = "open a channel for publishing";
         let channel = live.connection.create_channel().await.map_err(|e| failed(doing, e))?;
         channel.confirm_select(Default::default()).await.map_err(|e| failed(doing, e))?;

@@ -323,7 +323,8 @@ async fn lanes(shared: &Shared, live: &Live) -> Result<Vec<(Lane, String)>> {
     }
     let (partitions, errors) = topology::probe(live, names, queue).await?;
     lanes.extend((0..partitions).map(|number| (Lane::Ordered, names.partition(queue, number))));
-    if errors {
+    // without a store they stay where they are
+    if errors && !shared.home.is_storeless(queue) {
         lanes.push((Lane::Dead, names.error(queue)));
     }
     Ok(lanes)

@@ -155,7 +155,7 @@ async fn declare_partition(channel: &Channel, name: &str, limit: Option<(u32, &s
 }
 
 async fn declare(channel: &Channel, name: &str, limit: Option<(u32, &str)>, single: bool) -> Result<()> {
-    let mut arguments = vec![("x-queue-type", Value::from("quorum"))];
+    let mut arguments = Vec::new();
     if let Some((limit, target)) = limit {
         arguments.extend([
             // through the default exchange, straight into the target: nothing in between that could be deleted
@@ -170,8 +170,13 @@ async fn declare(channel: &Channel, name: &str, limit: Option<(u32, &str)>, sing
     if single {
         arguments.push(("x-single-active-consumer", true.into()));
     }
+    declare_queue(channel, name, arguments).await
+}
+
+/// A quorum queue.
+pub(super) async fn declare_queue(channel: &Channel, name: &str, arguments: Vec<(&str, Value)>) -> Result<()> {
     let mut table = FieldTable::default();
-    for (name, value) in arguments {
+    for (name, value) in arguments.into_iter().chain([("x-queue-type", "quorum".into())]) {
         let value = match value {
             Value::String(text) => AMQPValue::LongString(text.into()),
             Value::Bool(value) => AMQPValue::Boolean(value),
@@ -216,12 +221,12 @@ pub(super) async fn open(live: &Live) -> Result<Channel> {
     live.connection.create_channel().await.map_err(|error| failed("open a rabbitmq channel", error))
 }
 
-async fn done(channel: &Channel) {
+pub(super) async fn done(channel: &Channel) {
     // it goes away with the connection in any case
     let _ = channel.close(200, "done".into()).await;
 }
 
-fn conflict(what: &str, name: &str, error: lapin::Error) -> Error {
+pub(super) fn conflict(what: &str, name: &str, error: lapin::Error) -> Error {
     if code(&error) != Some(406) {
         return failed(format!("declare {what} {name}"), error);
     }

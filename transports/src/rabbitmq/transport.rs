@@ -1,4 +1,5 @@
 use super::{
+    delays,
     encode::{Exchanges, MAX_MESSAGE, Wire, wire},
     home::Home,
     lane::Verdict,
@@ -28,10 +29,10 @@ use std::{
 /// It holds two connections and repairs them by itself. Dropping it without [`close`](Transport::close) is a crash: the
 /// connections end, sends on their way are unknown, and what was in flight comes again.
 pub struct RabbitTransport {
-    home: Arc<Home>,
+    pub(super) home: Arc<Home>,
     publish: Arc<Link>,
     publisher: Publisher,
-    exchanges: Exchanges,
+    pub(super) exchanges: Exchanges,
     receivers: Mutex<Vec<Weak<Shared>>>,
     checker: Task<()>,
     closed: AtomicBool,
@@ -90,7 +91,7 @@ impl RabbitTransport {
         Ok(())
     }
 
-    async fn publish(&self, wires: Vec<Wire>) -> Vec<Verdict> {
+    pub(super) async fn publish(&self, wires: Vec<Wire>) -> Vec<Verdict> {
         self.publisher.publish(wires, self.home.options.publish_window).await
     }
 
@@ -179,6 +180,7 @@ impl Transport for RabbitTransport {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all();
         capabilities.max_message = MAX_MESSAGE;
+        capabilities.longest_delay = Some(delays::LONGEST);
         capabilities
     }
 
@@ -240,6 +242,13 @@ impl Transport for RabbitTransport {
             }
         }
         outcomes
+    }
+
+    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        match self.open() {
+            Ok(()) => self.later(batch).await,
+            Err(error) => vec![SendOutcome::Retry(error); batch.len()],
+        }
     }
 
     async fn health(&self) -> Result<()> {

@@ -25,6 +25,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -188,7 +189,13 @@ impl TransportHarness for RabbitHarness {
             }
         }
         channel.queue_delete(self.name("sagabus.endpoints").into(), QueueDeleteOptions::default()).await.unwrap();
-        for exchange in EXCHANGES {
+        let levels = (0..28).map(|level| format!("sagabus.delay.{level:02}"));
+        let delays: Vec<String> = levels.chain(["sagabus.delay.undeliverable".into()]).collect();
+        for queue in &delays {
+            channel.queue_delete(self.name(queue).into(), QueueDeleteOptions::default()).await.unwrap();
+        }
+        let exchanges = EXCHANGES.map(String::from).into_iter().chain(delays).chain(["sagabus.delay.out".into()]);
+        for exchange in exchanges {
             let name = format!("{}{exchange}", self.prefix);
             channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
         }
@@ -228,6 +235,10 @@ impl Transport for Process {
 
     async fn send_batch(&self, batch: &[Outgoing]) -> Vec<SendOutcome> {
         self.inner.send_batch(batch).await
+    }
+
+    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        self.inner.send_later(batch).await
     }
 
     async fn health(&self) -> Result<()> {

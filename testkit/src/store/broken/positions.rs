@@ -1,17 +1,22 @@
 use super::{Broken, Defect};
 use async_trait::async_trait;
-use sagabus_core::{LogPlace, Position, PositionReset, Positions, Result};
+use sagabus_core::{Error, LogPlace, Position, PositionReset, Positions, Result, Store};
+use std::sync::Arc;
 
 impl Broken {
     pub(super) fn whose<'a>(&self, endpoint: &'a str) -> &'a str {
         if self.is(Defect::MixesPositions) { "all" } else { endpoint }
+    }
+
+    fn positions(&self) -> Result<Arc<dyn Positions>> {
+        self.inner.positions().ok_or_else(|| Error::unsupported("the store keeps no positions"))
     }
 }
 
 #[async_trait]
 impl Positions for Broken {
     async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
-        let mut claimed = self.inner.positions().claim(self.whose(endpoint), places).await?;
+        let mut claimed = self.positions()?.claim(self.whose(endpoint), places).await?;
         if self.is(Defect::ClaimsNothing) {
             claimed.iter_mut().for_each(|position| position.epoch = 1);
         }
@@ -37,6 +42,6 @@ impl Positions for Broken {
                 return Ok(vec![true; positions.len()]);
             }
         }
-        self.inner.positions().raise(endpoint, &positions).await
+        self.positions()?.raise(endpoint, &positions).await
     }
 }

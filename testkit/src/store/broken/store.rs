@@ -158,8 +158,8 @@ impl Store for Broken {
         Arc::new(self.clone())
     }
 
-    fn positions(&self) -> Arc<dyn Positions> {
-        Arc::new(self.clone())
+    fn positions(&self) -> Option<Arc<dyn Positions>> {
+        self.inner.positions().map(|_| Arc::new(self.clone()) as Arc<dyn Positions>)
     }
 
     fn queues(&self) -> Option<Arc<dyn Queues>> {

@@ -1,8 +1,8 @@
 //! How far an endpoint has come in a log that others can set back.
 
 use crate::store::Bed;
-use sagabus_core::{LogPlace, POSITION_RESET, Position, PositionReset};
-use std::time::Duration;
+use sagabus_core::{LogPlace, POSITION_RESET, Position, PositionReset, Positions};
+use std::{sync::Arc, time::Duration};
 
 fn place(log: &str, partition: i32) -> LogPlace {
     LogPlace { log: log.into(), partition }
@@ -12,14 +12,18 @@ fn at(claimed: &Position, base: i64) -> Position {
     Position { base, mark: format!("before {base}"), ..claimed.clone() }
 }
 
+fn positions(bed: &Bed) -> Arc<dyn Positions> {
+    bed.store.positions().expect("a store keeps positions")
+}
+
 async fn claim(bed: &Bed, places: &[LogPlace]) -> Vec<Position> {
-    let claimed = bed.store.positions().claim(&bed.owner.endpoint, places).await.expect("claim");
+    let claimed = positions(bed).claim(&bed.owner.endpoint, places).await.expect("claim");
     assert_eq!(claimed.iter().map(|p| p.place.clone()).collect::<Vec<_>>(), places, "one each, in order");
     claimed
 }
 
 async fn raise(bed: &Bed, positions: &[Position]) -> Vec<bool> {
-    bed.store.positions().raise(&bed.owner.endpoint, positions).await.expect("raise")
+    positions(bed).raise(&bed.owner.endpoint, positions).await.expect("raise")
 }
 
 async fn listed(bed: &Bed) -> Vec<Position> {

@@ -154,6 +154,19 @@ impl<'a> Place<'a> {
         lines(&burst).pop().context("what became of them")
     }
 
+    /// Starts the program that has no store and delays what it sends; returns when everything is on its way.
+    pub fn later(&self) -> Result<Proc> {
+        let mut later = Proc::spawn("later", &mut self.chaos("chaos-later")?, &self.dir)?;
+        ready(&mut later)?;
+        Ok(later)
+    }
+
+    /// What it says in the end.
+    pub fn came(&self, mut later: Proc) -> Result<Value> {
+        later.expect_success(5 * DRAIN).context("wait for what was delayed")?;
+        lines(&later).pop().context("what came of it")
+    }
+
     /// Starts a node without waiting for it. A crash is `point:nth:action`.
     pub fn launch(&mut self, crash: Option<&str>) -> Result<Proc> {
         self.started += 1;

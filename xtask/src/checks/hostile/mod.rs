@@ -9,12 +9,14 @@ pub mod run;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use self::run::{Target, wrong};
+use crate::checks::bed::backend::{Backend, Broker, Store};
 use crate::checks::bed::keep::Ground;
 use crate::checks::bed::programs::{Build, Programs};
+use crate::checks::nemesis::NemesisRun;
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::rng::{Rng, fresh_seed};
@@ -28,6 +30,10 @@ const BEHIND: Duration = Duration::from_secs(3);
 /// slowest_behind_ms, failed)
 #[derive(Debug, Args)]
 pub struct Hostile {
+    /// Behind which transport: sqlite (its own queues, every case), or rabbitmq+sqlite and rabbitmq+postgres (what a hostile
+    /// AMQP client can do; counts as of `nemesis`)
+    #[arg(long, default_value = "sqlite")]
+    backend: Backend,
     /// Only cases whose name contains this
     #[arg(long)]
     only: Option<String>,
@@ -43,6 +49,13 @@ impl Check for Hostile {
     const NAME: &'static str = "hostile";
 
     fn run(self) -> Result<Verdict> {
+        match (self.backend.broker, self.backend.store) {
+            (None, Store::Sqlite) => {}
+            (Some(Broker::RabbitMq), _) => {
+                return NemesisRun::hostile(self.backend, self.seed, self.keep).run_as(Self::NAME);
+            }
+            _ => bail!("there are no hostile cases of {} yet", self.backend),
+        }
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         let programs = Programs::build(Build::Chaos(None))?;

@@ -38,13 +38,20 @@ fn call(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
     frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat())
 }
 
-/// A headers table with a table in a table in a table, so deep.
-pub fn nested(depth: usize) -> Vec<u8> {
-    let mut table = Vec::new();
+/// A headers table of names and values; a value begins with its type.
+pub fn headers(entries: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let entry = |(name, value): &(&[u8], &[u8])| [&short(name)[..], value].concat();
+    long(&entries.iter().flat_map(entry).collect::<Vec<u8>>())
+}
+
+/// A headers table with a table (`F`) or an array (`A`) in another, and so on, so deep.
+pub fn nested(kind: u8, depth: usize) -> Vec<u8> {
+    let name = if kind == b'F' { short(b"") } else { Vec::new() };
+    let mut inner = Vec::new();
     for _ in 0..depth {
-        table = [&short(b"")[..], b"F", &long(&table)].concat();
+        inner = [&name[..], &[kind], &long(&inner)].concat();
     }
-    long(&table)
+    headers(&[(&b"deep"[..], &[&[kind][..], &long(&inner)].concat())])
 }
 
 /// Publishes to a queue with these bytes as the property `type` and as the headers, whatever they are; waits for the

@@ -42,7 +42,7 @@ pub struct NemesisRun {
     /// Where the queues lie
     #[arg(long, value_enum, default_value = "both")]
     layout: Layouts,
-    /// Which, or all
+    /// Which (several with commas between them), or all
     #[arg(long, default_value = "all")]
     nemesis: String,
     /// How many processes share the work
@@ -75,16 +75,30 @@ impl Check for NemesisRun {
     const NAME: &'static str = "nemesis";
 
     fn run(self) -> Result<Verdict> {
-        let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
+        self.run_as(Self::NAME)
+    }
+}
+
+impl NemesisRun {
+    /// What a hostile client does to a broker.
+    pub fn hostile(backend: Backend, seed: Option<u64>, keep: Option<PathBuf>) -> Self {
+        let nemesis = rabbitmq::HOSTILE.into();
+        Self { backend, layout: Layouts::Both, nemesis, processes: 2, pace_ms: 20, seed, keep }
+    }
+
+    /// Runs it; the verdict is that of this check.
+    pub fn run_as(self, check: &'static str) -> Result<Verdict> {
+        let mut timer = Timer::start(check).seed(self.seed.unwrap_or(0));
         let known = match (self.backend.broker, self.backend.store) {
             (Some(Broker::RabbitMq), _) => rabbitmq::ALL,
             (Some(Broker::Kafka), _) => kafka::ALL,
             (None, Store::Postgres) => postgres::ALL,
             (None, Store::Sqlite) => bail!("there are no nemeses of {}", self.backend),
         };
+        let names: Vec<&str> = self.nemesis.split(',').collect();
         let wanted: Vec<&Nemesis> =
-            known.iter().filter(|nemesis| self.nemesis == "all" || self.nemesis == nemesis.name).collect();
-        if wanted.is_empty() {
+            known.iter().filter(|nemesis| self.nemesis == "all" || names.contains(&nemesis.name)).collect();
+        if wanted.len() < names.len() {
             let names: Vec<_> = known.iter().map(|nemesis| nemesis.name).collect();
             bail!("there is no nemesis {}; there are {}", self.nemesis, names.join(", "));
         }
@@ -96,7 +110,7 @@ impl Check for NemesisRun {
             Some(Broker::Kafka) | None => None,
         };
         let front = front.as_ref().map(|(proxy, direct)| scene::Front { proxy, direct });
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let ground = Ground::prepare(check, self.keep.as_deref())?;
         let mut table = Table::new(["nemesis", "struck", "revived", "messages", "redelivered", "verdict", "seconds"]);
         let (mut tally, mut idle, mut failures) = (Tally::default(), 0, 0);
         for (nemesis, layout) in wanted.iter().flat_map(|nemesis| layouts.iter().map(move |layout| (nemesis, layout))) {
@@ -149,9 +163,7 @@ impl Check for NemesisRun {
             Outcome::Pass
         }))
     }
-}
 
-impl NemesisRun {
     fn once(
         &self,
         nemesis: &Nemesis,

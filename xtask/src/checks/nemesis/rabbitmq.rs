@@ -14,6 +14,9 @@ pub const PARAMETERS: &str = "&heartbeat=2&confirm_timeout=4&connect_timeout=2&d
 /// Longer than two heartbeats.
 const FROZEN: Duration = Duration::from_secs(6);
 
+/// Those that a hostile client brings about.
+pub const HOSTILE: &str = "invalid-utf8,nested-tables,endless-headers";
+
 /// All of them.
 pub const ALL: &[Nemesis] = &[
     Nemesis { name: "restart", strike: restart },
@@ -26,8 +29,10 @@ pub const ALL: &[Nemesis] = &[
     Nemesis { name: "unroutable", strike: unroutable },
     Nemesis { name: "lost-confirms", strike: lost_confirms },
     Nemesis { name: "lost-acks", strike: lost_acks },
+    Nemesis { name: "delays", strike: delays },
     Nemesis { name: "invalid-utf8", strike: invalid_utf8 },
     Nemesis { name: "nested-tables", strike: nested_tables },
+    Nemesis { name: "endless-headers", strike: endless_headers },
 ];
 
 fn restart(scene: &mut Scene<'_>) -> Result<u64> {
@@ -152,30 +157,62 @@ fn lost_acks(scene: &mut Scene<'_>) -> Result<u64> {
     Ok(scene.proxy()?.swallowed())
 }
 
-/// A property that no client may decode as text; lapin ends the connection each time it is delivered.
+/// The broker is killed, and then restarted, while messages of an endpoint without a store wait in its levels.
+fn delays(scene: &mut Scene<'_>) -> Result<u64> {
+    scene.work_goes_on()?;
+    scene.later(|scene| {
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            scene.work_goes_on()?;
+            let broker = scene.broker()?;
+            broker.signal(signal)?;
+            broker.gone()?;
+            broker.start()?;
+        }
+        Ok(())
+    })?;
+    Ok(2)
+}
+
+/// A property that no client may decode as text; lapin by itself ends the connection each time it is delivered.
 fn invalid_utf8(scene: &mut Scene<'_>) -> Result<u64> {
-    hostile(scene, b"\xff\xfe", &[0, 0, 0, 0])
+    let plain = frames::headers(&[]);
+    let name = frames::headers(&[(&b"\xc3\x28"[..], &b"t\x01"[..])]);
+    hostile(scene, &[(b"\xff\xfe", plain), (b"\xff", name)], "undecodable")
 }
 
-/// So deep that a recursive reader has no stack left, and the process ends.
+/// So deep that a recursive reader, as lapin by itself is, has no stack left, and the process ends.
 fn nested_tables(scene: &mut Scene<'_>) -> Result<u64> {
-    hostile(scene, b"kit.nested", &frames::nested(15_000))
+    let nested = [b'F', b'A'].map(|kind| (&b"kit.nested"[..], frames::nested(kind, 15_000)));
+    hostile(scene, &nested, "unknown message type")
 }
 
-/// Publishes two of them, and waits until they are set aside; processes that die are started again.
-fn hostile(scene: &mut Scene<'_>, kind: &[u8], headers: &[u8]) -> Result<u64> {
+/// As many headers, and as long a one, as fit into a frame.
+fn endless_headers(scene: &mut Scene<'_>) -> Result<u64> {
+    let names: Vec<String> = (0..10_000).map(|number| format!("h{number:04}")).collect();
+    let many: Vec<(&[u8], &[u8])> = names.iter().map(|name| (name.as_bytes(), &b"t\x01"[..])).collect();
+    let text = [&b"S"[..], &120_000u32.to_be_bytes(), &vec![b'x'; 120_000]].concat();
+    let long = frames::headers(&[(&b"long"[..], &text)]);
+    hostile(scene, &[(b"kit.endless", frames::headers(&many)), (b"kit.endless", long)], "undecodable")
+}
+
+/// Publishes messages of these types and headers, and waits until they are dead letters. No process may end.
+fn hostile(scene: &mut Scene<'_>, poison: &[(&[u8], Vec<u8>)], reason: &str) -> Result<u64> {
     scene.work_goes_on()?;
     let (queue, aside) = (scene.name("chaos")?, scene.name("chaos.unreadable")?);
     let address = scene.direct()?.to_owned();
-    for number in 0..2 {
+    for (number, (kind, headers)) in poison.iter().enumerate() {
         frames::publish(&address, &queue, kind, headers, &format!("hostile-{number}"))?;
     }
+    let letters = format!("from dead_letter where reason = '{reason}'");
     for _ in 0..240 {
-        let revived = scene.revive()?;
-        if !revived && scene.broker()?.waiting(&aside)? == 2 {
-            return Ok(2);
+        if scene.store()?.number(&format!("select count(*) {letters}"))? == poison.len() as i64 {
+            ensure!(scene.broker()?.waiting(&aside)? == 0, "the poison lies in {aside}, too");
+            // the judge knows nothing of it
+            scene.store()?.run(&format!("delete {letters}"))?;
+            scene.work_goes_on()?;
+            return Ok(poison.len() as u64);
         }
         thread::sleep(Duration::from_millis(100));
     }
-    bail!("the poison is not set aside: {} of 2", scene.broker()?.waiting(&aside)?)
+    bail!("the poison is not among the dead letters; {} lie in {aside}", scene.broker()?.waiting(&aside)?)
 }

@@ -195,6 +195,18 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
+    /// Sends with delays and has the nemesis strike meanwhile. An error unless everything comes, and nothing early.
+    pub fn later(&mut self, strike: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let later = self.place.later()?;
+        strike(self)?;
+        let said = self.place.came(later)?;
+        if said["lost"] != 0 || said["early"] != 0 || said["failed"].as_u64().is_none_or(|failed| failed == 0) {
+            bail!("what was delayed did not come as it should: {said}");
+        }
+        println!("delayed on the broker: {said}");
+        Ok(())
+    }
+
     /// Waits until enough was committed from now on.
     pub fn work_goes_on(&mut self) -> Result<()> {
         let goal = self.progress()? + ENOUGH;

@@ -1,0 +1,76 @@
+//! Messages that go back to a queue: to be tried again, or as dead letters.
+
+use sagabus_core::{Destination, Envelope, Headers, Outgoing, UserHeader};
+
+/// The one handler that the message is for.
+const HANDLER: &str = "sagabus-handler";
+
+/// Of a dead letter: why, the error and its causes, and how often it was tried.
+const REASON: &str = "error-reason";
+const DETAIL: &str = "error-detail";
+const ATTEMPTS: &str = "error-attempts";
+
+/// Most bytes of a reason or of a detail: headers have to fit into a frame.
+const MOST: usize = 2048;
+
+/// The handler that a message was put back for.
+pub(crate) fn handler(headers: &Headers) -> Option<&str> {
+    headers.user.get(HANDLER).map(|header| header.value.as_str())
+}
+
+/// The message as it goes back to its queue.
+pub(super) fn retry(endpoint: &str, handler: &str, message: &Envelope, attempts: u32) -> Outgoing {
+    let mut message = message.clone();
+    message.headers.attempts = attempts;
+    set(&mut message.headers, HANDLER, handler);
+    Outgoing { to: Destination::Queue(endpoint.to_string()), message }
+}
+
+/// The message as a dead letter. Without a handler it is one that never reached any.
+pub(super) fn dead(
+    endpoint: &str,
+    handler: &str,
+    message: &Envelope,
+    attempts: u32,
+    (reason, detail): (&str, &str),
+) -> Outgoing {
+    let mut message = message.clone();
+    let headers = &mut message.headers;
+    headers.attempts = 0;
+    set(headers, REASON, reason);
+    set(headers, DETAIL, detail);
+    set(headers, ATTEMPTS, &attempts.to_string());
+    set(headers, HANDLER, handler);
+    Outgoing { to: Destination::Queue(format!("{endpoint}.error")), message }
+}
+
+fn set(headers: &mut Headers, name: &str, value: &str) {
+    if value.is_empty() {
+        headers.user.remove(name);
+        return;
+    }
+    let end = (0..=value.len().min(MOST)).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+    headers.user.insert(name.to_string(), UserHeader { value: value[..end].to_string(), propagate: false });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagabus_core::{Intent, MessageId, Timestamp};
+
+    #[test]
+    fn a_dead_letter_says_why_and_for_whom() {
+        let headers = Headers::new(MessageId::from_foreign("m"), "t.work", Intent::Command, Timestamp(0));
+        let tried = retry("shop", "work", &Envelope::new(headers, "{}"), 3);
+        assert_eq!((handler(&tried.message.headers), tried.message.headers.attempts), (Some("work"), 3));
+        let letter = dead("shop", "work", &tried.message, 4, ("handler failed", &"ä".repeat(MOST)));
+        let headers = &letter.message.headers;
+        assert_eq!(letter.to, Destination::Queue("shop.error".into()));
+        assert_eq!(
+            (headers.user[REASON].value.as_str(), headers.user[ATTEMPTS].value.as_str()),
+            ("handler failed", "4")
+        );
+        assert_eq!((headers.user[DETAIL].value.len(), headers.attempts, handler(headers)), (MOST, 0, Some("work")));
+        assert_eq!(handler(&dead("shop", "", &tried.message, 0, ("unroutable", "")).message.headers), None);
+    }
+}
