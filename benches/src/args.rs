@@ -20,7 +20,7 @@ pub(crate) enum What {
     /// The durable saga: one message in, a state loaded and changed, one message out.
     Saga(Saga),
     /// One message in, one out, without a saga.
-    Queue(Common),
+    Queue(Queue),
     /// One message at rest: from sending it to its output being durable.
     Rest(Rest),
     /// Many timers that become due at the same moment.
@@ -45,8 +45,8 @@ pub(crate) struct Common {
     /// What carries the messages; left out, or the same as the store: the store's own queues (joined). Another: split.
     #[arg(long)]
     pub(crate) transport: Option<String>,
-    /// What holds the state: a file, or a database with `postgres://` (that alone: where SAGABUS_POSTGRES_URL says). `none`,
-    /// for `queue` on Kafka: nothing is stored.
+    /// What holds the state: a file, or a database with `postgres://` (that alone: where SAGABUS_POSTGRES_URL says); `none`,
+    /// for `queue` behind a broker: nothing is stored (RabbitMQ: endpoints `.at_least_once()`; Kafka: its port alone).
     #[arg(long, default_value = "sqlite:///tmp/sagabus-bench.db")]
     pub(crate) store: String,
     /// How many.
@@ -92,6 +92,15 @@ pub(crate) struct Saga {
 }
 
 #[derive(Args, Clone)]
+pub(crate) struct Queue {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Also runs the twin, in turns with the engine.
+    #[arg(long)]
+    pub(crate) twin: bool,
+}
+
+#[derive(Args, Clone)]
 pub(crate) struct Rest {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -117,6 +126,9 @@ pub(crate) struct Inbox {
     #[arg(long, default_values_t = [10_000, 2_000_000])]
     pub(crate) rows: Vec<u64>,
 }
+
+/// The store's URL where there is none.
+const NO_STORE: &str = "none";
 
 /// What one process is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,6 +177,13 @@ impl Feed {
     /// Whether somebody sends while the others work.
     pub(crate) fn is_live(self) -> bool {
         self != Feed::Preloaded
+    }
+}
+
+impl Spec {
+    /// Whether it is only passed on: there is a broker, and no store.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.store == NO_STORE
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     kafka::is_kafka,
     measure::{median, round},
     postgres::is_postgres,
+    rabbit::is_rabbit,
     report::Side,
     verdict::Verdict,
 };
@@ -47,6 +48,8 @@ pub(crate) fn run(what: What) -> ExitCode {
 const SWEEP: [(usize, usize); 6] = [(100, 1), (200, 1), (400, 1), (200, 2), (400, 2), (400, 4)];
 /// On PostgreSQL: batches, and workers with a connection each.
 const PG_SWEEP: [(usize, usize); 6] = [(100, 2), (200, 2), (400, 2), (200, 3), (400, 3), (400, 1)];
+/// Behind a broker without a store: batches, and how many are under way at once.
+const BARE_SWEEP: [(usize, usize); 6] = [(100, 4), (200, 4), (400, 4), (100, 8), (200, 8), (400, 2)];
 
 /// On Kafka: batches, and workers with a connection and a share of the partitions each.
 const KAFKA_SWEEP: [(usize, usize); 6] = [(200, 2), (500, 2), (1000, 2), (200, 3), (500, 3), (500, 4)];
@@ -58,6 +61,7 @@ fn sweep(common: &Common, spec: &Spec) -> Result<Spec> {
     let mut best: Option<(f64, Spec)> = None;
     let settings = match &common.transport {
         Some(url) if is_kafka(url) => KAFKA_SWEEP,
+        Some(url) if is_rabbit(url) && spec.is_bare() => BARE_SWEEP,
         _ if is_postgres(&common.store) => PG_SWEEP,
         _ => SWEEP,
     };

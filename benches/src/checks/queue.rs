@@ -1,22 +1,37 @@
-use super::{counts, engine_and_twin, rate, sweep, turns, warm_up};
+use super::{counts, engine_and_twin, rate, ratio, sweep, turns, warm_up};
 use crate::{
-    args::{Common, Work},
+    args::{Queue, Work},
     kafka::is_kafka,
+    rabbit::is_rabbit,
     verdict::Verdict,
 };
 use anyhow::Result;
 
-/// Through Kafka, without a store.
+/// What is asked for through Kafka without a store.
 const LEAST_KAFKA: f64 = 100_000.0;
+/// What is asked for behind RabbitMQ without a store: of the twin, and of the twin's rate.
+const LEAST_TWIN: f64 = 30_000.0;
+const LEAST_RATIO: f64 = 0.8;
 
-pub(super) fn run(common: &Common) -> Result<Verdict> {
+pub(super) fn run(args: &Queue) -> Result<Verdict> {
+    let common = &args.common;
     let mut verdict = Verdict::start("bench-queue");
     let (engine, twin) = engine_and_twin(common, Work::Queue);
+    let bare_on = |broker: fn(&str) -> bool| engine.is_bare() && engine.transport.as_deref().is_some_and(broker);
+    let (kafka, rabbit) = (bare_on(is_kafka), bare_on(is_rabbit));
     warm_up(common)?;
-    let twin = sweep(common, &twin)?;
-    let turns = turns(common, &engine, Some(&twin))?;
+    let twin = if args.twin { Some(sweep(common, &twin)?) } else { None };
+    let turns = turns(common, &engine, twin.as_ref())?;
     counts(&mut verdict, &turns);
-    let kafka = common.transport.as_deref().is_some_and(is_kafka) && common.store == "none";
+    if let Some(twin) = &twin {
+        verdict.count("twin_batch", twin.batch);
+        verdict.count("twin_ahead", twin.ahead);
+        if rabbit && !common.no_threshold {
+            let (rate, ratio) = (rate(&turns.twin), ratio(&turns));
+            verdict.require(rate >= LEAST_TWIN, format!("the twin does {rate}/s, {LEAST_TWIN}/s are asked for"));
+            verdict.require(ratio >= LEAST_RATIO, format!("{ratio} of the twin, {LEAST_RATIO} are asked for"));
+        }
+    }
     if kafka && !common.no_threshold {
         let per_second = rate(&turns.engine);
         verdict.require(per_second >= LEAST_KAFKA, format!("{per_second}/s, {LEAST_KAFKA}/s are asked for"));

@@ -4,6 +4,7 @@ use crate::{
     child,
     kafka::is_kafka,
     postgres::is_postgres,
+    rabbit::is_rabbit,
     report::Side,
     verdict::Verdict,
 };
@@ -29,7 +30,7 @@ const POSTGRES: Bars = Bars {
     most_p99_ms: Some((15_000.0, 25.0)),
 };
 
-/// In front of PostgreSQL.
+/// On Kafka, with the state in PostgreSQL.
 const KAFKA: Bars = Bars {
     least: 30_000.0,
     // not asked for
@@ -39,11 +40,23 @@ const KAFKA: Bars = Bars {
     most_p99_ms: Some((10_000.0, 50.0)),
 };
 
+/// Behind RabbitMQ, with the state in PostgreSQL.
+const RABBIT: Bars = Bars {
+    least: 15_000.0,
+    // not asked for
+    least_own_sql: 0.0,
+    least_ratio: 0.6,
+    least_twin: 24_000.0,
+    most_p99_ms: Some((6_000.0, 50.0)),
+};
+
 pub(super) fn run(args: &Saga) -> Result<Verdict> {
     let common = &args.common;
-    let kafka = common.transport.as_deref().is_some_and(is_kafka);
+    let broker = |is: fn(&str) -> bool| common.transport.as_deref().is_some_and(is);
+    let (kafka, rabbit) = (broker(is_kafka), broker(is_rabbit));
     let bars = match () {
         () if kafka => &KAFKA,
+        () if rabbit => &RABBIT,
         () if is_postgres(&common.store) => &POSTGRES,
         () => &SQLITE,
     };
@@ -90,7 +103,7 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
     let per_second = rate(&turns.engine);
     let least = if args.own_sql { bars.least_own_sql } else { bars.least };
     verdict.require(per_second >= least, format!("{per_second}/s, {least}/s are asked for"));
-    if args.twin && !args.own_sql && !args.hot && (common.is_joined() || kafka) {
+    if args.twin && !args.own_sql && !args.hot && (common.is_joined() || kafka || rabbit) {
         let (twin, least) = (rate(&turns.twin), bars.least_twin);
         verdict.require(twin >= least, format!("the twin does {twin}/s: it is no yardstick under {least}/s"));
         let (ratio, least) = (ratio(&turns), bars.least_ratio);

@@ -27,7 +27,8 @@ pub(super) const SINK: &str = "sink";
 /// What the endpoints of a run stand on.
 #[derive(Clone)]
 pub(super) struct Bed {
-    store: Arc<dyn Store>,
+    /// None: at least once.
+    store: Option<Arc<dyn Store>>,
     /// The other file of the split layout.
     bus: Option<Arc<dyn Store>>,
     /// The broker's address.
@@ -49,7 +50,7 @@ async fn open(url: &str) -> Result<Arc<dyn Store>> {
 
 impl Bed {
     pub(super) async fn open(spec: &Spec) -> Result<Self> {
-        let store = open(&spec.store).await?;
+        let store = if spec.is_bare() { None } else { Some(open(&spec.store).await?) };
         let bus = match &spec.transport {
             Some(url) if *url != spec.store && !is_broker(url) => Some(open(url).await?),
             _ => None,
@@ -61,20 +62,28 @@ impl Bed {
         Ok(Self { store, bus, broker })
     }
 
+    /// Whether what was handled is sent after its commit.
     pub(super) fn is_split(&self) -> bool {
-        self.bus.is_some() || self.broker.is_some()
+        self.store.is_some() && (self.bus.is_some() || self.broker.is_some())
     }
 
-    pub(super) fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+    pub(super) fn store(&self) -> Result<&Arc<dyn Store>> {
+        self.store.as_ref().context("there is no store")
     }
 
     pub(super) fn queues(&self) -> Result<Arc<dyn Queues>> {
-        self.bus.as_ref().unwrap_or(&self.store).queues().context("the transport has no queues to look into")
+        self.bus
+            .as_ref()
+            .or(self.store.as_ref())
+            .and_then(|store| store.queues())
+            .context("the transport has no queues to look into")
     }
 
     fn on(&self, builder: EndpointBuilder) -> EndpointBuilder {
-        let builder = builder.store(self.store.clone());
+        let builder = match &self.store {
+            Some(store) => builder.store(store.clone()),
+            None => builder.at_least_once(),
+        };
         if let Some(broker) = &self.broker {
             return builder.transport(broker.as_str());
         }

@@ -37,7 +37,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     if spec.work == Work::Timers {
         return timers::run(spec).await;
     }
-    if spec.work == Work::Queue && spec.store == "none" && spec.transport.as_deref().is_some_and(is_kafka) {
+    if spec.work == Work::Queue && spec.is_bare() && spec.transport.as_deref().is_some_and(is_kafka) {
         return kafka::port::run(spec).await;
     }
     let bed = Bed::open(spec).await?;

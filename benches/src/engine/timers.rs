@@ -57,5 +57,5 @@ pub(super) async fn run(spec: &Spec) -> Result<Side> {
 }
 
 async fn endpoint_now(bed: &Bed) -> Result<sagabus::Timestamp> {
-    Ok(bed.store().now().await?)
+    Ok(bed.store()?.now().await?)
 }
