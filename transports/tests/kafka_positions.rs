@@ -55,7 +55,7 @@ impl World {
     }
 
     async fn receiver(&self) -> Arc<dyn Receiver> {
-        self.receive_by(&self.bed, Store::positions(&self.store)).await
+        self.receive_by(&self.bed, kept(&self.store)).await
     }
 
     async fn positions(&self) -> BTreeMap<i32, Position> {
@@ -124,6 +124,10 @@ impl World {
         let reset = PositionReset { log, partition: None, to, by: "ann".into(), why: "a test".into() };
         self.store.reset_positions("q", &reset).await.unwrap()
     }
+}
+
+fn kept(store: &MemoryStore) -> Arc<dyn Positions> {
+    Store::positions(store).expect("a store keeps positions")
 }
 
 async fn settle(receiver: &Arc<dyn Receiver>, deliveries: &[Delivery]) {
@@ -231,7 +235,7 @@ impl Positions for Deaf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_between_commit_and_position_stops_nobody() {
     let world = World::new().await;
-    let inner = Store::positions(&world.store);
+    let inner = kept(&world.store);
     let deaf = Arc::new(Deaf { inner, asked: AtomicU32::new(0), late: AtomicBool::new(false) });
     let mut sent = BTreeSet::new();
     let mut done = BTreeSet::new();
@@ -288,7 +292,7 @@ async fn a_rebalance_moves_the_fence() {
         })
         .await;
     let other = world.bed.again().await;
-    let two = world.receive_by(&other, Store::positions(&world.store)).await;
+    let two = world.receive_by(&other, kept(&world.store)).await;
     let after = world
         .bed
         .eventually("half of them have moved", async || {
@@ -301,7 +305,7 @@ async fn a_rebalance_moves_the_fence() {
     let late: Vec<Position> = before.values().map(|p| Position { base: p.base + 1000, ..p.clone() }).collect();
     let stays: Vec<bool> = late.iter().map(|p| after[&p.place.partition].epoch == p.epoch).collect();
     let moved: Vec<Position> = late.iter().zip(&stays).filter(|(_, stays)| !**stays).map(|(p, _)| p.clone()).collect();
-    assert_eq!(Store::positions(&world.store).raise("q", &moved).await.unwrap(), vec![false; moved.len()]);
+    assert_eq!(kept(&world.store).raise("q", &moved).await.unwrap(), vec![false; moved.len()]);
     assert_eq!(world.bases().await, before.iter().map(|(n, p)| (*n, p.base)).collect());
     // both go on, each with its own
     world.bed.fill("q", 120).await;

@@ -29,7 +29,15 @@ async fn queue(transport: &Arc<dyn Transport>, name: &str) -> Arc<dyn Receiver> 
     let (runtime, node) = (Runtime::system(), NodeId(Runtime::system().uuid()));
     let lease = Duration::from_secs(5);
     transport
-        .receive(ReceiveOptions { queue: name.into(), node, window: 100, ordered: false, lease, runtime })
+        .receive(ReceiveOptions {
+            queue: name.into(),
+            node,
+            window: 100,
+            ordered: false,
+            lease,
+            positions: None,
+            runtime,
+        })
         .await
         .unwrap()
 }

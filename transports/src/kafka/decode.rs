@@ -7,6 +7,7 @@ use sagabus_core::{
     Envelope, Headers, Intent, Limits, MessageId, Runtime, SagaAddress, Timestamp, UserHeader, check_name,
 };
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -23,7 +24,6 @@ pub(super) struct Decoded {
 /// Reads a record. `event` is the type that its topic is for.
 pub(super) fn decode(record: &BorrowedMessage<'_>, event: Option<&str>, runtime: &Runtime) -> Decoded {
     let body = record.payload().map(Bytes::copy_from_slice);
-    let place = format!("kafka:{}/{}/{}", record.topic(), record.partition(), record.offset());
     // rdkafka panics on a header whose name is not UTF-8, which anybody may write
     let fields = catch_unwind(AssertUnwindSafe(|| Fields::read(record)));
     let (fields, mut defect) = match fields {
@@ -33,7 +33,10 @@ pub(super) fn decode(record: &BorrowedMessage<'_>, event: Option<&str>, runtime:
     // the same for each reading of the record
     let id = match &fields.id {
         Some(id) => MessageId::from_foreign(id),
-        None => MessageId::from_foreign(&place),
+        None => {
+            let place = format!("kafka:{}/{}/{}", record.topic(), record.partition(), record.offset());
+            MessageId::from_foreign(&place)
+        }
     };
     // before its type: other clients' tombstones have no headers either
     if body.is_none() {
@@ -72,17 +75,17 @@ pub(super) fn decode(record: &BorrowedMessage<'_>, event: Option<&str>, runtime:
 
 /// The headers as they lie in the record: ours, and the rest.
 #[derive(Default)]
-struct Fields {
-    id: Option<String>,
-    kind: Option<String>,
-    own: Vec<(String, Vec<u8>)>,
+struct Fields<'r> {
+    id: Option<Cow<'r, str>>,
+    kind: Option<Cow<'r, str>>,
+    own: Vec<(&'r str, &'r [u8])>,
     user: BTreeMap<String, UserHeader>,
     too_much: bool,
 }
 
-impl Fields {
+impl<'r> Fields<'r> {
     /// A name may come again: the last one counts. Nothing is copied that is larger than all headers together may be.
-    fn read(record: &BorrowedMessage<'_>) -> Self {
+    fn read(record: &'r BorrowedMessage<'_>) -> Self {
         let limits = Limits::default();
         let mut fields = Self::default();
         let Some(headers) = record.headers() else { return fields };
@@ -92,17 +95,17 @@ impl Fields {
                 fields.too_much = true;
                 continue;
             }
-            let text = || String::from_utf8_lossy(value).into_owned();
+            let text = || String::from_utf8_lossy(value);
             match header.key {
                 h::ID => fields.id = Some(text()).filter(|id| !id.is_empty()),
                 h::TYPE => fields.kind = Some(text()),
                 name if name.starts_with("sagabus-") || h::reserved(name) => {
                     if fields.own.len() < 64 {
-                        fields.own.push((name.to_string(), value.to_vec()));
+                        fields.own.push((name, value));
                     }
                 }
                 name if fields.user.len() < limits.header_count => {
-                    fields.user.insert(name.to_string(), UserHeader { value: text(), propagate: false });
+                    fields.user.insert(name.to_string(), UserHeader { value: text().into_owned(), propagate: false });
                 }
                 name => fields.too_much |= !fields.user.contains_key(name),
             }
@@ -117,9 +120,9 @@ impl Fields {
         for (name, value) in &self.own {
             let text = || Some(String::from_utf8_lossy(value).into_owned());
             let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok());
-            match name.as_str() {
+            match *name {
                 h::CONTENT_TYPE => headers.content_type = text().unwrap_or_default(),
-                h::INTENT => match value.as_slice() {
+                h::INTENT => match *value {
                     b"command" => headers.intent = Intent::Command,
                     b"event" => headers.intent = Intent::Event,
                     b"reply" => headers.intent = Intent::Reply,

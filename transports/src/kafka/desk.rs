@@ -217,21 +217,20 @@ impl Desk {
         done.iter().filter(|done| !**done).count()
     }
 
-    /// Which partitions have read too far ahead, and which may go on.
-    pub(super) fn throttle(&mut self) -> (Vec<Place>, Vec<Place>) {
-        let (most, most_bytes) = ((2 * self.window).max(2000), 32 << 20);
-        let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        for lane in self.lanes.values_mut().filter(|lane| !lane.draining) {
-            let full = lane.waiting() > most || lane.bytes > most_bytes;
-            let low = lane.waiting() < most / 2 && lane.bytes < most_bytes / 2;
-            if full && !lane.paused {
-                lane.paused = true;
-                pause.push(lane.start.place.clone());
-            } else if low && lane.paused {
-                lane.paused = false;
-                resume.push(lane.start.place.clone());
-            }
-        }
-        (pause, resume)
+    /// How many more records of a partition there is room for.
+    pub(super) fn room(&mut self, place: &Place) -> usize {
+        let most = self.most();
+        self.lane_mut(place).map_or(0, |lane| lane.room(most))
+    }
+
+    /// Whether a partition for which there was no room has some again.
+    pub(super) fn relieved(&self) -> bool {
+        let most = self.most();
+        self.lanes.values().any(|lane| lane.full && lane.is_low(most))
+    }
+
+    /// How many records of a partition may wait here.
+    fn most(&self) -> usize {
+        (2 * self.window).max(2000)
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn wire(outgoing: &Outgoing, names: &Names, limit: usize) -> Result<W
 
 /// The headers, and about how many bytes they have.
 fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
-    let mut table = Table { headers: OwnedHeaders::new_with_capacity(8 + headers.user.len()), weight: 0 };
+    let mut table = Table { headers: Some(OwnedHeaders::new_with_capacity(8 + headers.user.len())), weight: 0 };
     table.text(h::ID, headers.message_id.to_string());
     table.text(h::TYPE, &headers.message_type);
     table.text(h::CONTENT_TYPE, &headers.content_type);
@@ -87,7 +87,7 @@ fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
         table.text(h::ATTEMPTS, headers.attempts.to_string());
     }
     user(&headers.user, &mut table)?;
-    Ok((table.headers, table.weight))
+    Ok((table.headers.unwrap_or_default(), table.weight))
 }
 
 fn user(headers: &BTreeMap<String, UserHeader>, table: &mut Table) -> Result<()> {
@@ -126,7 +126,8 @@ fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
 }
 
 struct Table {
-    headers: OwnedHeaders,
+    /// None only while one is added: an empty one would be an allocation of the client library.
+    headers: Option<OwnedHeaders>,
     weight: usize,
 }
 
@@ -134,7 +135,6 @@ impl Table {
     fn text(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         self.weight += name.len() + value.len() + 10;
-        let headers = std::mem::replace(&mut self.headers, OwnedHeaders::new_with_capacity(0));
-        self.headers = headers.insert(Header { key: name, value: Some(value) });
+        self.headers = self.headers.take().map(|headers| headers.insert(Header { key: name, value: Some(value) }));
     }
 }

@@ -18,6 +18,9 @@ pub(super) type Place = (Arc<str>, i32);
 /// remembered, here and in the text beside the committed offset.
 const SPAN: i64 = 10_000;
 
+/// Most bytes of it that wait here.
+const MOST_BYTES: usize = 32 << 20;
+
 /// How far ahead of what is handed out the limit is written down, at least and at most.
 const STEP: (i64, i64) = (64, 2048);
 
@@ -72,9 +75,10 @@ pub(super) struct Lane {
     /// The limit stands in the way.
     starved: bool,
     changed: bool,
-    pub(super) paused: bool,
     /// Something that was read, by which the topic can be known again.
     mark: Option<Mark>,
+    /// There was no room for more; there is when half of it has gone.
+    pub(super) full: bool,
 }
 
 impl Lane {
@@ -93,8 +97,8 @@ impl Lane {
             before: start.suspect_until.max(base),
             starved: start.durable,
             changed: false,
-            paused: false,
             mark: None,
+            full: false,
             start,
         }
     }
@@ -160,8 +164,16 @@ impl Lane {
         self.changed = true;
     }
 
-    pub(super) fn waiting(&self) -> usize {
-        self.ready.len()
+    /// How many more may be read: none while it is given up.
+    pub(super) fn room(&mut self, most: usize) -> usize {
+        let waiting = self.ready.len();
+        self.full = waiting >= most || self.bytes >= MOST_BYTES || (self.full && !self.is_low(most));
+        if self.full || self.draining { 0 } else { most - waiting }
+    }
+
+    /// Whether at most half of what may wait does.
+    pub(super) fn is_low(&self, most: usize) -> bool {
+        self.ready.len() < most / 2 && self.bytes < MOST_BYTES / 2
     }
 
     /// When a blocked key is free.

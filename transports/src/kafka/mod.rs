@@ -43,7 +43,7 @@
 //!   come again.
 //! - Before messages are handed out, a limit above them is committed. Whoever takes over from a process that died knows by
 //!   it which may have been in flight: they are suspect.
-//! - Back-pressure pauses partitions, and never leaves the group. Handlers may take as long as they like: a thread of its
+//! - Back-pressure leaves records with the client, which then fetches no more, and never leaves the group. Handlers may take as long as they like: a thread of its
 //!   own keeps polling.
 //! - A partition that moves to another process is given up when what is in flight of it is finished, or after the drain
 //!   timeout; what finishes later is ignored here, comes again there, and is found to be a duplicate.
@@ -83,6 +83,7 @@ mod progress;
 mod publisher;
 mod receiver;
 mod session;
+mod source;
 mod subscriptions;
 mod takeover;
 mod topics;

@@ -111,7 +111,7 @@ impl Shared {
     /// What there is, or until when to wait.
     fn take(&self, max: usize) -> Result<(Vec<Delivery>, Option<Duration>)> {
         let runtime = &self.home.options.runtime;
-        let (taken, due, urgent) = {
+        let (taken, due, wake) = {
             let mut desk = lock(&self.desk);
             if desk.stopped {
                 return Err(Error::closed(format!("the receiver of queue {} is stopped", self.queue)));
@@ -121,9 +121,9 @@ impl Shared {
             }
             let now = runtime.elapsed();
             let taken = desk.take(max, now);
-            (taken, desk.due().map(|due| due.saturating_sub(now)), desk.urgent())
+            (taken, desk.due().map(|due| due.saturating_sub(now)), desk.urgent() || desk.relieved())
         };
-        if urgent {
+        if wake {
             self.wake();
         }
         if taken.is_empty()
@@ -247,8 +247,9 @@ fn consumer(home: &Home, queue: &str, single: bool) -> Result<BaseConsumer<Watch
     config.set("auto.offset.reset", "error").set("isolation.level", "read_committed");
     config.set("allow.auto.create.topics", "false");
     // its default, a second without fetching after a full queue, would be most of the time
-    config.set("fetch.queue.backoff.ms", "1").set("queued.min.messages", "20000");
-    config.set("queued.max.messages.kbytes", "32768").set("fetch.wait.max.ms", "100");
+    // both for each partition
+    config.set("fetch.queue.backoff.ms", "1").set("queued.min.messages", "2000");
+    config.set("queued.max.messages.kbytes", "4096").set("fetch.wait.max.ms", "100");
     config.set("fetch.message.max.bytes", (options.max_message + 4096).max(1 << 20).to_string());
     config.create_with_context(Watch::default()).map_err(unusable)
 }

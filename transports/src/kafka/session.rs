@@ -10,6 +10,7 @@ use super::{
     keeper::Keeper,
     lane::{Parcel, Place},
     receiver::{Phase, Shared},
+    source::Source,
     watch::{Event, Watch},
 };
 use crate::lock;
@@ -30,8 +31,8 @@ use std::{
 /// The thread looks around this often, when nothing wakes it.
 const IDLE: Duration = Duration::from_millis(25);
 
-/// Read at most so many before anything else is looked at.
-const BURST: usize = 512;
+/// Read at most so many of a partition before the others, and everything else, are looked at.
+const BURST: usize = 64;
 
 /// Runs until the receiver is closed, or dropped.
 pub(super) fn run(shared: Arc<Shared>, mut consumer: BaseConsumer<Watch>, keeper: Option<Keeper>) {
@@ -57,6 +58,7 @@ struct Session {
     /// How many answers are due about what was raised.
     raising: u32,
     last_keep: Duration,
+    sources: Vec<Source>,
     /// Assigned, and not taken over yet; not before this time. The group waits for an answer to an empty list, too.
     assigned: Option<Vec<Place>>,
     not_before: Duration,
@@ -87,6 +89,7 @@ impl Session {
             doubts: 0,
             raising: 0,
             last_keep: Duration::ZERO,
+            sources: Vec::new(),
             assigned: None,
             not_before: Duration::ZERO,
             revoked: None,
@@ -98,6 +101,10 @@ impl Session {
     }
 
     fn run(mut self) {
+        // a queue with one process has its partition from the start
+        let places = lock(&self.shared.desk).places();
+        self.open(&places);
+        let mut quiet = true;
         loop {
             match self.shared.phase() {
                 Phase::Running => {}
@@ -105,12 +112,12 @@ impl Session {
                 // a crash, as far as anybody can tell: what was settled was settled, the rest is suspect
                 Phase::Dropped => break self.finish(false),
             }
-            let read = self.read();
+            let read = self.read(quiet);
+            quiet = !read;
             self.events();
             self.take_over();
             self.part();
             self.commit(false, false, true);
-            self.throttle();
             if !read && !self.context().waiting() {
                 std::thread::park_timeout(IDLE);
             }
@@ -125,15 +132,33 @@ impl Session {
         Arc::clone(self.consumer.context())
     }
 
-    /// Reads what there is. Answers whether there was anything.
-    fn read(&mut self) -> bool {
+    /// Has what is fetched of these wait in queues of their own.
+    fn open(&mut self, places: &[Place]) {
+        self.sources.retain(|source| !places.contains(&source.place));
+        self.sources.extend(places.iter().filter_map(|place| Source::open(&self.consumer, place)));
+    }
+
+    /// Reads what there is, where there may be something or (`all`) everywhere. Answers whether there was anything.
+    fn read(&mut self, all: bool) -> bool {
         let mut records = Vec::new();
+        // the group's events, and what was fetched before its partition had a queue of its own
         while records.len() < BURST {
             match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => records.push(self.parcel(&record)),
                 Some(Err(error)) => self.trouble(error),
                 None => break,
             }
+        }
+        let rooms: Vec<(&Source, usize)> = {
+            let mut desk = lock(&self.shared.desk);
+            let some = self.sources.iter().filter(|source| all || source.has_more());
+            some.map(|source| (source, desk.room(&source.place))).filter(|(_, room)| *room > 0).collect()
+        };
+        for (source, room) in rooms {
+            source.read(room.min(BURST), |record| match record {
+                Ok(record) => records.push(self.parcel(&record)),
+                Err(error) => self.trouble(error),
+            });
         }
         if records.is_empty() {
             return false;
@@ -250,21 +275,10 @@ impl Session {
             assigned.retain(|place| !places.contains(place));
         }
         self.disclaim();
+        self.sources.retain(|source| !places.contains(&source.place));
         let list = list_of(places);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             tracing::debug!(queue = self.shared.queue, %error, "there is nothing to give up");
-        }
-    }
-
-    fn throttle(&mut self) {
-        let (pause, resume) = lock(&self.shared.desk).throttle();
-        let failed =
-            |error: KafkaError| tracing::debug!(queue = self.shared.queue, %error, "could not pause or resume");
-        if !pause.is_empty() {
-            self.consumer.pause(&list_of(&pause)).unwrap_or_else(failed);
-        }
-        if !resume.is_empty() {
-            self.consumer.resume(&list_of(&resume)).unwrap_or_else(failed);
         }
     }
 
@@ -296,6 +310,8 @@ impl Session {
         let mut desk = lock(&self.shared.desk);
         places.iter().for_each(|place| desk.forget(place));
         drop(desk);
+        // they hold the consumer
+        self.sources.clear();
         leave(&self.consumer, || self.now() < deadline + Duration::from_secs(5));
     }
 }

@@ -1,6 +1,6 @@
 use super::{Broken, Defect};
 use async_trait::async_trait;
-use sagabus_core::{Error, LogPlace, Position, PositionReset, Positions, Result, Store};
+use sagabus_core::{Error, LogPlace, Position, PositionReset, Positions, Result};
 use std::sync::Arc;
 
 impl Broken {

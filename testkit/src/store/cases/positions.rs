@@ -12,18 +12,18 @@ fn at(claimed: &Position, base: i64) -> Position {
     Position { base, mark: format!("before {base}"), ..claimed.clone() }
 }
 
-fn positions(bed: &Bed) -> Arc<dyn Positions> {
+fn kept(bed: &Bed) -> Arc<dyn Positions> {
     bed.store.positions().expect("a store keeps positions")
 }
 
 async fn claim(bed: &Bed, places: &[LogPlace]) -> Vec<Position> {
-    let claimed = positions(bed).claim(&bed.owner.endpoint, places).await.expect("claim");
+    let claimed = kept(bed).claim(&bed.owner.endpoint, places).await.expect("claim");
     assert_eq!(claimed.iter().map(|p| p.place.clone()).collect::<Vec<_>>(), places, "one each, in order");
     claimed
 }
 
 async fn raise(bed: &Bed, positions: &[Position]) -> Vec<bool> {
-    positions(bed).raise(&bed.owner.endpoint, positions).await.expect("raise")
+    kept(bed).raise(&bed.owner.endpoint, positions).await.expect("raise")
 }
 
 async fn listed(bed: &Bed) -> Vec<Position> {

@@ -94,16 +94,14 @@ impl Session {
         let mut desk = lock(&self.shared.desk);
         starts.into_iter().for_each(|start| desk.assign(start));
         drop(desk);
+        self.open(&places);
         if let Err(error) = self.consumer.incremental_assign(&list) {
             // the group has gone on without us: it will assign again
             tracing::debug!(queue = self.shared.queue, %error, "the assignment is void");
             let mut desk = lock(&self.shared.desk);
             places.iter().for_each(|place| desk.forget(place));
-            return;
-        }
-        // an earlier assignment may have left it paused
-        if let Err(error) = self.consumer.resume(&list) {
-            tracing::debug!(queue = self.shared.queue, %error, "could not resume");
+            drop(desk);
+            self.sources.retain(|source| !places.contains(&source.place));
         }
     }
 }
