@@ -231,7 +231,9 @@ impl Engine {
     pub(super) fn begin(&mut self, id: UnitId) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Waiting;
-        let simple = matches!(unit.gate, Gate::Row(_) | Gate::None) && !unit.in_turn;
+        // the gate is what decides; asking for it beforehand only saves running the handler of a duplicate
+        let probed = unit.gate == Gate::Inbox && (unit.suspect || self.shared.info.runtime.elapsed() < self.wary);
+        let simple = !probed && !unit.in_turn;
         let key = match (&unit.lane, &unit.lookup) {
             (Some(lane), _) => Some(lane.clone()),
             (None, Some(SagaLookup::Key { kind, key })) => {

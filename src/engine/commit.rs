@@ -8,13 +8,18 @@ use foldhash::HashSet;
 use sagabus_core::{
     CommitBatch, CommitReply, Disposition, Gate, OutboxId, Outcome, RowTable, SagaChange, UnitOfWork, crash, sabotage,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+/// The longest that a batch which is not full waits while what was committed before it is still being sent.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// One stream of commits: takes what queued up while its last one was under way.
 #[derive(Default)]
 pub(super) struct Committer {
     queue: VecDeque<(UnitId, UnitOfWork)>,
     busy: bool,
+    /// Until when its next batch waits for company.
+    linger: Option<Duration>,
 }
 
 impl Committer {
@@ -102,6 +107,9 @@ impl Engine {
             if self.committers[at].busy || self.committers[at].queue.is_empty() || self.store_pause {
                 continue;
             }
+            if self.lingers(at) {
+                continue;
+            }
             let taken = self.committers[at].take(self.shared.batch);
             self.committers[at].busy = true;
             let (units, work): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
@@ -117,6 +125,29 @@ impl Engine {
                 },
                 span,
             ));
+        }
+    }
+
+    /// Whether a committer's next batch is to wait: the transport has enough to do with the last one, and larger batches
+    /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) When nothing is on its way nothing waits.
+    fn lingers(&mut self, at: usize) -> bool {
+        let committer = &mut self.committers[at];
+        if committer.queue.len() >= self.shared.batch || self.draining || !self.dispatcher.is_busy() {
+            committer.linger = None;
+            return false;
+        }
+        let now = self.shared.info.runtime.elapsed();
+        match committer.linger {
+            Some(until) if until <= now => {
+                committer.linger = None;
+                false
+            }
+            Some(_) => true,
+            None => {
+                committer.linger = Some(now + LINGER);
+                self.later(LINGER, Event::Lingered);
+                true
+            }
         }
     }
 
@@ -164,6 +195,7 @@ impl Engine {
             Outcome::Applied { outbox, behind } => self.applied(id, outbox, behind),
             Outcome::Duplicate => {
                 super::add(&self.shared.counters.duplicates, 1);
+                self.beware();
                 self.finish_unit(id, false);
             }
             Outcome::Stale => self.stale(id),
@@ -283,7 +315,7 @@ mod tests {
 
     /// The lengths of the batches that these units become.
     fn batches(units: Vec<UnitOfWork>) -> Vec<usize> {
-        let mut committer = Committer { queue: (1..).zip(units).collect(), busy: false };
+        let mut committer = Committer { queue: (1..).zip(units).collect(), busy: false, linger: None };
         std::iter::from_fn(|| Some(committer.take(100).len()).filter(|length| *length > 0)).collect()
     }
 

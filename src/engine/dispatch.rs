@@ -34,6 +34,8 @@ struct State {
     sent: Vec<OutboxId>,
     /// Queued, under way, or confirmed with the row still there.
     known: HashSet<OutboxId>,
+    /// About how many wait for their first attempt, or for what comes of it.
+    fresh: usize,
 }
 
 /// The receiving end: what [`run`](Outbound::run) works on.
@@ -51,9 +53,23 @@ pub(crate) fn dispatcher() -> (Dispatcher, Outbound) {
 impl Dispatcher {
     /// Queues messages whose rows are committed.
     pub(crate) fn send(&self, items: Vec<Item>) {
-        self.state().known.extend(items.iter().map(|(id, _)| *id));
+        let mut state = self.state();
+        state.known.extend(items.iter().map(|(id, _)| *id));
+        state.fresh += items.len();
+        drop(state);
         // without a dispatcher the relay of another node finds the rows
         let _ = self.items.send(items);
+    }
+
+    /// Whether messages are on their way whose fate is not known yet, other than those that failed before.
+    pub(super) fn is_busy(&self) -> bool {
+        self.state().fresh > 0
+    }
+
+    /// So many were sent, or failed. What failed and is sent again is not told apart: then it is idle a little too early.
+    fn tried(&self, count: usize) {
+        let mut state = self.state();
+        state.fresh = state.fresh.saturating_sub(count);
     }
 
     /// Asks the relay to look for rows of this node that nobody has in memory.
@@ -142,7 +158,11 @@ impl Outbound {
             if batch.is_empty() {
                 continue;
             }
+            let count = batch.len();
             let failed = self.send_batch(&shared, &*transport, batch).await;
+            self.dispatcher.tried(count);
+            // the engine may have ended meanwhile
+            let _ = events.send(Event::Dispatched);
             failures = if failed.is_empty() { 0 } else { failures + 1 };
             held_keys.extend(failed.iter().filter_map(|(_, out)| out.message.headers.order_key.clone()));
             for item in failed.into_iter().rev() {

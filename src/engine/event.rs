@@ -25,6 +25,10 @@ pub(crate) enum Event {
     StoreAgain,
     /// The slow-down's pause is over.
     SlowAgain,
+    /// The dispatcher has sent a batch.
+    Dispatched,
+    /// A batch that waits for company has waited long enough.
+    Lingered,
     /// The dispatcher's backlog is full, or no longer full.
     Backlog(bool),
     /// Stop: hand back what has not started, finish the rest.

@@ -135,6 +135,7 @@ impl Engine {
             let row = entry.saga.and_then(|at| reply.sagas.get_mut(at).and_then(Option::take));
             if entry.probe.is_some_and(|at| reply.probes.get(at).copied().unwrap_or(false)) {
                 super::add(&self.shared.counters.duplicates, 1);
+                self.beware();
                 self.finish_unit(entry.unit, true);
                 continue;
             }

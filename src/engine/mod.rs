@@ -69,6 +69,9 @@ pub(crate) struct Shared {
     pub(crate) keeper: Arc<LeaseKeeper>,
 }
 
+/// After a duplicate, for so long others are expected.
+const WARY: Duration = Duration::from_secs(10);
+
 /// Where a delivery came from.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -125,6 +128,8 @@ pub(crate) struct Engine {
     running: usize,
     failures_in_a_row: u32,
     slow: bool,
+    /// Until when every message is looked up in the inbox before its handler runs.
+    wary: Duration,
     backlog_full: bool,
     draining: bool,
     settlements: Vec<Settlement>,
@@ -170,6 +175,7 @@ impl Engine {
             running: 0,
             failures_in_a_row: 0,
             slow: false,
+            wary: Duration::ZERO,
             backlog_full: false,
             draining: false,
             settlements: Vec::new(),
@@ -228,9 +234,16 @@ impl Engine {
             Event::Finished { unit, reply } => self.finished(unit, reply),
             Event::StoreAgain => self.store_again(),
             Event::SlowAgain => self.slow = false,
+            // what may be committed now is seen at the end of the step
+            Event::Dispatched | Event::Lingered => {}
             Event::Backlog(full) => self.backlog_full = full,
             Event::Stop => self.stop(),
         }
+    }
+
+    /// A message came again: others may, too.
+    fn beware(&mut self) {
+        self.wary = self.shared.info.runtime.elapsed() + WARY;
     }
 
     fn id(&mut self) -> u64 {

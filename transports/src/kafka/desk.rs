@@ -14,6 +14,9 @@ use std::{
 /// At most so many are taken from one partition before it is the next one's turn.
 const TURN: usize = 16;
 
+/// So many records of a partition may always wait.
+const LEAST_AHEAD: usize = 128;
+
 pub(super) struct Desk {
     window: usize,
     ordered: bool,
@@ -229,8 +232,9 @@ impl Desk {
         self.lanes.values().any(|lane| lane.full && lane.is_low(most))
     }
 
-    /// How many records of a partition may wait here.
+    /// How many records of a partition may wait here: together as many as two windows. What is decoded long before its turn
+    /// has left the processor's caches by then.
     fn most(&self) -> usize {
-        (2 * self.window).max(2000)
+        (2 * self.window / self.lanes.len().max(1)).max(LEAST_AHEAD)
     }
 }

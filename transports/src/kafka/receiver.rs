@@ -247,10 +247,11 @@ fn consumer(home: &Home, queue: &str, single: bool) -> Result<BaseConsumer<Watch
     config.set("auto.offset.reset", "error").set("isolation.level", "read_committed");
     config.set("allow.auto.create.topics", "false");
     // its default, a second without fetching after a full queue, would be most of the time
-    // both for each partition
-    config.set("fetch.queue.backoff.ms", "1").set("queued.min.messages", "2000");
-    config.set("queued.max.messages.kbytes", "4096").set("fetch.wait.max.ms", "100");
-    config.set("fetch.message.max.bytes", (options.max_message + 4096).max(1 << 20).to_string());
+    config.set("fetch.queue.backoff.ms", "1").set("fetch.wait.max.ms", "100");
+    // for each partition, and no more: what is fetched long before its turn has left the processor's caches by then. (A
+    // message that is larger than what is fetched comes all the same, alone.)
+    config.set("queued.min.messages", "500").set("queued.max.messages.kbytes", "1024");
+    config.set("fetch.message.max.bytes", "131072");
     config.create_with_context(Watch::default()).map_err(unusable)
 }
 

@@ -30,8 +30,9 @@ impl Default for Acks {
     }
 }
 
-/// So many wait behind a gap for the next tick at most.
-const FRESH: usize = 100;
+/// So many wait behind a gap for the next tick at most. A single ack is an entry in a quorum queue's log, as a multiple one
+/// is.
+const FRESH: usize = 1000;
 
 impl Acks {
     /// A delivery. The tags of a channel are consecutive, but several consumers share it, and their streams are read in any

@@ -32,12 +32,15 @@ const SHORT: Duration = Duration::from_secs(10);
 /// After that the partitions of an ordered endpoint send one message at a time for so long.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// After so long twice as many are sent ahead, if not so many were settled before.
-const DOUBLE: Duration = Duration::from_millis(100);
+/// After so long more are sent ahead, if not so many were settled before.
+const WIDEN: Duration = Duration::from_millis(100);
+
+/// So many times as many.
+const STEP: u16 = 4;
 
 /// How a session begins. A message that ends the connection or the process counts a delivery of all that were sent ahead
 /// with it; and so does whatever else ends processes again and again. So a session begins with one message, and goes on
-/// to as many as it has settled: then no message wears out more deliveries than there are messages handled before it.
+/// to a few times as many as it has settled: then a message wears out few more deliveries than were handled before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Start {
     /// The first one of this process: it may have been ended by a message.
@@ -61,7 +64,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MOST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long an ack may wait behind a gap; twice that at most.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(100);
 
 /// Most deliveries taken in under one lock.
 const CHUNK: usize = 256;
@@ -197,7 +200,7 @@ impl Session<'_> {
         let full = shared.prefetch;
         let mut level = if how == Start::Full { full } else { 1 };
         lock(&shared.desk).faster_after(u64::from(level));
-        let mut double = Box::pin(runtime.sleep(DOUBLE));
+        let mut widen = Box::pin(runtime.sleep(WIDEN));
         // never by another consumer: while one is exchanged for the other, the next process would take the partition over
         let ordered = lanes.iter().any(|(lane, _)| *lane == Lane::Ordered);
         let again = ordered && how == Start::Careful;
@@ -229,27 +232,27 @@ impl Session<'_> {
                     tick = Box::pin(runtime.sleep(TICK));
                 }
                 () = shared.faster.notified(), if level < full && !stopped => faster = true,
-                () = &mut double, if level < full && !stopped => faster = true,
+                () = &mut widen, if level < full && !stopped => faster = true,
                 () = &mut slow, if again && !stopped => {
                     self.close().await?;
                     return Ok(End::Again);
                 }
             }
             if faster {
-                level = level.saturating_mul(2).min(full);
-                self.exchange(lanes, level).await?;
+                let wider = level.saturating_mul(STEP).min(full);
+                self.widen(lanes, wider - level).await?;
+                level = wider;
                 lock(&shared.desk).faster_after(u64::from(level));
-                double = Box::pin(runtime.sleep(DOUBLE));
+                widen = Box::pin(runtime.sleep(WIDEN));
             }
         }
     }
 
-    /// Another consumer of what has no order, with another prefetch.
-    async fn exchange(&mut self, lanes: &[(Lane, String)], prefetch: u16) -> Result<()> {
-        let before = self.numbers;
+    /// One more consumer of what has no order, for so many more messages. (Not another one in the place of the last: what
+    /// is on its way to a consumer that is cancelled comes back as if it had been in the hands of one that died.)
+    async fn widen(&mut self, lanes: &[(Lane, String)], more: u16) -> Result<()> {
         let free: Vec<(Lane, String)> = lanes.iter().filter(|(lane, _)| *lane == Lane::Free).cloned().collect();
-        self.consume(&free, |_| prefetch).await?;
-        self.cancel(|number, lane| number <= before && lane == Lane::Free).await
+        self.consume(&free, |_| more).await
     }
 
     /// What is there already, before the desk is told that there is no more.
