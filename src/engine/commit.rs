@@ -11,7 +11,7 @@ use sagabus_core::{
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// The longest that a batch which is not full waits while what was committed before it is still being sent.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(10);
 
 /// One stream of commits: takes what queued up while its last one was under way.
 #[derive(Default)]
@@ -129,10 +129,11 @@ impl Engine {
     }
 
     /// Whether a committer's next batch is to wait: the transport has enough to do with the last one, and larger batches
-    /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) When nothing is on its way nothing waits.
+    /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) With few messages in flight nothing waits.
     fn lingers(&mut self, at: usize) -> bool {
+        let few = self.units.len() < self.shared.batch / 2;
         let committer = &mut self.committers[at];
-        if committer.queue.len() >= self.shared.batch || self.draining || !self.dispatcher.is_busy() {
+        if few || committer.queue.len() >= self.shared.batch || self.draining || !self.dispatcher.is_busy() {
             committer.linger = None;
             return false;
         }

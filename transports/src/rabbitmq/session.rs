@@ -33,10 +33,10 @@ const SHORT: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(5);
 
 /// After so long more are sent ahead, if not so many were settled before.
-const WIDEN: Duration = Duration::from_millis(100);
+const WIDEN: Duration = Duration::from_millis(50);
 
 /// So many times as many.
-const STEP: u16 = 4;
+const STEP: u16 = 8;
 
 /// How a session begins. A message that ends the connection or the process counts a delivery of all that were sent ahead
 /// with it; and so does whatever else ends processes again and again. So a session begins with one message, and goes on
