@@ -50,6 +50,10 @@ pub struct Headers {
     /// How often handling was tried before this delivery. For people and handlers; the endpoint counts in its store.
     #[serde(rename = "att", default, skip_serializing_if = "is_zero")]
     pub attempts: u32,
+    /// Its sender has never sent it before, and knows that: the id was drawn for it, and this is the first attempt. One that
+    /// does not say so is looked up in the inbox before its handler runs. Nothing else depends on it.
+    #[serde(rename = "first", default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// W3C trace context: `traceparent`.
     #[serde(rename = "tp", default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -130,6 +134,7 @@ impl Headers {
             saga: None,
             originator: None,
             attempts: 0,
+            first: false,
             traceparent: None,
             tracestate: None,
             user: BTreeMap::new(),

@@ -54,8 +54,7 @@ impl Bus {
 
     /// Sends a command, with options.
     pub async fn send_with<M: Message>(&self, message: M, options: SendOptions) -> Result<MessageId> {
-        let delay = options.delay();
-        self.one(self.info.outgoing(&message, Intent::Command, options, None, None)?, delay).await
+        self.single(message, Intent::Command, options).await
     }
 
     /// Publishes an event to everyone who subscribed to its type. Errors as for [`send`](Bus::send).
@@ -65,8 +64,13 @@ impl Bus {
 
     /// Publishes an event, with options.
     pub async fn publish_with<M: Message>(&self, message: M, options: SendOptions) -> Result<MessageId> {
-        let delay = options.delay();
-        self.one(self.info.outgoing(&message, Intent::Event, options, None, None)?, delay).await
+        self.single(message, Intent::Event, options).await
+    }
+
+    async fn single<M: Message>(&self, message: M, intent: Intent, options: SendOptions) -> Result<MessageId> {
+        let (delay, chosen) = (options.delay(), options.chosen_id().is_some());
+        let outgoing = self.info.outgoing(&message, intent, options, None, None)?;
+        self.one(if chosen { outgoing } else { first(outgoing) }, delay).await
     }
 
     async fn one(&self, outgoing: Outgoing, delay: Option<Duration>) -> Result<MessageId> {
@@ -85,7 +89,7 @@ impl Bus {
     pub async fn send_all<M: Message>(&self, messages: impl IntoIterator<Item = M>) -> Result<Vec<Result<MessageId>>> {
         let outgoing = messages
             .into_iter()
-            .map(|message| self.info.outgoing(&message, Intent::Command, SendOptions::new(), None, None))
+            .map(|message| Ok(first(self.info.outgoing(&message, Intent::Command, SendOptions::new(), None, None)?)))
             .collect::<Result<Vec<_>>>()?;
         let ids: Vec<MessageId> = outgoing.iter().map(|o| o.message.headers.message_id).collect();
         let outcomes = self.direct.send_batch(&outgoing).await;
@@ -153,6 +157,12 @@ impl Bus {
     pub(crate) async fn close(&self) {
         self.requests.close().await;
     }
+}
+
+/// The id was drawn for it, and it is sent once.
+fn first(mut outgoing: Outgoing) -> Outgoing {
+    outgoing.message.headers.first = true;
+    outgoing
 }
 
 fn sent(outcome: SendOutcome, id: MessageId) -> Result<MessageId> {

@@ -232,8 +232,11 @@ impl Engine {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Waiting;
         // the gate is what decides; asking for it beforehand only saves running the handler of a duplicate
-        let probed = unit.gate == Gate::Inbox && (unit.suspect || self.shared.info.runtime.elapsed() < self.wary);
-        let simple = !probed && !unit.in_turn;
+        let known = unit.message.headers.first && !unit.suspect && self.shared.info.runtime.elapsed() >= self.wary;
+        let probed = unit.gate == Gate::Inbox && !known && !self.shared.storeless;
+        // an alias may be another life's by now
+        let alias = matches!(unit.lookup, Some(SagaLookup::Alias { .. }));
+        let simple = !probed && !unit.in_turn && !alias;
         let key = match (&unit.lane, &unit.lookup) {
             (Some(lane), _) => Some(lane.clone()),
             (None, Some(SagaLookup::Key { kind, key })) => {

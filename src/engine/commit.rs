@@ -203,6 +203,8 @@ impl Engine {
             Outcome::Failed(error) => {
                 tracing::warn!(%error, "commit failed, trying again");
                 if error.is_unknown() {
+                    // it may have been committed: then all of it comes to the gate for a second time
+                    self.beware();
                     self.dispatcher.sweep();
                 }
                 self.run_again(id, true);

@@ -200,6 +200,8 @@ impl Outbound {
                 SendOutcome::Unroutable(reason) => buried.push((id, reason)),
                 SendOutcome::Retry(error) | SendOutcome::Unknown(error) => {
                     warn_failed(&error, &message);
+                    let mut message = message;
+                    message.message.headers.first = false;
                     again.push((id, message));
                 }
             }

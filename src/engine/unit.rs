@@ -18,7 +18,9 @@ pub(crate) struct LaneKey {
 /// Identifies what may be in flight only once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum GateKey {
-    Inbox(Arc<str>, MessageId),
+    /// With the attempts before: without a store, a message that is tried again later is a copy, which may come before
+    /// the original is through. With a store there are none.
+    Inbox(Arc<str>, MessageId, u32),
     Row(sagabus_core::RowGate),
 }
 
@@ -95,7 +97,9 @@ pub(crate) enum Tally {
 impl Unit {
     pub(crate) fn gate_key(&self) -> Option<GateKey> {
         match self.gate {
-            Gate::Inbox => Some(GateKey::Inbox(self.handler.clone(), self.message.headers.message_id)),
+            Gate::Inbox => {
+                Some(GateKey::Inbox(self.handler.clone(), self.message.headers.message_id, self.base_attempts))
+            }
             Gate::Row(row) => Some(GateKey::Row(row)),
             Gate::None => None,
         }
@@ -106,10 +110,13 @@ impl Unit {
         let mut work = self.work();
         work.saga = effects.saga;
         work.timers = effects.timers;
+        work.new_ids = !effects.chosen_ids && work.gate != Gate::None;
         if keep_sends {
             self.sends.clone_from(&effects.sends);
+            if work.new_ids {
+                self.sends.iter_mut().for_each(|send| send.message.headers.first = true);
+            }
         }
-        work.new_ids = !effects.chosen_ids && work.gate != Gate::None;
         work.sends = effects.sends;
         work.later = effects.later;
         self.outcome = Tally::Handled;

@@ -9,7 +9,10 @@ use crate::{
         sql::{SqlOptions, SqlTransport},
     },
 };
-use sagabus_core::{Capabilities, Delivery, NodeId, Receiver, Runtime, Store as _, Topology, Transport};
+use sagabus_core::{
+    Capabilities, DatabaseId, Delivery, NodeId, Outgoing, Receiver, Runtime, SendOutcome, Store as _, Topology,
+    Transport,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{
@@ -131,6 +134,81 @@ async fn one_handler_fails_waits_and_ends_as_a_dead_letter() {
     running.stop().await.unwrap();
     assert_eq!(GOOD.load(Ordering::SeqCst), 1, "the other handler is not run again");
     assert_eq!(*TRIES.lock().unwrap(), [0, 1, 2, 3]);
+}
+
+/// A broker whose confirms come late: whoever receives is quicker.
+struct Late(Arc<dyn Transport>);
+
+#[async_trait::async_trait]
+impl Transport for Late {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn database(&self) -> Option<&DatabaseId> {
+        self.0.database()
+    }
+
+    async fn provision(&self, topology: &Topology) -> crate::core::Result<()> {
+        self.0.provision(topology).await
+    }
+
+    async fn receive(&self, options: ReceiveOptions) -> crate::core::Result<Arc<dyn Receiver>> {
+        self.0.receive(options).await
+    }
+
+    async fn send_batch(&self, batch: &[Outgoing]) -> Vec<SendOutcome> {
+        let outcomes = self.0.send_batch(batch).await;
+        Runtime::system().sleep(Duration::from_millis(100)).await;
+        outcomes
+    }
+
+    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        self.0.send_later(batch).await
+    }
+
+    async fn health(&self) -> crate::core::Result<()> {
+        self.0.health().await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+static AGAIN: AtomicU32 = AtomicU32::new(0);
+
+async fn second_try(_: Job, _: &mut Context) -> Result {
+    match AGAIN.fetch_add(1, Ordering::SeqCst) {
+        0 => Err(HandlerError::new("no luck")),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_comes_before_its_original_is_through_is_not_taken_for_it() {
+    let (_, transport) = broker();
+    let mut policy = Recoverability::none();
+    policy.delays = vec![Duration::ZERO];
+    let endpoint = Endpoint::builder("again")
+        .transport(Arc::new(Late(transport)) as Arc<dyn Transport>)
+        .at_least_once()
+        .recoverability(policy)
+        .on(second_try)
+        .build()
+        .await
+        .unwrap();
+    let bus = endpoint.bus();
+    let running = endpoint.start().await.unwrap();
+    bus.publish(Job { order: 1 }).await.unwrap();
+    let handled = async {
+        while running.stats().handled == 0 {
+            Runtime::system().sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(Runtime::system().timeout(Duration::from_secs(10), handled).await.is_some(), "{:?}", running.stats());
+    running.stop().await.unwrap();
+    assert_eq!(AGAIN.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

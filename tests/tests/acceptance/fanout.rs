@@ -82,3 +82,20 @@ pub(crate) async fn the_same_message_id_is_handled_once(w: &World) {
     assert_eq!(w.book("shop", "k").await, [3]);
     assert_eq!(w.run.count("function"), 2, "{:?}", shop.stats());
 }
+
+pub(crate) async fn a_duplicate_that_nothing_gives_away_takes_effect_once(w: &World) {
+    let shop = w.start(w.endpoint("shop").await.on(function).saga::<Book>()).await;
+    let id = MessageId(Runtime::system().uuid());
+    let body = serde_json::to_vec(&Happened::new(w.run, "k", 0)).unwrap();
+    // both say that they are the first
+    let same = |headers: &mut Headers| (headers.message_id, headers.first) = (id, true);
+    w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
+    w.eventually("the entry", || async { w.book("shop", "k").await == [3] }).await;
+    w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
+    shop.bus().publish(Happened::new(w.run, "later", 0)).await.unwrap();
+    w.eventually("the last entry", || async { w.book("shop", "later").await == [3] }).await;
+    w.eventually("all settled", || async { w.admin().await.counts().await.unwrap()["queue"] == 0 }).await;
+    assert_eq!(w.book("shop", "k").await, [3], "whoever says so");
+    let stats = shop.stats();
+    assert_eq!((stats.failures, stats.dead, stats.deferred), (0, 0, 0), "{stats:?}");
+}

@@ -20,7 +20,8 @@ macro_rules! every_case_on {
         $(setup! { $setup,
             fanout:
                 each_handler_of_an_event_has_its_own_unit
-                the_same_message_id_is_handled_once;
+                the_same_message_id_is_handled_once
+                a_duplicate_that_nothing_gives_away_takes_effect_once;
             requests:
                 a_request_is_answered
                 a_request_without_an_answer_is_unknown

@@ -86,6 +86,9 @@ fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
     if headers.attempts > 0 {
         table.text(h::ATTEMPTS, headers.attempts.to_string());
     }
+    if headers.first {
+        table.text(h::FIRST, "1");
+    }
     user(&headers.user, &mut table)?;
     Ok((table.headers.unwrap_or_default(), table.weight))
 }

@@ -27,6 +27,7 @@
 //! | correlation id, reply address | headers `sagabus-correlation-id`, `sagabus-reply-to` |
 //! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
 //! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
+//! | sent for the first time | header `sagabus-first` (`1`); missing: perhaps not |
 //! | order key | header `sagabus-order-key`; on records without `sagabus-id`: the record's key, if it is text |
 //! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
 //! | trace context | headers `traceparent`, `tracestate` |

@@ -140,7 +140,7 @@ impl Publisher {
         config.set("linger.ms", options.linger.as_millis().to_string());
         config.set("message.timeout.ms", options.send_timeout.as_millis().to_string());
         config.set("message.max.bytes", (options.max_message + 4096).to_string());
-        config.set("batch.size", "1000000").set("compression.type", "lz4");
+        config.set("batch.size", "131072").set("compression.type", "lz4");
         config.set("queue.buffering.max.messages", QUEUE.to_string()).set("queue.buffering.max.kbytes", "262144");
         // topics are looked up before: one that is missing now was removed
         config.set("topic.metadata.propagation.max.ms", "1000");

@@ -218,13 +218,7 @@ fn prepare(home: &Home, queue: &str, single: bool) -> Result<Prepared> {
     let consumer = consumer(home, queue, single)?;
     let doing = |e| super::error::failed(format!("receive from {queue}"), e);
     let names: Vec<&str> = topics.keys().map(|topic| &**topic).collect();
-    if single {
-        let mut list = TopicPartitionList::new();
-        for name in names {
-            list.add_partition_offset(name, 0, Offset::Beginning).map_err(doing)?;
-        }
-        consumer.assign(&list).map_err(doing)?;
-    } else {
+    if !single {
         consumer.subscribe(&names).map_err(doing)?;
     }
     Ok((topics, subscriptions, consumer))

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::lock;
 use rdkafka::{
-    TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{BorrowedMessage, Message},
@@ -103,7 +103,9 @@ impl Session {
     fn run(mut self) {
         // a queue with one process has its partition from the start
         let places = lock(&self.shared.desk).places();
-        self.open(&places);
+        if !places.is_empty() {
+            self.read_all_of(&places);
+        }
         let mut quiet = true;
         loop {
             match self.shared.phase() {
@@ -130,6 +132,19 @@ impl Session {
 
     fn context(&self) -> Arc<Watch> {
         Arc::clone(self.consumer.context())
+    }
+
+    /// Reads these from their start, without a group.
+    fn read_all_of(&mut self, places: &[Place]) {
+        self.open(places);
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in places {
+            // the only error is an offset that cannot be
+            let _ = list.add_partition_offset(topic, *partition, Offset::Beginning);
+        }
+        if let Err(error) = self.consumer.assign(&list) {
+            self.shared.halt(failed(format!("receive from {}", self.shared.queue), error));
+        }
     }
 
     /// Has what is fetched of these wait in queues of their own.

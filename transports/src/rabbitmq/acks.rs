@@ -14,6 +14,8 @@ pub(super) struct Acks {
     fresh: Vec<u64>,
     /// Done behind a gap, since the tick before.
     old: Vec<u64>,
+    /// So many wait behind a gap for the next tick at most.
+    most: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,17 +26,13 @@ enum Tag {
     Gone,
 }
 
-impl Default for Acks {
-    fn default() -> Self {
-        Self { base: 1, tags: VecDeque::new(), fresh: Vec::new(), old: Vec::new() }
-    }
-}
-
-/// So many wait behind a gap for the next tick at most. A single ack is an entry in a quorum queue's log, as a multiple one
-/// is.
-const FRESH: usize = 1000;
-
 impl Acks {
+    /// For a channel on which so many may be sent ahead. A quarter of them may wait behind a gap: a single ack is an entry in
+    /// a quorum queue's log, as one for hundreds is.
+    pub(super) fn new(prefetch: usize) -> Self {
+        Self { base: 1, tags: VecDeque::new(), fresh: Vec::new(), old: Vec::new(), most: (prefetch / 4).max(1) }
+    }
+
     /// A delivery. The tags of a channel are consecutive, but several consumers share it, and their streams are read in any
     /// order: a later tag says that those before it are under way. Were they passed over, a multiple ack would take them.
     pub(super) fn add(&mut self, tag: u64) {
@@ -91,7 +89,7 @@ impl Acks {
         let mut tags = Vec::new();
         if tick {
             tags = std::mem::replace(&mut self.old, std::mem::take(&mut self.fresh));
-        } else if self.fresh.len() >= FRESH {
+        } else if self.fresh.len() >= self.most {
             tags = std::mem::take(&mut self.fresh);
         }
         tags.retain(|tag| self.get(*tag) == Tag::Done);
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
 
     fn of(count: u64) -> Acks {
-        let mut acks = Acks::default();
+        let mut acks = Acks::new(400);
         (1..=count).for_each(|tag| acks.add(tag));
         acks
     }
@@ -149,7 +147,7 @@ mod tests {
         assert_eq!(acks.prefix(), None);
         acks.done(2);
         assert_eq!(acks.prefix(), Some(3));
-        let mut acks = Acks::default();
+        let mut acks = Acks::new(400);
         acks.add(2);
         acks.done(2);
         assert_eq!(acks.prefix(), None, "the first one of all may be under way, too");

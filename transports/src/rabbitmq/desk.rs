@@ -23,6 +23,8 @@ use std::{
 /// letters; and on an ordered endpoint it would come back behind its successors.
 pub(super) struct Desk {
     window: usize,
+    /// How many are sent ahead.
+    prefetch: usize,
     /// Nothing more is handed out.
     pub(super) stopped: bool,
     /// And the broker sends nothing more for the lanes without order.
@@ -44,7 +46,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(window: usize) -> Self {
+    pub(super) fn new(window: usize, prefetch: usize) -> Self {
         Self {
             window: window.max(1),
             stopped: false,
@@ -52,7 +54,8 @@ impl Desk {
             epoch: 0,
             channel: None,
             positions: 0,
-            acks: Acks::default(),
+            acks: Acks::new(prefetch),
+            prefetch,
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
             blocked: HashMap::new(),
@@ -75,7 +78,7 @@ impl Desk {
         self.epoch += 1;
         self.channel = None;
         self.cancelled = false;
-        self.acks = Acks::default();
+        self.acks = Acks::new(self.prefetch);
         self.ready.clear();
         self.held.clear();
         self.blocked.clear();

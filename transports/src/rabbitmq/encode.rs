@@ -123,6 +123,9 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
     if headers.attempts > 0 {
         table.number(h::ATTEMPTS, headers.attempts.into());
     }
+    if headers.first {
+        table.insert(h::FIRST, AMQPValue::Boolean(true));
+    }
     user(&headers.user, &mut table)?;
     let weight = table.weight;
     Ok((properties.with_headers(FieldTable::from(table.entries)), weight))

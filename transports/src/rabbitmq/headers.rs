@@ -11,6 +11,7 @@ pub(super) const ORDER_KEY: &str = "sagabus-order-key";
 pub(super) const SAGA: &str = "sagabus-saga";
 pub(super) const ORIGINATOR: &str = "sagabus-originator";
 pub(super) const ATTEMPTS: &str = "sagabus-attempts";
+pub(super) const FIRST: &str = "sagabus-first";
 pub(super) const PROPAGATE: &str = "sagabus-propagate";
 pub(super) const USER: &str = "sagabus-user";
 pub(super) const TRACEPARENT: &str = "traceparent";

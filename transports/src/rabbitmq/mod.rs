@@ -29,6 +29,7 @@
 //! | intent | header `sagabus-intent`: `event`, `reply`, `timeout`; missing: `command` |
 //! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
 //! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
+//! | sent for the first time | header `sagabus-first` (true); missing: perhaps not |
 //! | order key | header `sagabus-order-key` |
 //! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
 //! | trace context | headers `traceparent`, `tracestate` |

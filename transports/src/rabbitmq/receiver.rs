@@ -114,7 +114,7 @@ impl RabbitReceiver {
         let shared = Arc::new(Shared {
             queue: options.queue,
             prefetch: u16::try_from(ahead).unwrap_or(u16::MAX),
-            desk: Mutex::new(Desk::new(window)),
+            desk: Mutex::new(Desk::new(window, ahead)),
             phase: watch::Sender::new(Phase::Running),
             arrived: Notify::new(),
             straggling: Notify::new(),

@@ -33,14 +33,15 @@ const SHORT: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(5);
 
 /// After so long more are sent ahead, if not so many were settled before.
-const WIDEN: Duration = Duration::from_millis(50);
+const WIDEN: Duration = Duration::from_millis(200);
 
 /// So many times as many.
 const STEP: u16 = 8;
 
 /// How a session begins. A message that ends the connection or the process counts a delivery of all that were sent ahead
 /// with it; and so does whatever else ends processes again and again. So a session begins with one message, and goes on
-/// to a few times as many as it has settled: then a message wears out few more deliveries than were handled before it.
+/// to a few times as many as it has settled: then a message wears out few more deliveries than were handled before it. (Or
+/// after a moment, for handlers that take their time.)
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Start {
     /// The first one of this process: it may have been ended by a message.
