@@ -12,10 +12,7 @@ use super::{
 };
 use crate::lock;
 use async_trait::async_trait;
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement};
 use std::{
     collections::HashMap,
