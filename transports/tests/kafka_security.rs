@@ -8,6 +8,8 @@
 )]
 
 mod kafka_support;
+#[path = "kafka_security/oauth.rs"]
+mod oauth;
 
 use kafka_support::fresh_prefix;
 use sagabus_core::{
@@ -55,14 +57,22 @@ impl Site {
 }
 
 async fn connect(url: &str) -> Result<KafkaTransport, Error> {
+    connect_with(url, &fresh_prefix(), KafkaOptions::new(Runtime::system())).await
+}
+
+async fn connect_with(url: &str, prefix: &str, options: KafkaOptions) -> Result<KafkaTransport, Error> {
     let join = if url.contains('?') { '&' } else { '?' };
-    let url = format!("{url}{join}prefix={}&connect_timeout=6&session_timeout=6&partitions=2", fresh_prefix());
-    KafkaTransport::connect(&url, KafkaOptions::new(Runtime::system())).await
+    let url = format!("{url}{join}prefix={prefix}&connect_timeout=6&session_timeout=6&partitions=2");
+    KafkaTransport::connect(&url, options).await
 }
 
 /// What is told of a connection that does not come about; without a secret.
 async fn refused(url: &str, secret: &str) -> Error {
-    let error = connect(url).await.map(drop).unwrap_err();
+    unshown(connect(url).await, secret)
+}
+
+fn unshown(outcome: Result<KafkaTransport, Error>, secret: &str) -> Error {
+    let error = outcome.map(drop).unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(!text.contains(secret) && !text.contains("PRIVATE"), "{text}");
     println!("{text}");
@@ -92,13 +102,19 @@ fn receiving() -> ReceiveOptions {
     }
 }
 
-/// Topics are made and described, a message goes to and fro, and what is finished is written down: all kinds of clients.
+/// Topics are made and described, and a message passes: all kinds of clients.
 async fn works(url: &str) {
     let transport = connect(url).await.unwrap();
     transport.health().await.unwrap();
     transport.provision(&queue()).await.unwrap();
     // it is there now: its settings are asked for
     transport.provision(&queue()).await.unwrap();
+    passes(&transport).await;
+    transport.close().await;
+}
+
+/// A message goes to and fro, and what is finished is written down.
+async fn passes(transport: &KafkaTransport) {
     let outgoing = message();
     let id = outgoing.message.headers.message_id;
     let sent = transport.send_batch(&[outgoing]).await;
@@ -109,7 +125,6 @@ async fn works(url: &str) {
     receiver.settle(vec![Settlement { token: got[0].token, settle: Settle::Done }]).await.unwrap();
     receiver.close().await;
     assert_eq!(transport.backlog("q").await.unwrap(), 0);
-    transport.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,16 @@
 //! Clients of the cluster for questions: which topics there are, where they end, what a group has committed.
 
-use super::{error::failed, names::Names, options::KafkaOptions, progress::Note, url::Cluster};
+use super::{
+    error::failed,
+    names::Names,
+    oauth::{self, Tokens},
+    options::KafkaOptions,
+    progress::Note,
+    url::Cluster,
+};
 use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -10,7 +18,10 @@ use rdkafka::{
 };
 use sagabus_core::{Error, ErrorKind, Result};
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,8 +45,22 @@ const GLANCE: Duration = Duration::from_secs(2);
 
 /// The context of clients that nobody listens to: what they ask has an answer or an error. It keeps what librdkafka says
 /// about the connection.
-#[derive(Default)]
-pub(super) struct Quiet(Mutex<Option<(Hurdle, String)>>);
+pub(super) struct Quiet {
+    said: Mutex<Option<(Hurdle, String)>>,
+    tokens: Option<Tokens>,
+    asked: AtomicBool,
+}
+
+impl Quiet {
+    pub(super) fn new(tokens: Option<Tokens>) -> Self {
+        Self { said: Mutex::default(), tokens, asked: AtomicBool::new(false) }
+    }
+
+    /// Whether the client has asked for a token, and got an answer.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
 
 /// What stands between us and the cluster: the later ones tell more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +71,14 @@ pub(super) enum Hurdle {
 }
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        let answer = oauth::generate(self.tokens.as_ref());
+        self.asked.store(true, Ordering::Release);
+        answer
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         log(level, facility, text);
     }
@@ -59,7 +92,7 @@ impl ClientContext for Quiet {
             Some(Code::AllBrokersDown) => return,
             _ => Hurdle::Network,
         };
-        let mut worst = crate::lock(&self.0);
+        let mut worst = crate::lock(&self.said);
         if worst.as_ref().is_none_or(|(known, _)| *known <= hurdle) {
             *worst = Some((hurdle, reason.to_string()));
         }
@@ -76,7 +109,7 @@ pub(super) struct Home {
     pub(super) cluster: Cluster,
     pub(super) names: Names,
     pub(super) options: KafkaOptions,
-    questions: BaseConsumer<Quiet>,
+    questions: Arc<BaseConsumer<Quiet>>,
 }
 
 /// What the cluster knows of a topic.
@@ -92,7 +125,10 @@ impl Home {
         let mut config = cluster.config();
         // a question about a topic must not create it
         config.set("allow.auto.create.topics", "false");
-        let questions = create(&config)?;
+        let questions = Arc::new(create(&config, &options)?);
+        if options.tokens.is_some() {
+            oauth::serve(&questions)?;
+        }
         Ok(Self { names: Names { prefix: options.prefix.clone() }, cluster, options, questions })
     }
 
@@ -112,7 +148,7 @@ impl Home {
     /// the question itself is not answered in time.
     pub(super) fn reach(&self, limit: Duration) -> Result<()> {
         let start = self.options.runtime.elapsed();
-        let said = &self.questions.context().0;
+        let said = &self.questions.context().said;
         crate::lock(said).take();
         loop {
             let left = limit.saturating_sub(self.options.runtime.elapsed() - start);
@@ -122,6 +158,10 @@ impl Home {
             };
             // why is told by events that nobody else takes; those about the log end a poll that has no time
             while self.questions.poll(Duration::from_millis(20)).is_some() {}
+            // without a token nothing was tried at all
+            if let Some(why) = self.options.tokens.as_ref().and_then(Tokens::failure) {
+                return Err(Error::with_source(why.kind(), format!("reach kafka: {why}"), error));
+            }
             let late = self.options.runtime.elapsed() - start >= limit;
             match &*crate::lock(said) {
                 Some((hurdle, reason)) if late || *hurdle == Hurdle::Password => {
@@ -177,23 +217,28 @@ impl Home {
         let mut config = self.cluster.config();
         config.set("group.id", group).set("enable.auto.commit", "false").set("allow.auto.create.topics", "false");
         config.set("fetch.wait.max.ms", "50").set("enable.partition.eof", "true");
-        create(&config)
+        self.passing(&config)
     }
-}
 
-impl Home {
     /// The same for reading a few records here and there.
     pub(super) fn glance(&self, group: &str) -> Result<BaseConsumer<Quiet>> {
         let mut config = self.cluster.config();
         config.set("group.id", group).set("enable.auto.commit", "false").set("allow.auto.create.topics", "false");
         config.set("fetch.wait.max.ms", "50").set("enable.partition.eof", "true").set("auto.offset.reset", "error");
         config.set("queued.min.messages", "1").set("fetch.message.max.bytes", "65536");
-        create(&config)
+        self.passing(&config)
+    }
+
+    /// A client that is soon gone again.
+    fn passing(&self, config: &ClientConfig) -> Result<BaseConsumer<Quiet>> {
+        let client = create(config, &self.options)?;
+        oauth::prime(&client, &self.options)?;
+        Ok(client)
     }
 }
 
-fn create(config: &ClientConfig) -> Result<BaseConsumer<Quiet>> {
-    config.create_with_context(Quiet::default()).map_err(unusable)
+fn create(config: &ClientConfig, options: &KafkaOptions) -> Result<BaseConsumer<Quiet>> {
+    config.create_with_context(Quiet::new(options.tokens.clone())).map_err(unusable)
 }
 
 /// The settings were refused before anything was sent.

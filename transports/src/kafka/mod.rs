@@ -64,6 +64,8 @@
 //! - A topic's retention also removes what was not handled. If that happened, receiving halts with an error.
 //! - On an ordered endpoint a key's order is kept among its commands, and among its events of one type.
 //! - Reply queues of a process that died stay behind, as topics with an hour of retention.
+//! - With OAUTHBEARER no topics are made and no settings checked, and there are no reply queues: the library's client for
+//!   that cannot be given a token.
 //! - A record whose header has a name that is not UTF-8 is read by catching a panic of the client library: with
 //!   `panic = "abort"` it ends the process.
 
@@ -79,6 +81,7 @@ mod keeper;
 mod lane;
 mod marks;
 mod names;
+mod oauth;
 mod options;
 mod progress;
 mod publisher;
@@ -92,5 +95,6 @@ mod transport;
 mod url;
 mod watch;
 
+pub use oauth::OauthToken;
 pub use options::{KafkaOptions, Sasl};
 pub use transport::KafkaTransport;

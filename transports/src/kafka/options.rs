@@ -1,6 +1,9 @@
 //! How to use the cluster.
 
-use super::url;
+use super::{
+    oauth::{OauthToken, Tokens},
+    url,
+};
 use sagabus_core::{Error, Result, Runtime};
 use std::{fmt, time::Duration};
 
@@ -38,7 +41,8 @@ pub struct KafkaOptions {
     /// (URL: `instance`; default none).
     pub instance: Option<String>,
     /// How user and password are shown to the broker (URL: `sasl`: `plain`, `scram-sha-256` or `scram-sha-512`; default
-    /// `plain`). SCRAM needs the feature `tls`.
+    /// `plain`); or that a token is instead (`oauthbearer`, without a user in the URL, and with
+    /// [`oauth`](KafkaOptions::oauth)). All but `plain` need the feature `tls`.
     pub sasl: Sasl,
     /// A file with the authorities that sign the brokers' certificates, PEM (URL: `ca_file`; default: the system's).
     pub ca_file: Option<String>,
@@ -46,6 +50,7 @@ pub struct KafkaOptions {
     pub identity_files: Option<(String, String)>,
     /// Time, ids, tasks.
     pub runtime: Runtime,
+    pub(super) tokens: Option<Tokens>,
 }
 
 /// How a user is authenticated.
@@ -58,6 +63,8 @@ pub enum Sasl {
     ScramSha256,
     /// SCRAM-SHA-512.
     ScramSha512,
+    /// Tokens of an OAuth 2 provider: see [`KafkaOptions::oauth`].
+    OauthBearer,
 }
 
 impl Sasl {
@@ -66,6 +73,7 @@ impl Sasl {
             Sasl::Plain => "PLAIN",
             Sasl::ScramSha256 => "SCRAM-SHA-256",
             Sasl::ScramSha512 => "SCRAM-SHA-512",
+            Sasl::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -89,7 +97,36 @@ impl KafkaOptions {
             ca_file: None,
             identity_files: None,
             runtime,
+            tokens: None,
         }
+    }
+
+    /// Where tokens come from, for `sasl=oauthbearer`.
+    ///
+    /// It is called on threads of the clients, at the start and whenever half of the last token's life is over. It may
+    /// block, for a request to the provider; that client does nothing else meanwhile, so it should give up after a few
+    /// seconds, and tokens should live for a minute at least. After an error it is called again, some ten seconds later.
+    /// The error's text is logged and shown.
+    ///
+    /// ```
+    /// # use sagabus_core::Runtime;
+    /// # use sagabus_transports::kafka::{KafkaOptions, OauthToken};
+    /// # use std::time::Duration;
+    /// let options = KafkaOptions::new(Runtime::system()).oauth(|| {
+    ///     let token = std::fs::read_to_string("/run/secrets/kafka-token")?;
+    ///     Ok(OauthToken::new(token.trim(), "shop", Duration::from_secs(300)))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn oauth(
+        mut self,
+        source: impl Fn() -> std::result::Result<OauthToken, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.tokens = Some(Tokens::new(self.runtime.clone(), source));
+        self
     }
 
     /// One parameter of the URL. No error repeats the value.
@@ -121,6 +158,7 @@ impl KafkaOptions {
                     "plain" => Sasl::Plain,
                     "scram-sha-256" => Sasl::ScramSha256,
                     "scram-sha-512" => Sasl::ScramSha512,
+                    "oauthbearer" => Sasl::OauthBearer,
                     _ => return Err(bad()),
                 }
             }
@@ -153,7 +191,17 @@ impl KafkaOptions {
         if self.identity_files.as_ref().is_some_and(|(cert, key)| cert.is_empty() || key.is_empty()) {
             return Err(Error::invalid("a client certificate needs both parameters, cert_file and key_file"));
         }
-        Ok(())
+        match (self.sasl == Sasl::OauthBearer, self.tokens.is_some()) {
+            (true, false) => Err(Error::invalid(
+                "sasl=oauthbearer needs a source of tokens: give one to KafkaOptions::oauth, connect with these options by \
+                 KafkaTransport::connect, and give the transport to the endpoint by value",
+            )),
+            (false, true) => Err(Error::invalid(
+                "a source of tokens is given, and the kafka URL does not say sasl=oauthbearer: add that, or leave out \
+                 KafkaOptions::oauth",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use super::{
     client::{Home, log, unusable},
     encode::Wire,
+    oauth::{self, Tokens},
 };
 use crate::lock;
 use rdkafka::{
     ClientContext,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     error::KafkaError,
     message::DeliveryResult,
@@ -70,9 +72,15 @@ struct Ticket {
     at: usize,
 }
 
-struct Reporter;
+struct Reporter(Option<Tokens>);
 
 impl ClientContext for Reporter {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::generate(self.0.as_ref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         log(level, facility, text);
     }
@@ -144,7 +152,7 @@ impl Publisher {
         config.set("queue.buffering.max.messages", QUEUE.to_string()).set("queue.buffering.max.kbytes", "262144");
         // topics are looked up before: one that is missing now was removed
         config.set("topic.metadata.propagation.max.ms", "1000");
-        Ok(Arc::new(config.create_with_context(Reporter).map_err(unusable)?))
+        Ok(Arc::new(config.create_with_context(Reporter(options.tokens.clone())).map_err(unusable)?))
     }
 
     /// The producer to use; a new one where the last one is broken.

@@ -243,7 +243,7 @@ fn consumer(home: &Home, queue: &str, single: bool) -> Result<BaseConsumer<Watch
     // message that is larger than what is fetched comes all the same, alone.)
     config.set("queued.min.messages", "500").set("queued.max.messages.kbytes", "1024");
     config.set("fetch.message.max.bytes", "131072");
-    config.create_with_context(Watch::default()).map_err(unusable)
+    config.create_with_context(Watch::new(options.tokens.clone())).map_err(unusable)
 }
 
 impl Drop for KafkaReceiver {

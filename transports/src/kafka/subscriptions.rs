@@ -8,6 +8,7 @@
 use super::{
     client::Home,
     error::failed,
+    oauth::{self, Tokens},
     topics::{Sort, Topics},
 };
 use rdkafka::{
@@ -164,8 +165,8 @@ fn append(home: &Home, log: &str, changes: &[Change]) -> Result<()> {
     let doing = || format!("write down subscriptions in topic {log}");
     let mut config = home.cluster.config();
     config.set("enable.idempotence", "true").set("message.timeout.ms", "10000").set("linger.ms", "0");
-    let context = Appender::default();
-    let failures = Arc::clone(&context.0);
+    let context = Appender { failure: Arc::default(), tokens: home.options.tokens.clone() };
+    let failure = Arc::clone(&context.failure);
     let producer: ThreadedProducer<Appender> = config.create_with_context(context).map_err(super::client::unusable)?;
     for change in changes {
         let body = serde_json::to_vec(change)
@@ -173,17 +174,28 @@ fn append(home: &Home, log: &str, changes: &[Change]) -> Result<()> {
         producer.send(BaseRecord::<[u8], [u8]>::to(log).payload(&body)).map_err(|(e, _)| failed(doing(), e))?;
     }
     producer.flush(super::client::PATIENCE).map_err(|e| failed(doing(), e))?;
-    match crate::lock(&failures).take() {
+    match crate::lock(&failure).take() {
         Some(error) => Err(failed(doing(), error)),
         None => Ok(()),
     }
 }
 
 /// Keeps the last failure of a delivery.
-#[derive(Default)]
-struct Appender(Arc<std::sync::Mutex<Option<KafkaError>>>);
+struct Appender {
+    failure: Arc<std::sync::Mutex<Option<KafkaError>>>,
+    tokens: Option<Tokens>,
+}
 
 impl rdkafka::ClientContext for Appender {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> std::result::Result<rdkafka::client::OAuthToken, Box<dyn std::error::Error>> {
+        oauth::generate(self.tokens.as_ref())
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
         super::client::log(level, facility, text);
     }
@@ -194,7 +206,7 @@ impl rdkafka::producer::ProducerContext for Appender {
 
     fn delivery(&self, result: &rdkafka::message::DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            *crate::lock(&self.0) = Some(error.clone());
+            *crate::lock(&self.failure) = Some(error.clone());
         }
     }
 }

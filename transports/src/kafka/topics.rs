@@ -33,12 +33,16 @@ const VISIBLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Topics {
     home: Arc<Home>,
-    admin: AdminClient<Quiet>,
+    /// With OAUTHBEARER there is none: rdkafka never polls it for what a token is asked for by.
+    admin: Option<AdminClient<Quiet>>,
 }
 
 impl Topics {
     pub(super) fn new(home: Arc<Home>) -> Result<Self> {
-        let admin = home.cluster.config().create_with_context(Quiet::default()).map_err(unusable)?;
+        let admin = match home.options.tokens {
+            Some(_) => None,
+            None => Some(home.cluster.config().create_with_context(Quiet::new(None)).map_err(unusable)?),
+        };
         Ok(Self { home, admin })
     }
 
@@ -77,6 +81,7 @@ impl Topics {
 
     async fn create(&self, topic: &str, sort: Sort) -> Result<()> {
         let options = &self.home.options;
+        let Some(admin) = &self.admin else { return Err(self.foreign(topic, sort)) };
         let replication = TopicReplication::Fixed(options.replication.map_or(-1, i32::from));
         let size = (options.max_message + OVERHEAD).to_string();
         let mut new = NewTopic::new(topic, self.partitions(sort).into(), replication)
@@ -88,12 +93,25 @@ impl Topics {
             Sort::Log => new = new.set("retention.ms", "-1").set("retention.bytes", "-1"),
         }
         let doing = || format!("create topic {topic}");
-        let results = self.admin.create_topics([&new], &self.options()).await.map_err(|e| failed(doing(), e))?;
+        let results = admin.create_topics([&new], &self.options()).await.map_err(|e| failed(doing(), e))?;
         match results.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(failed_with(doing(), code)),
             // somebody else was faster, with the same settings or with ones that the check below finds
             _ => Ok(()),
         }
+    }
+
+    /// It is missing, and we cannot make it.
+    fn foreign(&self, topic: &str, sort: Sort) -> Error {
+        let (partitions, bytes) = (self.partitions(sort), self.home.options.max_message + OVERHEAD);
+        let retention = if sort == Sort::Log { ", retention.ms=-1, retention.bytes=-1" } else { "" };
+        Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "topic {topic} does not exist, and with sasl=oauthbearer topics cannot be created from here: make it with \
+                 kafka's own tool, with {partitions} partitions, cleanup.policy=delete, max.message.bytes={bytes}{retention}"
+            ),
+        )
     }
 
     /// Waits until the brokers that we ask know of it.
@@ -115,8 +133,12 @@ impl Topics {
 
     /// Settings that would lose messages are refused.
     async fn check(&self, topic: &str, sort: Sort) -> Result<()> {
+        let Some(admin) = &self.admin else {
+            tracing::debug!(topic, "with OAUTHBEARER a topic's settings cannot be asked for: they are not checked");
+            return Ok(());
+        };
         let doing = || format!("ask for the settings of topic {topic}");
-        let configs = self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &self.options()).await;
+        let configs = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &self.options()).await;
         let config = match configs.map_err(|e| failed(doing(), e))?.into_iter().next() {
             Some(Ok(config)) => config,
             Some(Err(code)) if super::error::kind_of(code) == ErrorKind::Backend => {
@@ -151,8 +173,8 @@ impl Topics {
     /// Removes topics of ours. It is no error if they are gone.
     pub(super) async fn remove(&self, topics: &[String]) {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        if !names.is_empty()
-            && let Err(error) = self.admin.delete_topics(&names, &self.options()).await
+        if let Some(admin) = self.admin.as_ref().filter(|_| !names.is_empty())
+            && let Err(error) = admin.delete_topics(&names, &self.options()).await
         {
             tracing::warn!(%error, "could not remove the topics of reply queues");
         }

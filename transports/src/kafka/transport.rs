@@ -164,6 +164,8 @@ impl Transport for KafkaTransport {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all();
         capabilities.max_message = self.home.options.max_message;
+        // their topics would have to be created
+        capabilities.reply_queues = self.home.options.tokens.is_none();
         capabilities
     }
 

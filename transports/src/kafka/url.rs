@@ -46,7 +46,12 @@ pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(Cluster, Ka
     config.set("topic.metadata.refresh.interval.ms", "30000");
     // lost connections are reported by what fails because of them
     config.set("log.connection.close", "false");
-    let sasl = user.is_some_and(|user| !user.is_empty());
+    let user = user.filter(|user| !user.is_empty());
+    let oauth = options.sasl == Sasl::OauthBearer;
+    if oauth && user.is_some() {
+        return Err(Error::invalid("sasl=oauthbearer takes no user in the kafka URL: the token says who we are"));
+    }
+    let sasl = user.is_some() || oauth;
     config.set(
         "security.protocol",
         match (tls, sasl) {
@@ -56,12 +61,16 @@ pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(Cluster, Ka
             (true, true) => "sasl_ssl",
         },
     );
-    if let Some(user) = user.filter(|_| sasl) {
+    if sasl {
         if options.sasl != Sasl::Plain && !cfg!(feature = "tls") {
-            return Err(Error::unsupported("SCRAM needs the feature `tls`, which this build does not have"));
+            return Err(Error::unsupported(
+                "SCRAM and OAUTHBEARER need the feature `tls`, which this build does not have",
+            ));
         }
-        let (name, password) = user.split_once(':').unwrap_or((user, ""));
         config.set("sasl.mechanisms", options.sasl.mechanism());
+    }
+    if let Some(user) = user {
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
         config.set("sasl.username", decode(name).ok_or_else(wrong)?);
         config.set("sasl.password", decode(password).ok_or_else(wrong)?);
     }
@@ -147,6 +156,33 @@ mod tests {
         }
         let (_, options) = read("kafka://me:hunter2@host").unwrap();
         assert!(!format!("{options:?}").contains("hunter2"));
+    }
+
+    fn tokens() -> KafkaOptions {
+        KafkaOptions::new(Runtime::system())
+            .oauth(|| Ok(super::super::OauthToken::new("hunter2", "me", Duration::from_secs(60))))
+    }
+
+    #[test]
+    fn tokens_need_a_source_and_no_user() {
+        let error = |url, options| parse(url, options).map(drop).unwrap_err();
+        let bare = error("kafka://host?sasl=oauthbearer", KafkaOptions::new(Runtime::system()));
+        assert!(bare.is_invalid() && bare.to_string().contains("KafkaOptions::oauth"), "{bare:?}");
+        for url in ["kafka://host", "kafka://me:hunter2@host?sasl=scram-sha-256"] {
+            let error = error(url, tokens());
+            assert!(error.is_invalid() && error.to_string().contains("sasl=oauthbearer"), "{error:?}");
+        }
+        let user = error("kafka://me:hunter2@host?sasl=oauthbearer", tokens());
+        assert!(user.is_invalid() && !format!("{user:?}").contains("hunter2"), "{user:?}");
+        assert!(!format!("{:?}", tokens()).contains("hunter2"));
+        if cfg!(feature = "tls") {
+            let (cluster, _) = parse("kafka+ssl://host?sasl=oauthbearer", tokens()).unwrap();
+            assert_eq!(cluster.0.get("sasl.mechanisms"), Some("OAUTHBEARER"));
+            assert_eq!(cluster.0.get("security.protocol"), Some("sasl_ssl"));
+            assert_eq!(cluster.0.get("sasl.username"), None);
+        } else {
+            assert!(error("kafka://host?sasl=oauthbearer", tokens()).is_unsupported());
+        }
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! What a consumer is told besides records: kept here until its thread has time for it.
 
-use super::{client::log, committer::Committed, lane::Place};
+use super::{
+    client::log,
+    committer::Committed,
+    lane::Place,
+    oauth::{self, Tokens},
+};
 use crate::lock;
 use rdkafka::{
     ClientContext, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
     error::KafkaError,
@@ -35,12 +41,17 @@ pub(super) enum Event {
 /// The context of a receiver's consumer.
 #[derive(Default)]
 pub(super) struct Watch {
+    tokens: Option<Tokens>,
     events: Mutex<VecDeque<Event>>,
     /// The consumer is being closed: what is revoked goes at once.
     pub(super) closing: AtomicBool,
 }
 
 impl Watch {
+    pub(super) fn new(tokens: Option<Tokens>) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+
     pub(super) fn next(&self) -> Option<Event> {
         lock(&self.events).pop_front()
     }
@@ -55,6 +66,12 @@ impl Watch {
 }
 
 impl ClientContext for Watch {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::generate(self.tokens.as_ref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         log(level, facility, text);
     }
