@@ -1,5 +1,5 @@
 -- How far an endpoint has come in the partitions of a log that others can set back: everything below the base was handled.
-create table {schema}.position (
+create table {schema}.log_position (
     endpoint text collate "C" not null,
     log text collate "C" not null,
     part integer not null,
@@ -11,7 +11,7 @@ create table {schema}.position (
 ) with (vacuum_truncate = false, fillfactor = 50);
 
 -- What operators did.
-create table {schema}.audit (
+create table {schema}.operator_audit (
     id bigint generated always as identity primary key,
     at bigint not null,
     endpoint text collate "C" not null,
@@ -22,10 +22,10 @@ create table {schema}.audit (
     after text not null,
     why text not null
 ) with (vacuum_truncate = false);
-create index audit_list on {schema}.audit (endpoint, id);
+create index operator_audit_list on {schema}.operator_audit (endpoint, id);
 
 -- As in the first step: each table has a page from the start.
-insert into {schema}.position values ('', '', 0, 0, 0, '', 0);
-insert into {schema}.audit (at, endpoint, operator, action, subject, before, after, why) values (0, '', '', '', '', '', '', '');
-delete from {schema}.position;
-delete from {schema}.audit;
+insert into {schema}.log_position values ('', '', 0, 0, 0, '', 0);
+insert into {schema}.operator_audit (at, endpoint, operator, action, subject, before, after, why) values (0, '', '', '', '', '', '', '');
+delete from {schema}.log_position;
+delete from {schema}.operator_audit;

@@ -1,5 +1,5 @@
 -- How far an endpoint has come in the partitions of a log that others can set back: everything below the base was handled.
-create table position (
+create table log_position (
     endpoint text not null,
     log text not null,
     part integer not null,
@@ -11,7 +11,7 @@ create table position (
 ) strict, without rowid;
 
 -- What operators did.
-create table audit (
+create table operator_audit (
     id integer primary key autoincrement,
     at integer not null,
     endpoint text not null,
@@ -22,6 +22,6 @@ create table audit (
     after text not null,
     why text not null
 ) strict;
-create index audit_list on audit (endpoint, id);
+create index operator_audit_list on operator_audit (endpoint, id);
 
 insert into sagabus_schema values (2);

@@ -22,8 +22,8 @@ impl Model {
             ("inbox_misc", misc),
             ("outbox", self.outbox.len()),
             ("attempt", self.attempts.len()),
-            ("position", self.positions.len()),
-            ("audit", self.audit.len()),
+            ("log_position", self.positions.len()),
+            ("operator_audit", self.audit.len()),
             ("node", self.groups.values().map(super::lease::Group::members).sum()),
             (RowTable::Queue.name(), self.queue_of.len()),
         ]);

@@ -19,7 +19,7 @@ impl Positions for PostgresStore {
     async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
         let inner = self.open_inner()?;
         let sql = Sql::new(format!(
-            "insert into {}position as p (endpoint,log,part,base,epoch,mark,at) select $1,w.log,w.part,0,1,'',{NOW} from \
+            "insert into {}log_position as p (endpoint,log,part,base,epoch,mark,at) select $1,w.log,w.part,0,1,'',{NOW} from \
              unnest($2::text[],$3::int[]) w(log,part) order by w.log,w.part on conflict (endpoint,log,part) do update set \
              epoch=p.epoch+1 returning log,part,base,epoch,mark",
             inner.s
@@ -37,7 +37,7 @@ impl Positions for PostgresStore {
     async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         let inner = self.open_inner()?;
         let sql = Sql::new(format!(
-            "update {}position p set mark=case when w.base>=p.base then w.mark else p.mark end,\
+            "update {}log_position p set mark=case when w.base>=p.base then w.mark else p.mark end,\
              base=greatest(p.base,w.base),at={NOW} from unnest($2::text[],$3::int[],$4::bigint[],$5::bigint[],$6::text[]) \
              w(log,part,base,epoch,mark) where p.endpoint=$1 and p.log=w.log and p.part=w.part and p.epoch=w.epoch \
              returning p.log,p.part",
@@ -62,7 +62,7 @@ fn logs<'a>(places: impl IntoIterator<Item = &'a LogPlace>) -> sql::Texts<'a> {
 impl Inner {
     pub(super) async fn list_positions(&self, endpoint: &str) -> Result<Vec<Position>> {
         let sql = Sql::new(format!(
-            "select log,part,base,epoch,mark from {}position where endpoint=$1 order by log,part",
+            "select log,part,base,epoch,mark from {}log_position where endpoint=$1 order by log,part",
             self.s
         ));
         self.read("list positions", sql.with(endpoint)).await?.iter().map(position).collect()
@@ -71,11 +71,11 @@ impl Inner {
     pub(super) async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64> {
         let s = &self.s;
         let sql = Sql::new(format!(
-            "with o as materialized (select p.log,p.part,p.base from {s}position p where p.endpoint=$1 and p.log=$2 and \
-             ($3::int is null or p.part=$3) order by p.part for update),u as (update {s}position p set \
+            "with o as materialized (select p.log,p.part,p.base from {s}log_position p where p.endpoint=$1 and p.log=$2 and \
+             ($3::int is null or p.part=$3) order by p.part for update),u as (update {s}log_position p set \
              base=least(p.base,$4),epoch=p.epoch+1,mark='',at={NOW} from o where p.endpoint=$1 and p.log=o.log and \
              p.part=o.part returning p.log,p.part,o.base as before,p.base as after) insert into \
-             {s}audit (at,endpoint,operator,action,subject,before,after,why) select \
+             {s}operator_audit (at,endpoint,operator,action,subject,before,after,why) select \
              {NOW},$1,$5,$6,u.log||'/'||u.part,u.before::text,u.after::text,$7 from u order by u.part returning id"
         ))
         .with(endpoint)
@@ -90,7 +90,7 @@ impl Inner {
 
     pub(super) async fn list_audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
         let sql = Sql::new(format!(
-            "select id,at,operator,action,subject,before,after,why from {}audit where endpoint=$1 and id>$2 order by id \
+            "select id,at,operator,action,subject,before,after,why from {}operator_audit where endpoint=$1 and id>$2 order by id \
              limit $3",
             self.s
         ));

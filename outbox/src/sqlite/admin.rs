@@ -41,7 +41,7 @@ const COUNTS: &str = "select 'saga',count(*) from saga union all select 'saga_al
     union all select 'node',count(*) from node union all select 'queue',count(*) from queue \
     union all select 'timer',count(*) from timer union all select 'retry',count(*) from retry \
     union all select 'parked',count(*) from parked union all select 'dead_letter',count(*) from dead_letter \
-    union all select 'position',count(*) from position union all select 'audit',count(*) from audit \
+    union all select 'log_position',count(*) from log_position union all select 'operator_audit',count(*) from operator_audit \
     union all select 'queue_dedup',count(*) from queue_dedup \
     union all select 'queue_dedup_misc',count(*) from queue_dedup_misc";
 

@@ -11,20 +11,21 @@ use sagabus_core::{AuditEntry, LogPlace, POSITION_RESET, Position, PositionReset
 use sqlx::sqlite::SqliteRow;
 use std::sync::Arc;
 
-const CLAIM: &str = "insert into position(endpoint,log,part,base,epoch,mark,at) values (?,?,?,0,1,'',?) on conflict do update \
+const CLAIM: &str = "insert into log_position(endpoint,log,part,base,epoch,mark,at) values (?,?,?,0,1,'',?) on conflict do update \
                      set epoch=epoch+1 returning log,part,base,epoch,mark";
 
-const RAISE: &str = "update position set mark=case when ?1>=base then ?2 else mark end,base=max(base,?1),at=?3 where \
+const RAISE: &str = "update log_position set mark=case when ?1>=base then ?2 else mark end,base=max(base,?1),at=?3 where \
                      endpoint=?4 and log=?5 and part=?6 and epoch=?7";
 
-const LIST: &str = "select log,part,base,epoch,mark from position where endpoint=? order by log,part";
+const LIST: &str = "select log,part,base,epoch,mark from log_position where endpoint=? order by log,part";
 
 const RESET: &str =
-    "update position set base=min(base,?1),epoch=epoch+1,mark='',at=?2 where endpoint=?3 and log=?4 and part=?5";
+    "update log_position set base=min(base,?1),epoch=epoch+1,mark='',at=?2 where endpoint=?3 and log=?4 and part=?5";
 
-const NOTE: &str = "insert into audit(at,endpoint,operator,action,subject,before,after,why) values (?,?,?,?,?,?,?,?)";
+const NOTE: &str =
+    "insert into operator_audit(at,endpoint,operator,action,subject,before,after,why) values (?,?,?,?,?,?,?,?)";
 
-const AUDIT: &str = "select id,at,operator,action,subject,before,after,why from audit where endpoint=? and id>? order by id \
+const AUDIT: &str = "select id,at,operator,action,subject,before,after,why from operator_audit where endpoint=? and id>? order by id \
                      limit ?";
 
 #[async_trait]

@@ -118,7 +118,7 @@ async fn main() -> anyhow::Result<()> {
             let poison = fill(&endpoint.bus(), args.messages, args.every).await?;
             let running = endpoint.start().await?;
             let rate = rate(&running, args.messages - poison).await?;
-            buried(&running, poison).await?;
+            buried_in_company(&running, poison).await?;
             running.stop().await?;
             json!({ "poison": poison, "per_s": rate.round() })
         }
@@ -179,6 +179,18 @@ async fn handled(running: &Running, goal: u64) -> anyhow::Result<u64> {
 
 async fn buried(running: &Running, goal: u64) -> anyhow::Result<u64> {
     until(|| running.stats().dead, goal, "dead").await
+}
+
+/// Waits until so much is dead, while some messages go well: an endpoint at which everything fails slows down to a message a
+/// second.
+async fn buried_in_company(running: &Running, goal: u64) -> anyhow::Result<()> {
+    let since = Instant::now();
+    while running.stats().dead < goal {
+        anyhow::ensure!(since.elapsed() < LIMIT, "{} of {goal} are dead after {LIMIT:?}", running.stats().dead);
+        running.bus().send(work(true, false)).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 async fn until(count: impl Fn() -> u64, goal: u64, what: &str) -> anyhow::Result<u64> {

@@ -71,7 +71,7 @@ pub async fn a_claim_fences_the_owner_before(bed: Bed) {
     assert_eq!(listed(&bed).await, [at(&second, 8), at(&first[1], 7)]);
     let never = Position { place: place("log", 2), base: 1, epoch: 1, mark: String::new() };
     assert_eq!(raise(&bed, &[never]).await, [false], "nobody has claimed it");
-    assert_eq!(bed.count("position").await, 2);
+    assert_eq!(bed.count("log_position").await, 2);
 }
 
 /// Endpoints, logs and partitions are told apart.
@@ -119,7 +119,7 @@ pub async fn a_reset_allows_a_replay_and_says_who(bed: Bed) {
     assert!(audit.iter().all(|e| e.by == ask.by && e.why == ask.why && e.action == POSITION_RESET && e.at >= start));
     assert_eq!(admin.audit("shop", audit[0].id, 1).await.expect("audit"), audit[1..2]);
     assert_eq!(admin.audit("billing", 0, 10).await.expect("audit"), []);
-    assert_eq!((bed.count("position").await, bed.count("audit").await), (3, 3));
+    assert_eq!((bed.count("log_position").await, bed.count("operator_audit").await), (3, 3));
 }
 
 /// k1: retention forgets messages, and never how far one has come or what operators did.
@@ -129,7 +129,7 @@ pub async fn positions_outlive_retention(bed: Bed) {
     assert_eq!(bed.store.admin().reset_positions("shop", &reset("log", None, 4)).await.expect("reset"), 1);
     bed.store.prune(Duration::ZERO).await.expect("prune");
     assert_eq!(listed(&bed).await[0].base, 4);
-    assert_eq!(bed.count("audit").await, 1);
+    assert_eq!(bed.count("operator_audit").await, 1);
 }
 
 /// j4: of many that claim at once and raise all the time, the last to claim is the one that raises in the end.
