@@ -86,9 +86,8 @@
 //! |---|---|
 //! | `sqlite` (default) | the SQLite store and its queues |
 //! | `postgres` | the PostgreSQL store and its queues |
-//! | `rabbitmq`, `tls` | the transport over a RabbitMQ broker; `amqps://` |
-//! | `postgres` | the PostgreSQL store and its queues; still being built, see the README |
-//! | `rabbitmq` | the RabbitMQ transport; still being built, see the README |
+//! | `rabbitmq` | the RabbitMQ transport |
+//! | `kafka` | the Kafka transport |
 //! | `tls` | TLS for them |
 //! | `testing` | `sagabus::testing` |
 
