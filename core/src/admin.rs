@@ -85,7 +85,17 @@ pub struct PendingTimer {
 
 /// The tables that [`StoreAdmin::counts`] names at least.
 pub fn counted_tables() -> Vec<&'static str> {
-    let mut names = vec!["saga", "saga_alias", "inbox", "inbox_misc", "outbox", "attempt", "node", "position", "audit"];
+    let mut names = vec![
+        "saga",
+        "saga_alias",
+        "inbox",
+        "inbox_misc",
+        "outbox",
+        "attempt",
+        "node",
+        "log_position",
+        "operator_audit",
+    ];
     names.push(RowTable::Queue.name());
     names.extend(RowTable::DUE.map(RowTable::name));
     names
