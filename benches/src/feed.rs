@@ -1,4 +1,4 @@
-//! Inputs of a twin that come over a broker while it works.
+//! Inputs that come before the clock runs, or while somebody works.
 
 use crate::{
     args::{Feed, Spec},
@@ -34,6 +34,7 @@ pub(crate) async fn feed(sender: impl Sender, spec: Spec, clock: Clock, seen: Ar
         }
         Feed::Single => {
             for seq in 1..=spec.messages {
+                // long enough for everyone to fall asleep
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 sender.send(&[(seq, clock.micros())]).await?;
                 while seen.load(Ordering::Acquire) < seq {

@@ -9,9 +9,10 @@ mod tail;
 mod timers;
 
 use crate::{
-    args::{Feed, Spec, Work},
+    args::{Spec, Work},
+    feed::{Sender, feed, preload},
     kafka::{self, is_kafka},
-    latency::{Clock, Pace},
+    latency::Clock,
     measure::{Span, rss_mb},
     payload::{Input, key_of},
     postgres::{self, Meter, is_postgres},
@@ -22,10 +23,7 @@ use anyhow::{Result, bail};
 use bed::Bed;
 use sagabus::{Bus, Running};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -49,8 +47,9 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     }
     let endpoint = bed.endpoint(spec).build().await?;
     let bus = endpoint.bus();
+    let feeder = Feeder { bus, keys: spec.keys };
     if !spec.feed.is_live() {
-        preload(&bus, spec).await?;
+        preload(&feeder, spec.messages).await?;
     }
     let first = bed.tail_start().await?;
     let clock = Clock::start();
@@ -59,7 +58,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let meter = Meter::start(&spec.store).await?;
     let profile = Profile::start();
     let (running, span) = start(endpoint, spec).await?;
-    let generator = tokio::spawn(feed(bus, spec.clone(), clock, seen));
+    let generator = tokio::spawn(feed(feeder, spec.clone(), clock, seen));
     let mut more = std::collections::BTreeMap::new();
     wait(&running, spec, &bed, &mut more).await?;
     let mut side = Side { more, ..Side::measured(&span, spec.messages, running.stats().commits) };
@@ -99,14 +98,6 @@ async fn warm_up(bed: &Bed, spec: &Spec) -> Result<u64> {
 fn all<T>(results: Vec<sagabus::core::Result<T>>) -> Result<()> {
     for result in results {
         result?;
-    }
-    Ok(())
-}
-
-async fn preload(bus: &Bus, spec: &Spec) -> Result<()> {
-    let numbers: Vec<u64> = (1..=spec.messages).collect();
-    for chunk in numbers.chunks(500) {
-        all(bus.send_all(chunk.iter().map(|seq| Input::new(key_of(*seq, spec.keys), *seq, 0))).await?)?;
     }
     Ok(())
 }
@@ -160,32 +151,19 @@ async fn until(target: u64, mut count: impl AsyncFnMut() -> u64, running: &Runni
     }
 }
 
-/// Sends while the endpoint works.
-async fn feed(bus: Bus, spec: Spec, clock: Clock, seen: Arc<AtomicU64>) -> Result<()> {
-    match spec.feed {
-        Feed::Preloaded => {}
-        Feed::Rate(rate) => {
-            let mut pace = Pace::new(clock, rate, spec.messages);
-            loop {
-                let due = pace.due().await;
-                if due.is_empty() {
-                    break;
-                }
-                let keys = spec.keys;
-                let inputs = due.into_iter().map(|(seq, at)| Input::new(key_of(seq, keys), seq, at));
-                all(bus.send_all(inputs.collect::<Vec<_>>()).await?)?;
-            }
+/// Sends as a user would: one by itself, or many at once.
+struct Feeder {
+    bus: Bus,
+    keys: u64,
+}
+
+impl Sender for Feeder {
+    async fn send(&self, inputs: &[(u64, u64)]) -> Result<()> {
+        let input = |(seq, at): &(u64, u64)| Input::new(key_of(*seq, self.keys), *seq, *at);
+        if let [single] = inputs {
+            self.bus.send(input(single)).await?;
+            return Ok(());
         }
-        Feed::Single => {
-            for seq in 1..=spec.messages {
-                // long enough for everyone to fall asleep
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                bus.send(Input::new(key_of(seq, spec.keys), seq, clock.micros())).await?;
-                while seen.load(Ordering::Acquire) < seq {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            }
-        }
+        all(self.bus.send_all(inputs.iter().map(input).collect::<Vec<_>>()).await?)
     }
-    Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::sqlite::{Batch, IN, OUT, Reader, Writer, connect, create};
 use crate::{
-    args::{Feed, Spec, Work},
+    args::{Spec, Work},
+    feed::{Sender, feed},
     files::file_of,
-    latency::{Clock, Latencies, Pace},
+    latency::{Clock, Latencies},
     measure::Span,
     payload::{Counter, Input, Output, key_of},
     profile::Profile,
@@ -12,8 +13,16 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use sqlx::Connection as _;
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
-use tokio::sync::{Notify, mpsc, watch};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc};
 
 /// What the writer gets.
 enum Job {
@@ -66,9 +75,9 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let (jobs, queue) = mpsc::channel::<Job>(spec.ahead.max(1));
     let (done, committed) = mpsc::unbounded_channel();
     let bell = Arc::new(Notify::new());
-    let (seen, through) = watch::channel(0);
-    let writing = tokio::spawn(write(writer, queue, done, seen, bell.clone(), clock));
-    let generator = tokio::spawn(feed(jobs.clone(), spec.clone(), clock, through));
+    let seen = Arc::new(AtomicU64::new(0));
+    let writing = tokio::spawn(write(writer, queue, done, seen.clone(), bell.clone(), clock));
+    let generator = tokio::spawn(feed(Feeder { jobs: jobs.clone(), keys: spec.keys }, spec.clone(), clock, seen));
 
     let profile = Profile::start();
     let span = Span::start();
@@ -85,29 +94,16 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     Ok(side)
 }
 
-/// Sends while the others work.
-async fn feed(jobs: mpsc::Sender<Job>, spec: Spec, clock: Clock, mut through: watch::Receiver<u64>) -> Result<()> {
-    match spec.feed {
-        Feed::Preloaded => {}
-        Feed::Rate(rate) => {
-            let mut pace = Pace::new(clock, rate, spec.messages);
-            loop {
-                let inputs = pace.due().await;
-                if inputs.is_empty() {
-                    break;
-                }
-                jobs.send(Job::Enqueue(encode(inputs.into_iter(), spec.keys)?)).await?;
-            }
-        }
-        Feed::Single => {
-            for seq in 1..=spec.messages {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                jobs.send(Job::Enqueue(encode(std::iter::once((seq, clock.micros())), spec.keys)?)).await?;
-                through.wait_for(|seen| *seen >= seq).await?;
-            }
-        }
+/// Has the writer put inputs into the queue.
+struct Feeder {
+    jobs: mpsc::Sender<Job>,
+    keys: u64,
+}
+
+impl Sender for Feeder {
+    async fn send(&self, inputs: &[(u64, u64)]) -> Result<()> {
+        Ok(self.jobs.send(Job::Enqueue(encode(inputs.iter().copied(), self.keys)?)).await?)
     }
-    Ok(())
 }
 
 async fn handle(
@@ -192,7 +188,7 @@ async fn write(
     mut writer: Writer,
     mut jobs: mpsc::Receiver<Job>,
     done: mpsc::UnboundedSender<Vec<u64>>,
-    seen: watch::Sender<u64>,
+    seen: Arc<AtomicU64>,
     bell: Arc<Notify>,
     clock: Clock,
 ) -> Result<(u64, Latencies)> {
@@ -208,7 +204,7 @@ async fn write(
                 let at = std::mem::take(&mut work.at);
                 writer.commit(work).await?;
                 let now = clock.micros();
-                seen.send_modify(|seen| *seen += at.len() as u64);
+                seen.fetch_add(at.len() as u64, Ordering::AcqRel);
                 latencies.extend(at.into_iter().map(|at| now.saturating_sub(at)));
                 // the reader may have ended: nothing depends on this then
                 let _ = done.send(keys);

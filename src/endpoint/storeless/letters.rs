@@ -22,6 +22,7 @@ pub(crate) fn handler(headers: &Headers) -> Option<&str> {
 pub(super) fn retry(endpoint: &str, handler: &str, message: &Envelope, attempts: u32) -> Outgoing {
     let mut message = message.clone();
     message.headers.attempts = attempts;
+    message.headers.first = false;
     set(&mut message.headers, HANDLER, handler);
     Outgoing { to: Destination::Queue(endpoint.to_string()), message }
 }
@@ -37,6 +38,8 @@ pub(super) fn dead(
     let mut message = message.clone();
     let headers = &mut message.headers;
     headers.attempts = 0;
+    // it may be moved anywhere, by anybody
+    headers.first = false;
     set(headers, REASON, reason);
     set(headers, DETAIL, detail);
     set(headers, ATTEMPTS, &attempts.to_string());
@@ -60,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_dead_letter_says_why_and_for_whom() {
-        let headers = Headers::new(MessageId::from_foreign("m"), "t.work", Intent::Command, Timestamp(0));
+        let mut headers = Headers::new(MessageId::from_foreign("m"), "t.work", Intent::Command, Timestamp(0));
+        headers.first = true;
         let tried = retry("shop", "work", &Envelope::new(headers, "{}"), 3);
         assert_eq!((handler(&tried.message.headers), tried.message.headers.attempts), (Some("work"), 3));
         let letter = dead("shop", "work", &tried.message, 4, ("handler failed", &"ä".repeat(MOST)));
@@ -71,6 +75,7 @@ mod tests {
             ("handler failed", "4")
         );
         assert_eq!((headers.user[DETAIL].value.len(), headers.attempts, handler(headers)), (MOST, 0, Some("work")));
+        assert!(!tried.message.headers.first && !headers.first, "neither is sent for the first time");
         assert_eq!(handler(&dead("shop", "", &tried.message, 0, ("unroutable", "")).message.headers), None);
     }
 }

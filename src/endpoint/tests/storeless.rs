@@ -26,7 +26,7 @@ message!(Job, "t.job");
 message!(Passed, "t.passed");
 
 /// A queue that the test reads.
-async fn queue(transport: &Arc<dyn Transport>, name: &str) -> Arc<dyn Receiver> {
+pub(super) async fn queue(transport: &Arc<dyn Transport>, name: &str) -> Arc<dyn Receiver> {
     let topology = Topology { queue: Some(name.into()), ..Topology::default() };
     transport.provision(&topology).await.unwrap();
     let (runtime, node) = (Runtime::system(), NodeId(Runtime::system().uuid()));
@@ -45,14 +45,14 @@ async fn queue(transport: &Arc<dyn Transport>, name: &str) -> Arc<dyn Receiver> 
         .unwrap()
 }
 
-async fn take(receiver: &Arc<dyn Receiver>) -> Delivery {
+pub(super) async fn take(receiver: &Arc<dyn Receiver>) -> Delivery {
     let next = Runtime::system().timeout(Duration::from_secs(10), receiver.next(1)).await;
     let delivery = next.expect("nothing came").unwrap().remove(0);
     receiver.settle(vec![Settlement { token: delivery.token, settle: Settle::Done }]).await.unwrap();
     delivery
 }
 
-fn broker() -> (MemoryBroker, Arc<dyn Transport>) {
+pub(super) fn broker() -> (MemoryBroker, Arc<dyn Transport>) {
     let broker = MemoryBroker::new(Runtime::system());
     let transport: Arc<dyn Transport> = Arc::new(broker.transport());
     (broker, transport)
