@@ -12,6 +12,12 @@ pub(crate) fn is_broker(url: &str) -> bool {
     is_rabbit(url) || is_kafka(url)
 }
 
+/// The port of a broker's URL.
+pub(crate) fn port(url: &str) -> Option<u16> {
+    let host = url.split_once("://")?.1.split(['/', '?', ',']).next()?;
+    host.rsplit_once(':')?.1.parse().ok().filter(|_| is_broker(url))
+}
+
 /// Reads outputs until `messages` of this run were there, and notes when; `seen` counts them.
 pub(crate) async fn tail(url: &str, queue: &str, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
     if is_kafka(url) {

@@ -45,6 +45,9 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn side(spec: &str) -> anyhow::Result<String> {
     let spec: Spec = serde_json::from_str(spec)?;
+    if let Some(port) = spec.transport.as_deref().and_then(broker::port) {
+        measure::watch_broker(port);
+    }
     let side = match spec.who {
         Who::Engine => engine::run(&spec).await?,
         Who::Twin => twin::run(&spec).await?,

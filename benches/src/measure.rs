@@ -1,7 +1,10 @@
 //! CPU, memory and quantiles of this process.
 
 use nix::sys::resource::{UsageWho, getrusage};
-use std::time::{Duration, Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 /// CPU time of all threads so far, user and system.
 pub(crate) fn cpu() -> Duration {
@@ -31,11 +34,17 @@ fn status(name: &str) -> f64 {
 pub(crate) struct Span {
     wall: Instant,
     cpu: Duration,
+    broker: Option<f64>,
 }
 
 impl Span {
     pub(crate) fn start() -> Self {
-        Self { wall: Instant::now(), cpu: cpu() }
+        Self { broker: broker_cpu(), wall: Instant::now(), cpu: cpu() }
+    }
+
+    /// Microseconds of the broker's CPU for each of `n`, if there is one on this machine.
+    pub(crate) fn broker_us_per(&self, n: u64) -> Option<f64> {
+        Some((broker_cpu()? - self.broker?) / n.max(1) as f64)
     }
 
     pub(crate) fn seconds(&self) -> f64 {
@@ -46,6 +55,46 @@ impl Span {
     pub(crate) fn cpu_us_per(&self, n: u64) -> f64 {
         (cpu().saturating_sub(self.cpu)).as_secs_f64() * 1e6 / n.max(1) as f64
     }
+}
+
+static BROKER: OnceLock<u32> = OnceLock::new();
+
+/// From now on every [`Span`] also measures the process that listens on this port of this machine.
+pub(crate) fn watch_broker(port: u16) {
+    if let Some(pid) = listener(port) {
+        // once: a process measures one side
+        let _ = BROKER.set(pid);
+    }
+}
+
+fn broker_cpu() -> Option<f64> {
+    stat(*BROKER.get()?).map(|(_, _, cpu)| cpu)
+}
+
+/// Who listens on a port: the owner of the socket that the kernel lists as listening (state 0A).
+fn listener(port: u16) -> Option<u32> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let end = format!(":{port:04X}");
+    let listens = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1)?.ends_with(&end) && *fields.get(3)? == "0A").then(|| format!("socket:[{}]", fields[9]))
+    };
+    let socket = tables.iter().flat_map(|table| table.lines()).find_map(listens)?;
+    let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.into_iter().find(|pid: &u32| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+    })
+}
+
+/// Name, parent and microseconds of CPU of a process, with that of its children that have ended.
+pub(crate) fn stat(pid: u32) -> Option<(String, u32, f64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, tail) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = tail.split_whitespace().collect();
+    let ticks: f64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<f64>().ok()).sum();
+    // a tick is 10 ms on every Linux
+    Some((head.split_once('(')?.1.to_owned(), fields.get(1)?.parse().ok()?, ticks * 10_000.0))
 }
 
 /// The middle one.

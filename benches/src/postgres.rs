@@ -1,5 +1,6 @@
 //! PostgreSQL servers: a schema per run, and what the server itself spends on it.
 
+use crate::measure::stat;
 use anyhow::{Context as _, Result};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 use std::{collections::BTreeMap, str::FromStr as _};
@@ -130,14 +131,4 @@ fn cpu_of(postmaster: u32) -> f64 {
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let of = |pid: u32| stat(pid).filter(|(_, parent, _)| pid == postmaster || *parent == postmaster);
     pids.filter_map(of).map(|(_, _, cpu)| cpu).sum()
-}
-
-/// Name, parent and CPU of a process, with that of its children that have ended.
-fn stat(pid: u32) -> Option<(String, u32, f64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (head, tail) = text.rsplit_once(')')?;
-    let fields: Vec<&str> = tail.split_whitespace().collect();
-    let ticks: f64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<f64>().ok()).sum();
-    // a tick is 10 ms on every Linux
-    Some((head.split_once('(')?.1.to_owned(), fields.get(1)?.parse().ok()?, ticks * 10_000.0))
 }

@@ -26,7 +26,9 @@ impl Side {
     /// This process, at the end of a stretch in which so many messages went through.
     pub(crate) fn measured(span: &Span, messages: u64, commits: u64) -> Self {
         let (seconds, cpu_us) = (span.seconds(), span.cpu_us_per(messages));
-        Self { messages, seconds, cpu_us, rss_mb: rss_mb(), peak_mb: peak_mb(), commits, ..Self::default() }
+        let broker = span.broker_us_per(messages).map(|us| ("broker_cpu_us_per_message".to_owned(), us));
+        let more = broker.into_iter().collect();
+        Self { messages, seconds, cpu_us, rss_mb: rss_mb(), peak_mb: peak_mb(), commits, more, ..Self::default() }
     }
 
     pub(crate) fn per_second(&self) -> f64 {

@@ -33,7 +33,7 @@ pub struct Running {
 
 /// The tasks, in the order in which a stop waits for them.
 struct Tasks {
-    readers: Vec<Task<()>>,
+    readers: Vec<(&'static str, Task<()>)>,
     engine: Option<Task<()>>,
     dispatcher: Option<Task<()>>,
     settler: Option<Task<()>>,
@@ -104,15 +104,17 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
     let mut readers = Vec::new();
     let dispatcher = runtime.spawn(outbound.run(shared.clone(), transport.clone(), events.clone()));
     let period = (settings.lease / 3).max(Duration::from_millis(50));
-    readers.push(runtime.spawn(engine::relay(
+    let relay = engine::relay(
         shared.clone(),
         to_transport.clone(),
         keeper.clone(),
         running.bus.enlisted(),
         period,
         stop_rx.clone(),
-    )));
-    readers.push(runtime.spawn(prune(store.clone(), settings.horizon, runtime.clone(), stop_rx.clone())));
+    );
+    readers.push(("the relay", runtime.spawn(relay)));
+    let prune = prune(store.clone(), settings.horizon, runtime.clone(), stop_rx.clone());
+    readers.push(("retention", runtime.spawn(prune)));
     let mut tasks = Tasks { readers, engine: None, dispatcher: Some(dispatcher), settler: None };
 
     if receives {
@@ -134,14 +136,10 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         let engine = Engine::new(shared.clone(), (events.clone(), inbox), settle, due_done, to_transport);
         tasks.engine = Some(runtime.spawn(engine.run()));
         tasks.settler = Some(runtime.spawn(engine::settler(receiver.clone(), settlements, runtime.clone())));
-        tasks.readers.push(runtime.spawn(engine::pump(receiver.clone(), events.clone(), paused_rx, runtime.clone())));
-        tasks.readers.push(runtime.spawn(engine::due_reader(
-            shared.clone(),
-            keeper.clone(),
-            events,
-            due_finished,
-            stop_rx,
-        )));
+        let pump = engine::pump(receiver.clone(), events.clone(), paused_rx, runtime.clone());
+        tasks.readers.push(("the receiver", runtime.spawn(pump)));
+        let due = engine::due_reader(shared.clone(), keeper.clone(), events, due_finished, stop_rx);
+        tasks.readers.push(("the reader of what is due", runtime.spawn(due)));
         running.receiver = Some(receiver);
     }
     running.shared = Some(shared);
@@ -217,7 +215,8 @@ impl Running {
         self.paused.send_replace(false);
         // an engine that has ended does not mind
         let _ = self.events.send(Event::Stop);
-        let drained = runtime.timeout(self.drain, finish(tasks)).await;
+        let waiting_for = Mutex::new("");
+        let drained = runtime.timeout(self.drain, finish(tasks, &waiting_for)).await;
         if let Some(receiver) = &self.receiver {
             receiver.close().await;
         }
@@ -229,19 +228,26 @@ impl Running {
         match drained {
             Some(()) => Ok(()),
             None => Err(Error::closed(format!(
-                "endpoint {} stopped with work in flight after {:?}; it will be handled again",
-                self.info.name, self.drain
+                "endpoint {} stopped with work in flight after {:?}, waiting for {}; it will be handled again",
+                self.info.name,
+                self.drain,
+                waiting_for.into_inner().unwrap_or_else(PoisonError::into_inner)
             ))),
         }
     }
 }
 
-async fn finish(tasks: Tasks) {
-    for task in tasks.readers {
-        task.join().await;
-    }
-    // the dispatcher ends when the engine and the relay have let go of it
-    for task in [tasks.engine, tasks.dispatcher, tasks.settler].into_iter().flatten() {
+/// Joins them; says which one it waits for.
+async fn finish(tasks: Tasks, waiting_for: &Mutex<&'static str>) {
+    let then = [
+        ("handlers and commits", tasks.engine),
+        // it ends when the engine and the relay have let go of it
+        ("what is being sent", tasks.dispatcher),
+        ("what is being acknowledged", tasks.settler),
+    ];
+    let then = then.into_iter().filter_map(|(what, task)| Some((what, task?)));
+    for (what, task) in tasks.readers.into_iter().chain(then) {
+        *waiting_for.lock().unwrap_or_else(PoisonError::into_inner) = what;
         task.join().await;
     }
 }

@@ -111,15 +111,17 @@ fn turns(common: &Common, engine: &Spec, twin: Option<&Spec>) -> Result<Turns> {
 
 fn say(common: &Common, who: &str, side: &Side) {
     let per_commit = side.messages as f64 / side.commits.max(1) as f64;
+    let broker = side.more.get("broker_cpu_us_per_message").map(|cpu| format!("  broker {cpu:.1} us CPU each"));
     common.say(format_args!(
-        "  {who} {:>7.0}/s  {:>6.1} us CPU each  {per_commit:>5.0} per commit  {:>5.0} MB{}",
+        "  {who} {:>7.0}/s  {:>6.1} us CPU each  {per_commit:>5.0} per commit  {:>5.0} MB{}{}",
         side.per_second(),
         side.cpu_us,
         side.peak_mb,
         match (side.more.get("server_cpu_us_per_message"), side.more.get("wal_bytes_per_message")) {
             (Some(cpu), Some(wal)) => format!("  server {cpu:.1} us CPU, {wal} bytes of WAL each"),
             _ => String::new(),
-        }
+        },
+        broker.unwrap_or_default(),
     ));
 }
 
@@ -147,7 +149,7 @@ fn counts(verdict: &mut Verdict, turns: &Turns) {
         verdict.count("ratio", ratio(turns));
     }
     for (whose, sides) in [("", &turns.engine), ("twin_", &turns.twin)] {
-        for name in ["server_cpu_us_per_message", "wal_bytes_per_message"] {
+        for name in ["server_cpu_us_per_message", "wal_bytes_per_message", "broker_cpu_us_per_message"] {
             let all: Vec<f64> = sides.iter().filter_map(|side| side.more.get(name).copied()).collect();
             if !all.is_empty() {
                 verdict.count(&format!("{whose}{name}"), round(median(&all), 10.0));

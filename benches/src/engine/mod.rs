@@ -61,7 +61,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     let generator = tokio::spawn(feed(feeder, spec.clone(), clock, seen));
     let mut more = std::collections::BTreeMap::new();
     wait(&running, spec, &bed, &mut more).await?;
-    let mut side = Side { more, ..Side::measured(&span, spec.messages, running.stats().commits) };
+    let mut side = Side::measured(&span, spec.messages, running.stats().commits);
+    side.more.append(&mut more);
     drop(profile);
     if let Some(meter) = meter {
         meter.stop(spec.messages, &mut side.more).await?;

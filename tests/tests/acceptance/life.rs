@@ -158,7 +158,7 @@ pub(crate) async fn a_stop_that_runs_out_of_time_says_so_and_loses_nothing(w: &W
     lame.bus().send(Wait::new(w.run, "k", 1)).await.unwrap();
     w.noted("wait 1", 1).await;
     let error = lame.stop().await.unwrap_err();
-    assert!(error.is_closed() && error.to_string().contains("work in flight"), "{error:?}");
+    assert!(error.is_closed() && error.to_string().contains("waiting for handlers and commits"), "{error:?}");
     lame.stop().await.unwrap();
 
     let next = w.start(build().await).await;

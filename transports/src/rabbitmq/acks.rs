@@ -27,10 +27,10 @@ enum Tag {
 }
 
 impl Acks {
-    /// For a channel on which so many may be sent ahead. A quarter of them may wait behind a gap: a single ack is an entry in
-    /// a quorum queue's log, as one for hundreds is.
+    /// For a channel on which so many may be sent ahead. Half of them may wait behind a gap, the half that
+    /// is not in the window: a single ack is an entry in a quorum queue's log, as one for hundreds is.
     pub(super) fn new(prefetch: usize) -> Self {
-        Self { base: 1, tags: VecDeque::new(), fresh: Vec::new(), old: Vec::new(), most: (prefetch / 4).max(1) }
+        Self { base: 1, tags: VecDeque::new(), fresh: Vec::new(), old: Vec::new(), most: (prefetch / 2).max(1) }
     }
 
     /// A delivery. The tags of a channel are consecutive, but several consumers share it, and their streams are read in any
