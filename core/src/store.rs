@@ -84,7 +84,8 @@ pub trait Store: Send + Sync + 'static {
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32>;
 
     /// Wakes [`due`](Store::due) readers: returns when a row may have become due sooner than was known, or after
-    /// `at_most`. A hint; polling finds what it missed.
+    /// `at_most`. A hint; polling finds what it missed. Readers look at least once a second, so a store need wake nobody
+    /// for a row that is due a second from now, or later.
     async fn wait_due(&self, endpoint: &str, at_most: Duration);
 
     /// Drops what retention allows: inbox rows of days past the horizon, kept sagas, idle attempts. Returns how many rows.

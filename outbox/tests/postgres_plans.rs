@@ -70,6 +70,13 @@ impl Load {
         }
     }
 
+    /// At once: the first one by itself, the others in one statement.
+    async fn count(&self, store: &dyn Store, messages: &[MessageId]) {
+        let counts = messages.iter().map(|message| store.count_attempt("shop", "order", *message));
+        let counts = futures::future::join_all(counts).await;
+        assert!(counts.iter().all(|count| count.as_ref().is_ok_and(|count| *count == 1)), "{counts:?}");
+    }
+
     async fn idle(&self, store: &dyn Store) {
         let sagas = vec![SagaLookup::Key { kind: KIND.into(), key: "0".into() }];
         let request = LoadRequest { endpoint: "shop".into(), sagas, ..LoadRequest::default() };
@@ -87,6 +94,7 @@ impl Load {
             let query = DueQuery { endpoint: "shop".into(), table, shards: all.clone(), after: None, limit: 100 };
             store.due(&query).await.expect("due");
         }
+        self.count(store, &[MessageId(self.runtime.uuid())]).await;
         store.outbox_own(&self.owner, sagabus_core::OutboxId(0), 10).await.expect("own");
         store.outbox_orphans(&self.owner, 10).await.expect("orphans");
     }
@@ -113,6 +121,10 @@ impl Load {
                 unit.gate = Gate::Row(RowGate { table: RowTable::Queue, id: row.id, token: 0 });
                 after = row.id;
             }
+            let messages: Vec<MessageId> = units.iter().map(|unit| unit.message_id).collect();
+            self.count(store, &messages).await;
+            // half of the rows go with their messages, the others stay
+            units.iter_mut().step_by(2).for_each(|unit| unit.counted = true);
             self.commit(store, round % 2 == 0, units).await;
             for table in RowTable::DUE {
                 let query = DueQuery { endpoint: "shop".into(), table, shards: all.clone(), after: None, limit: 100 };
@@ -125,7 +137,7 @@ impl Load {
 async fn scans(schema: &Schema) -> Vec<(String, i64)> {
     let sql = format!(
         "select relname::text,seq_scan from pg_stat_user_tables where schemaname='{}' and seq_scan>0 and relname ~ \
-         '^(saga|saga_alias|inbox.*|outbox|timer|retry|parked|dead_letter|queue|queue_dedup.*)$' order by 1",
+         '^(saga|saga_alias|inbox.*|outbox|timer|retry|parked|dead_letter|attempt|queue|queue_dedup.*)$' order by 1",
         schema.0
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut schema.connect().await).await.expect("statistics");

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 /// Most rows of one table in flight: memory stays flat however many are due.
 const WINDOW: usize = 1024;
 const PAGE: usize = 256;
-/// How often the tables are read when no hint says so.
+/// How often the tables are read when no hint says so, as [`Store::wait_due`](sagabus_core::Store::wait_due) promises.
 const POLL: Duration = Duration::from_secs(1);
 
 /// One table's reading: forward from the start to a page that is not full, then again when something may be due.

@@ -9,6 +9,7 @@
 //! tables in it; everything else needs select, insert, update and delete on its tables and usage on its sequences.
 
 mod admin;
+mod attempts;
 mod bells;
 mod commit;
 mod days;

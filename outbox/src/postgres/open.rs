@@ -1,6 +1,7 @@
 //! Opening a database: pools, wake-ups and caches of one schema, shared by the stores of a process.
 
 use super::{
+    attempts::Attempts,
     bells::Bells,
     days::Days,
     error::doing,
@@ -38,8 +39,7 @@ pub(crate) struct Inner {
     pub(crate) queues: RwLock<HashMap<Arc<str>, i32>>,
     /// When parked messages were last looked through for those whose saga has come, by endpoint.
     pub(crate) swept: Mutex<HashMap<Arc<str>, Duration>>,
-    /// For the planted bug `attempts-in-memory` only.
-    pub(crate) attempts: Mutex<HashMap<(String, String, sagabus_core::MessageId), u32>>,
+    pub(super) attempts: Attempts,
     pub(crate) closed: AtomicBool,
     handles: AtomicUsize,
 }
@@ -92,7 +92,7 @@ impl Inner {
             bells,
             queues: RwLock::default(),
             swept: Mutex::default(),
-            attempts: Mutex::default(),
+            attempts: Attempts::default(),
             closed: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
         };

@@ -10,14 +10,13 @@ use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
     OutboxId, OutboxRow, Outgoing, Owner, Positions, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
-    sabotage,
 };
 use sqlx::PgConnection;
 use std::{
     any::Any,
     fmt,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -142,21 +141,7 @@ impl Store for PostgresStore {
     }
 
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
-        let inner = self.open_inner()?;
-        if sabotage::active("attempts-in-memory") {
-            let mut own = inner.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = own.entry((endpoint.into(), handler.into(), message)).or_default();
-            *count += 1;
-            return Ok(*count);
-        }
-        let sql = Sql::new(format!(
-            "insert into {}attempt as t (message_id,handler,endpoint,attempts,at) values ($1,$2,$3,1,{NOW}) on conflict \
-             (message_id,handler,endpoint) do update set attempts=least(t.attempts,2147483646)+1,at=excluded.at returning \
-             attempts",
-            inner.s
-        ));
-        let rows = inner.write("count an attempt", sql.with(message.0).with(handler).with(endpoint)).await?;
-        rows.first().map_or(Ok(1), |row| Reader::new(row).count())
+        self.open_inner()?.count_attempt(endpoint, handler, message).await
     }
 
     async fn wait_due(&self, endpoint: &str, at_most: Duration) {

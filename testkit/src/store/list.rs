@@ -56,7 +56,7 @@ macro_rules! for_each_store_case {
                 turns_come_in_order, a_failing_turn_keeps_its_place, a_key_blocks_itself_only;
             attempts:
                 counts_survive_the_process, counts_do_not_mix, a_commit_ends_the_count, a_row_gate_ends_the_count,
-                racing_counts;
+                racing_counts, many_counts_at_once, dropped_counts_harm_nobody, counts_end_with_the_store;
             leases:
                 members_share_fairly, surplus_is_given_up_first, epochs_stay_with_the_owner, leaving_frees_at_once,
                 a_silent_node_is_inherited, an_heir_waits_its_own_period, some_want_no_shards, groups_do_not_mix,

@@ -107,6 +107,7 @@ const POSTGRES: &[Suite] = &[
     Suite::new("transport conformance", "postgres_transport"),
     Suite::new("faults", "postgres_faults"),
     Suite::new("plans", "postgres_plans"),
+    Suite::new("counts and wake-ups, shared", "postgres_attempts"),
     Suite::new("own SQL, shared", "postgres_sharing"),
     Suite::new("roles and partitions", "postgres_upkeep"),
     Suite::new("acceptance", "acceptance_postgres"),

@@ -7,7 +7,7 @@ use super::{
         error::{Fault, failed, fault, write_failed},
         open::Inner,
         pool::Conn,
-        sql::{self, Reader, Sql},
+        sql::{self, Reader, Sql, micros},
         text,
     },
     AGAIN, bell_of,
@@ -16,13 +16,17 @@ use super::{
     statement::{self, Mode},
 };
 use sagabus_core::{
-    CommitBatch, CommitReply, Error, ErrorKind, Gate, OutboxId, Outcome, Outgoing, Result, RowTable, crash, sabotage,
+    CommitBatch, CommitReply, Due, Error, ErrorKind, Gate, OutboxId, Outcome, Outgoing, Result, RowTable, crash,
+    sabotage,
 };
 use sqlx::postgres::PgRow;
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
+
+/// Who reads rows that are due looks so often at least: nobody need be woken for what is due later.
+const READERS_LOOK: Duration = Duration::from_secs(1);
 
 /// A batch on its way.
 pub(in crate::postgres) struct Run<'b> {
@@ -267,9 +271,9 @@ impl<'b> Run<'b> {
             self.bells.extend(plan.sends.iter().map(|send| bell_of(send.outgoing)));
         }
         let moved = plan.rows.keys().any(|table| *table != RowTable::Queue);
-        let added =
-            !(plan.timers.is_empty() && plan.retries.is_empty() && plan.parked.is_empty() && plan.adopt.is_empty());
-        if moved || added {
+        let timer = plan.timers.iter().any(|timer| !matches!(timer.due, Due::After(delay) if delay >= READERS_LOOK));
+        let retry = plan.retries.iter().any(|retry| retry.delay < micros(READERS_LOOK));
+        if moved || timer || retry || !(plan.parked.is_empty() && plan.adopt.is_empty()) {
             self.bells.insert(Bell::Due(self.batch.owner.endpoint.clone()));
         }
     }

@@ -66,3 +66,53 @@ pub async fn racing_counts(bed: Bed) {
     seen.sort_unstable();
     assert_eq!(seen, (1..=20).collect::<Vec<_>>());
 }
+
+/// k4: whatever a store does at once, each of many counts at the same time counts exactly one, of its own message.
+pub async fn many_counts_at_once(bed: Bed) {
+    const MESSAGES: usize = 40;
+    const EACH: usize = 5;
+    let other = bed.other().await;
+    let ids: Vec<_> = (0..MESSAGES).map(|_| bed.id()).collect();
+    // the counts of a message are spread among those of others, handlers and processes
+    let calls: Vec<_> = (0..EACH).flat_map(|_| ids.iter().enumerate()).collect();
+    let counts = calls.iter().enumerate().map(|(call, (n, id))| {
+        let (bed, handler) = (if call % 3 == 0 { &other } else { &bed }, if n % 4 == 0 { "audit\0" } else { "order" });
+        count(bed, handler, **id)
+    });
+    let counts = futures::future::join_all(counts).await;
+    for n in 0..MESSAGES {
+        let mut seen: Vec<_> = counts.iter().skip(n).step_by(MESSAGES).copied().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (1..=u32::try_from(EACH).expect("few")).collect::<Vec<_>>(), "of message {n}");
+    }
+    assert_eq!(bed.count("attempt").await, MESSAGES as u64);
+}
+
+/// b2: callers that go away take nobody else's count with them, and count at most one each.
+pub async fn dropped_counts_harm_nobody(bed: Bed) {
+    let (dropped, kept) = (bed.id(), bed.id());
+    for round in 1..=20 {
+        let mut gone: Vec<_> = (0..4).map(|_| Box::pin(count(&bed, "order", dropped))).collect();
+        for call in &mut gone {
+            // as far as it goes without waiting
+            let _ = futures::poll!(call);
+        }
+        let stays = count(&bed, "order", kept);
+        drop(gone);
+        assert_eq!(stays.await, round);
+    }
+    let counted = count(&bed, "order", dropped).await;
+    assert!((1..=81).contains(&counted), "{counted} counts of 80 calls that were dropped, and one");
+}
+
+/// i1: what is being counted when the store closes is answered: counted, or not.
+pub async fn counts_end_with_the_store(bed: Bed) {
+    let (id, other) = (bed.id(), bed.other().await);
+    let counts = futures::future::join_all((0..30).map(|_| bed.store.count_attempt("shop", "order", id)));
+    let (counts, ()) = futures::join!(counts, bed.store.close());
+    let counted: Vec<u32> = counts.iter().filter_map(|count| count.as_ref().ok()).copied().collect();
+    assert!(counts.iter().flat_map(|count| count.as_ref().err()).all(sagabus_core::Error::is_closed), "{counts:?}");
+    let refused = bed.store.count_attempt("shop", "order", id).await;
+    assert!(refused.as_ref().is_err_and(sagabus_core::Error::is_closed), "{refused:?}");
+    assert_eq!(count(&other, "order", id).await as usize, counted.len() + 1, "{counts:?}");
+}

@@ -1,0 +1,167 @@
+//! Attempts that are counted durably. What is to be counted while a statement is under way, or a few milliseconds after
+//! it, goes into the next one, together: failures often come in crowds, and each commit costs everybody else's. A failure
+//! by itself is counted at once.
+
+use super::{
+    open::Inner,
+    sql::{NOW, Reader, Sql, Texts},
+    text::escape,
+};
+use sagabus_core::{Error, ErrorKind, MessageId, Result, sabotage};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// Most messages that one statement counts.
+const MOST: usize = 500;
+
+/// Between two statements. Less than handlers wait before they try again.
+const REST: Duration = Duration::from_millis(5);
+
+/// A row, in the order in which statements lock rows: so two processes that count the same never wait in a circle.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key {
+    message: MessageId,
+    handler: String,
+    endpoint: String,
+}
+
+type Answer = oneshot::Sender<Result<u32>>;
+
+/// What one statement counts: each row once.
+type Batch = BTreeMap<Key, Answer>;
+
+/// What is to be counted.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    state: Mutex<State>,
+    /// For the planted bug `attempts-in-memory` only.
+    forgetful: Mutex<HashMap<Key, u32>>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<(Key, Answer)>,
+    /// Somebody counts, until nothing waits.
+    busy: bool,
+}
+
+impl Attempts {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues up. Whether nobody counts yet.
+    fn ask(&self, key: Key, answer: Answer) -> bool {
+        let mut state = self.state();
+        state.waiting.push_back((key, answer));
+        !std::mem::replace(&mut state.busy, true)
+    }
+
+    /// The next batch; none, and nobody counts any more, if nothing waits.
+    fn next(&self) -> Option<Batch> {
+        let mut state = self.state();
+        let (mut batch, mut again) = (Batch::new(), VecDeque::new());
+        while batch.len() < MOST {
+            let Some((key, answer)) = state.waiting.pop_front() else { break };
+            if answer.is_closed() {
+                continue;
+            }
+            match batch.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(answer)),
+                // each call counts one, and a statement changes a row once
+                Entry::Occupied(place) => again.push_back((place.key().clone(), answer)),
+            }
+        }
+        again.append(&mut state.waiting);
+        state.waiting = again;
+        state.busy = !batch.is_empty();
+        state.busy.then_some(batch)
+    }
+
+    /// Whoever waits is told that nobody counts.
+    fn abandon(&self) {
+        let mut state = self.state();
+        state.waiting.clear();
+        state.busy = false;
+    }
+
+    fn forget(&self, key: Key) -> u32 {
+        let mut counts = self.forgetful.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+/// Who counts. Dropped before the end, as with the runtime that it runs on, it leaves nobody waiting.
+struct Counting {
+    inner: Arc<Inner>,
+    done: bool,
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if !self.done {
+            self.inner.attempts.abandon();
+        }
+    }
+}
+
+impl Inner {
+    /// A caller who goes away disturbs nobody: the statement is not his.
+    pub(super) async fn count_attempt(
+        self: &Arc<Self>,
+        endpoint: &str,
+        handler: &str,
+        message: MessageId,
+    ) -> Result<u32> {
+        let key = Key { message, handler: handler.into(), endpoint: endpoint.into() };
+        if sabotage::active("attempts-in-memory") {
+            return Ok(self.attempts.forget(key));
+        }
+        let (answer, counted) = oneshot::channel();
+        if self.attempts.ask(key, answer) {
+            self.runtime().spawn(serve(Counting { inner: self.clone(), done: false }));
+        }
+        let ended = || Error::new(ErrorKind::Unknown, "count an attempt: the task that counts has ended");
+        counted.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    async fn count(&self, batch: &Batch) -> Result<HashMap<Key, u32>> {
+        let messages: Vec<_> = batch.keys().map(|key| key.message.0).collect();
+        let handlers: Texts<'_> = batch.keys().map(|key| escape(&key.handler)).collect();
+        let endpoints: Texts<'_> = batch.keys().map(|key| escape(&key.endpoint)).collect();
+        let sql = Sql::new(format!(
+            "insert into {}attempt as t (message_id,handler,endpoint,attempts,at) select w.id,w.handler,w.endpoint,1, \
+             {NOW} from unnest($1::uuid[],$2::text[],$3::text[]) w(id,handler,endpoint) on conflict \
+             (message_id,handler,endpoint) do update set attempts=least(t.attempts,2147483646)+1,at=excluded.at \
+             returning message_id,handler,endpoint,attempts",
+            self.s
+        ));
+        let rows = self.write("count attempts", sql.with(messages).with(handlers).with(endpoints)).await?;
+        let read = |row| {
+            let mut row = Reader::new(row);
+            let key = Key { message: row.message()?, handler: row.text()?, endpoint: row.text()? };
+            Ok((key, row.count()?))
+        };
+        rows.iter().map(read).collect()
+    }
+}
+
+async fn serve(mut counting: Counting) {
+    while let Some(batch) = counting.inner.attempts.next() {
+        let counts = counting.inner.count(&batch).await;
+        for (key, answer) in batch {
+            let missing = || Error::new(ErrorKind::Unknown, "count an attempt: postgres told no count");
+            let count = counts.as_ref().map_err(Error::clone);
+            // whoever asked may have gone
+            let _ = answer.send(count.and_then(|counts| counts.get(&key).copied().ok_or_else(missing)));
+        }
+        counting.inner.runtime().sleep(REST).await;
+    }
+    counting.done = true;
+}
