@@ -131,7 +131,7 @@ impl Engine {
     /// Whether a committer's next batch is to wait: the transport has enough to do with the last one, and larger batches
     /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) With few messages in flight nothing waits.
     fn lingers(&mut self, at: usize) -> bool {
-        let few = self.units.len() < self.shared.batch / 2;
+        let few = self.units.len() < self.shared.batch;
         let committer = &mut self.committers[at];
         if few || committer.queue.len() >= self.shared.batch || self.draining || !self.dispatcher.is_busy() {
             committer.linger = None;
