@@ -12,10 +12,11 @@ pub(crate) fn is_broker(url: &str) -> bool {
     is_rabbit(url) || is_kafka(url)
 }
 
-/// The port of a broker's URL.
+/// The port of a broker on this machine.
 pub(crate) fn port(url: &str) -> Option<u16> {
-    let host = url.split_once("://")?.1.split(['/', '?', ',']).next()?;
-    host.rsplit_once(':')?.1.parse().ok().filter(|_| is_broker(url))
+    let server = url.split_once("://")?.1.split(['/', '?', ',']).next()?;
+    let (host, port) = server.rsplit('@').next()?.rsplit_once(':')?;
+    port.parse().ok().filter(|_| is_broker(url) && ["127.0.0.1", "localhost", "[::1]"].contains(&host))
 }
 
 /// Reads outputs until `messages` of this run were there, and notes when; `seen` counts them.
@@ -35,4 +36,18 @@ pub(crate) async fn count(url: &str, queue: &str) -> Result<(i64, i64)> {
 /// How many wait in a queue, once its consumers have ended.
 pub(crate) async fn left(url: &str, queue: &str) -> Result<i64> {
     if is_kafka(url) { kafka::sink::left(url, queue).await } else { rabbit::sink::left(url, queue).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port;
+
+    #[test]
+    fn only_a_broker_beside_us_has_a_port_to_watch() {
+        assert_eq!(port("amqp://user:word@127.0.0.1:15673/%2f?prefix=bench-1."), Some(15673));
+        assert_eq!(port("kafka://localhost:19092"), Some(19092));
+        assert_eq!(port("amqp://user:word@broker.example:5672/%2f"), None);
+        assert_eq!(port("postgres://127.0.0.1:5432/x"), None);
+        assert_eq!(port("amqp://"), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! CPU, memory and quantiles of this process.
+//! CPU and memory of this process, CPU of a broker beside it, and quantiles.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use std::{
@@ -77,7 +77,8 @@ fn listener(port: u16) -> Option<u32> {
     let end = format!(":{port:04X}");
     let listens = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1)?.ends_with(&end) && *fields.get(3)? == "0A").then(|| format!("socket:[{}]", fields[9]))
+        let inode = fields.get(9)?;
+        (fields.get(1)?.ends_with(&end) && *fields.get(3)? == "0A").then(|| format!("socket:[{inode}]"))
     };
     let socket = tables.iter().flat_map(|table| table.lines()).find_map(listens)?;
     let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());

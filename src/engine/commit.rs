@@ -129,7 +129,7 @@ impl Engine {
     }
 
     /// Whether a committer's next batch is to wait: the transport has enough to do with the last one, and larger batches
-    /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) With few messages in flight nothing waits.
+    /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) With less than a batch in flight nothing waits.
     fn lingers(&mut self, at: usize) -> bool {
         let few = self.units.len() < self.shared.batch;
         let committer = &mut self.committers[at];

@@ -14,7 +14,7 @@ pub struct Summary {
     pub passed: u64,
     /// Tests that failed.
     pub failed: u64,
-    /// Tests marked `#[ignore]`.
+    /// Tests that are marked to be left out.
     pub ignored: u64,
     /// The names of the tests that ran, each with whether it passed.
     pub tests: Vec<(String, bool)>,
