@@ -1,6 +1,6 @@
 //! An AMQP message becomes a delivery, whoever sent it.
 
-use super::{frames::MENDED, headers as h, names::Names, parcel::Parcel};
+use super::{frames::MENDED, headers as h, names::Names, parcel::Parcel, stamp};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
@@ -141,6 +141,7 @@ fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
     let limits = Limits::default();
     let mut too_much = false;
     let mut propagate: &[AMQPValue] = &[];
+    let mut conversation = None;
     for (name, value) in table.inner() {
         let name = name.as_str();
         if h::brokers_own(name) || name.contains(MENDED) {
@@ -152,6 +153,10 @@ fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
         }
         match name {
             h::PROPAGATE => propagate = array(value),
+            h::STAMP => conversation = scalar(value).and_then(|text| stamp::read(&text, headers)).or(conversation),
+            h::CONVERSATION => {
+                conversation = scalar(value).and_then(|text| text.parse().ok()).map(MessageId).or(conversation)
+            }
             _ if name.starts_with("sagabus-") || matches!(name, h::TRACEPARENT | h::TRACESTATE) => {
                 own(name, value, headers);
             }
@@ -165,6 +170,7 @@ fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
             }
         }
     }
+    headers.conversation_id = conversation.unwrap_or_else(|| stamp::conversation(headers)).0;
     for name in propagate.iter().filter_map(scalar) {
         if let Some(header) = headers.user.get_mut(&name) {
             header.propagate = true;
@@ -182,11 +188,6 @@ fn own(name: &str, value: &AMQPValue, headers: &mut Headers) {
                 Some("reply") => Intent::Reply,
                 Some("timeout") => Intent::Timeout,
                 _ => Intent::Command,
-            }
-        }
-        h::CONVERSATION => {
-            if let Some(id) = scalar(value).and_then(|t| t.parse().ok()) {
-                headers.conversation_id = id;
             }
         }
         h::CAUSATION => headers.causation_id = scalar(value).map(|text| MessageId::from_foreign(&text)),

@@ -3,6 +3,7 @@
 use super::{
     headers as h,
     names::{Names, shard_word, short},
+    stamp,
 };
 use bytes::Bytes;
 use lapin::{
@@ -84,13 +85,7 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
     if headers.intent != Intent::Command {
         table.text(h::INTENT, intent(headers.intent));
     }
-    table.number(h::SENT_AT, headers.sent_at.0);
-    if headers.conversation_id != headers.message_id.0 {
-        table.text(h::CONVERSATION, headers.conversation_id.to_string());
-    }
-    if let Some(cause) = headers.causation_id {
-        table.text(h::CAUSATION, cause.to_string());
-    }
+    table.text(h::STAMP, stamp::write(headers));
     if let Some(correlation) = &headers.correlation_id {
         match ShortString::try_new(correlation.as_str()) {
             Ok(text) => properties = properties.with_correlation_id(text),
@@ -122,9 +117,6 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
     }
     if headers.attempts > 0 {
         table.number(h::ATTEMPTS, headers.attempts.into());
-    }
-    if headers.first {
-        table.insert(h::FIRST, AMQPValue::Boolean(true));
     }
     user(&headers.user, &mut table)?;
     let weight = table.weight;

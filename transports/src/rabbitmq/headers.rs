@@ -1,5 +1,7 @@
 //! The names of our headers, and which names a user's header cannot have on the wire.
 
+/// Several in one: see [`stamp`](super::stamp).
+pub(super) const STAMP: &str = "sagabus";
 pub(super) const INTENT: &str = "sagabus-intent";
 pub(super) const CONVERSATION: &str = "sagabus-conversation-id";
 pub(super) const CAUSATION: &str = "sagabus-causation-id";
@@ -24,7 +26,7 @@ pub(super) fn reserved(name: &str) -> bool {
         || name.len() > 255
         || name.starts_with("x-")
         || name.starts_with("sagabus-")
-        || matches!(name, "CC" | "BCC" | TRACEPARENT | TRACESTATE)
+        || matches!(name, STAMP | "CC" | "BCC" | TRACEPARENT | TRACESTATE)
 }
 
 /// What the broker adds while it dead-letters and redelivers.

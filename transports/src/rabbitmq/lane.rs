@@ -1,7 +1,7 @@
 //! A publishing channel: what is on its way, and what became of it.
 
 use super::{encode::Wire, error::unknown, link::Live};
-use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::future::{self, BoxFuture, FutureExt};
 use lapin::{
     Channel, Confirmation, PublisherConfirm, message::BasicReturnMessage, options::BasicPublishOptions,
     types::ShortString,
@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -32,7 +33,7 @@ pub(super) enum Verdict {
 
 /// One channel in confirm mode with its collector. Only the publisher's task publishes on it.
 pub(super) struct PublishLane {
-    channel: Channel,
+    channel: Arc<Channel>,
     live: Arc<Live>,
     shared: Arc<Shared>,
     batches: mpsc::UnboundedSender<Batch>,
@@ -47,9 +48,12 @@ struct Shared {
 
 struct Batch {
     keys: Vec<Key>,
-    sending: BoxFuture<'static, Vec<lapin::Result<PublisherConfirm>>>,
+    sending: Vec<Sending>,
     reply: oneshot::Sender<Vec<Verdict>>,
 }
+
+/// A message until it has got to the socket; then its confirm is what there is to wait for.
+type Sending = BoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
 /// The id, and the routing key's hash: the same id may be on its way to several destinations.
 type Key = (MessageId, u64);
@@ -66,7 +70,7 @@ impl PublishLane {
         let (batches, receiver) = mpsc::unbounded_channel();
         let collector = Collector { shared: Arc::clone(&shared), limit, runtime: runtime.clone() };
         let collector = runtime.spawn(collector.run(receiver));
-        Self { channel, live, shared, batches, _collector: collector }
+        Self { channel: Arc::new(channel), live, shared, batches, _collector: collector }
     }
 
     pub(super) fn usable(&self) -> bool {
@@ -92,42 +96,28 @@ impl PublishLane {
     /// Sends a batch; there must be [room](Self::room).
     pub(super) fn publish(&self, wires: Vec<Wire>, reply: oneshot::Sender<Vec<Verdict>>) {
         let keys = wires.iter().map(|w| key(w.id, &w.routing_key)).collect();
-        let channel = self.channel.clone();
-        let mut sending = async move {
-            let mut wires = wires;
-            let bodies: Vec<bytes::Bytes> = wires.iter_mut().map(|wire| std::mem::take(&mut wire.body)).collect();
-            let send = |(wire, body)| {
-                let Wire { exchange, routing_key, properties, .. } = wire;
-                // an event that nobody takes may be one whose bindings are gone
-                let options = BasicPublishOptions { mandatory: true, immediate: false };
-                channel.basic_publish(exchange, routing_key, options, body, properties)
-            };
-            let sends = wires.into_iter().zip(bodies.iter().map(|body| &body[..])).map(send);
-            // each one takes its number and pushes its frames when it is polled first, so here they go in order
-            join_all(sends).await
-        }
-        .boxed();
-        // the frames must be pushed now, before the next batch's; waiting for the socket is the collector's business
-        let sending = match futures::poll_once(&mut sending) {
-            Some(done) => futures::future::ready(done).boxed(),
-            None => sending,
-        };
+        // each one takes its number and pushes its frames when it is polled first: that is now and in order, before the next
+        // batch's; waiting for the socket is the collector's business
+        let mut context = Context::from_waker(Waker::noop());
+        let sending = wires.into_iter().map(|wire| {
+            let mut sending = send(Arc::clone(&self.channel), wire).boxed();
+            match sending.as_mut().poll(&mut context) {
+                Poll::Ready(sent) => future::ready(sent).boxed(),
+                Poll::Pending => sending,
+            }
+        });
+        let sending = sending.collect();
         // the collector lives as long as the lane
         let _ = self.batches.send(Batch { keys, sending, reply });
     }
 }
 
-mod futures {
-    pub(super) use ::futures::future;
-
-    /// Polls once, without waiting; whoever polls next registers the waker.
-    pub(super) fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::pin::Pin::new(future).poll(&mut context) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        }
-    }
+/// One message; the frames are pushed when this is polled first.
+async fn send(channel: Arc<Channel>, wire: Wire) -> lapin::Result<PublisherConfirm> {
+    let Wire { exchange, routing_key, properties, body, .. } = wire;
+    // an event that nobody takes may be one whose bindings are gone
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    channel.basic_publish(exchange, routing_key, options, &body, properties).await
 }
 
 struct Collector {
@@ -147,7 +137,7 @@ impl Collector {
         let mut returned: Returned = HashMap::new();
         while let Some(batch) = batches.recv().await {
             let count = batch.keys.len();
-            let confirms = self.collect(batch.sending, count, &mut returned).await;
+            let confirms = self.collect(batch.sending, &mut returned).await;
             self.shared.window.add_permits(count);
             let verdicts = batch.keys.into_iter().zip(confirms).map(|(key, confirm)| match confirm {
                 Verdict::Done | Verdict::Retry(_) if take(&mut returned, &key) => Verdict::Returned,
@@ -158,16 +148,13 @@ impl Collector {
         }
     }
 
-    async fn collect(
-        &self,
-        sending: BoxFuture<'static, Vec<lapin::Result<PublisherConfirm>>>,
-        count: usize,
-        returned: &mut Returned,
-    ) -> Vec<Verdict> {
+    async fn collect(&self, sending: Vec<Sending>, returned: &mut Returned) -> Vec<Verdict> {
+        let count = sending.len();
         let mut verdicts = Vec::with_capacity(count);
         let all = async {
-            for confirm in sending.await {
-                let confirmation = match confirm {
+            // they get to the socket in their order
+            for sending in sending {
+                let confirmation = match sending.await {
                     Ok(confirm) => confirm.await,
                     Err(error) => Err(error),
                 };

@@ -25,11 +25,11 @@
 //! | message id | property `message-id` (a foreign one that is no UUID becomes a UUIDv5 of it; none: handled at least once) |
 //! | message type | property `type`; missing on what came through `sagabus.events`: the routing key |
 //! | content type, correlation id, reply address | properties `content-type` (missing: JSON), `correlation-id`, `reply-to` |
-//! | sent at | property `timestamp` (seconds), header `sagabus-sent-at` (microseconds) |
 //! | intent | header `sagabus-intent`: `event`, `reply`, `timeout`; missing: `command` |
-//! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
+//! | sent at, cause, conversation, whether for the first time | header `sagabus`: `sent-at=<microseconds>;cause=<id>;conversation=<id>;first` |
+//! | what of these is missing | the property `timestamp` (seconds); none; the cause, or else the message id; perhaps not |
+//! | the same, from whoever likes that better | headers `sagabus-sent-at`, `sagabus-causation-id`, `sagabus-conversation-id`, `sagabus-first` |
 //! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
-//! | sent for the first time | header `sagabus-first` (true); missing: perhaps not |
 //! | order key | header `sagabus-order-key` |
 //! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
 //! | trace context | headers `traceparent`, `tracestate` |
@@ -82,6 +82,7 @@ mod receiver;
 mod registry;
 mod session;
 mod sieve;
+mod stamp;
 mod topology;
 mod transport;
 mod turn;
