@@ -16,6 +16,8 @@ pub mod memory;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 pub mod sql;
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
+mod stamp;
 
 use common::{refuse, send_within};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -89,6 +89,9 @@ async fn records_of_other_clients_are_understood_or_say_why_not() {
     let own = OwnedHeaders::new()
         .insert(Header { key: "sagabus-type", value: Some("kit.other") })
         .insert(Header { key: "sagabus-id", value: Some("order 17") })
+        .insert(Header { key: "sagabus-sent-at", value: Some("5") })
+        .insert(Header { key: "sagabus-causation-id", value: Some("order 16") })
+        .insert(Header { key: "sagabus-first", value: Some("1") })
         .insert(Header { key: "tenant", value: Some("a") })
         .insert(Header { key: "tenant", value: Some("b") })
         .insert(Header::<&str> { key: "nothing", value: None });
@@ -107,6 +110,8 @@ async fn records_of_other_clients_are_understood_or_say_why_not() {
     let own = &of("kit.other").next().expect("ours").message.headers;
     assert_eq!(own.message_id, MessageId::from_foreign("order 17"));
     assert_eq!((own.user["tenant"].value.as_str(), own.user["nothing"].value.as_str()), ("b", ""));
+    let cause = MessageId::from_foreign("order 16");
+    assert_eq!((own.sent_at.0, own.causation_id, own.conversation_id, own.first), (5, Some(cause), cause.0, true));
     assert_eq!(own.order_key, None, "the record's key is ours to choose");
     // the same ids when it is read again, by another process
     drop(receiver);

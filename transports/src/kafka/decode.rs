@@ -1,6 +1,7 @@
 //! A record becomes a message, whoever wrote it.
 
 use super::headers as h;
+use crate::stamp;
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message, Timestamp as RecordTime};
 use sagabus_core::{
@@ -117,6 +118,7 @@ impl<'r> Fields<'r> {
     fn into_headers(self, headers: &mut Headers) {
         headers.user = self.user;
         let mut propagate: Vec<String> = Vec::new();
+        let mut conversation = None;
         for (name, value) in &self.own {
             let text = || Some(String::from_utf8_lossy(value).into_owned());
             let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok());
@@ -129,10 +131,13 @@ impl<'r> Fields<'r> {
                     b"timeout" => headers.intent = Intent::Timeout,
                     _ => {}
                 },
+                h::STAMP => {
+                    let named = std::str::from_utf8(value).ok().and_then(|text| stamp::read(text, headers));
+                    conversation = named.or(conversation);
+                }
                 h::CONVERSATION => {
-                    if let Some(id) = text().and_then(|text| text.parse().ok()) {
-                        headers.conversation_id = id;
-                    }
+                    let named = text().and_then(|text| text.parse().ok()).map(MessageId);
+                    conversation = named.or(conversation);
                 }
                 h::CAUSATION => headers.causation_id = text().map(|text| MessageId::from_foreign(&text)),
                 h::CORRELATION => headers.correlation_id = text(),
@@ -151,6 +156,7 @@ impl<'r> Fields<'r> {
                 _ => {}
             }
         }
+        headers.conversation_id = conversation.unwrap_or_else(|| stamp::conversation(headers)).0;
         for name in propagate {
             if let Some(header) = headers.user.get_mut(&name) {
                 header.propagate = true;

@@ -1,6 +1,7 @@
 //! An envelope becomes a record.
 
 use super::{headers as h, names::Names};
+use crate::stamp;
 use bytes::Bytes;
 use rdkafka::message::{Header, OwnedHeaders};
 use sagabus_core::{Destination, Error, ErrorKind, Headers, Intent, Outgoing, Result, SagaAddress, UserHeader};
@@ -54,15 +55,9 @@ fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
     table.text(h::ID, headers.message_id.to_string());
     table.text(h::TYPE, &headers.message_type);
     table.text(h::CONTENT_TYPE, &headers.content_type);
-    table.text(h::SENT_AT, headers.sent_at.0.to_string());
+    table.text(h::STAMP, stamp::write(headers));
     if headers.intent != Intent::Command {
         table.text(h::INTENT, intent(headers.intent));
-    }
-    if headers.conversation_id != headers.message_id.0 {
-        table.text(h::CONVERSATION, headers.conversation_id.to_string());
-    }
-    if let Some(cause) = headers.causation_id {
-        table.text(h::CAUSATION, cause.to_string());
     }
     for (name, text) in [
         (h::CORRELATION, &headers.correlation_id),
@@ -85,9 +80,6 @@ fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
     }
     if headers.attempts > 0 {
         table.text(h::ATTEMPTS, headers.attempts.to_string());
-    }
-    if headers.first {
-        table.text(h::FIRST, "1");
     }
     user(&headers.user, &mut table)?;
     Ok((table.headers.unwrap_or_default(), table.weight))

@@ -3,6 +3,8 @@
 pub(super) const ID: &str = "sagabus-id";
 pub(super) const TYPE: &str = "sagabus-type";
 pub(super) const CONTENT_TYPE: &str = "content-type";
+/// Several in one: see [`stamp`](crate::stamp).
+pub(super) const STAMP: &str = "sagabus";
 pub(super) const INTENT: &str = "sagabus-intent";
 pub(super) const CONVERSATION: &str = "sagabus-conversation-id";
 pub(super) const CAUSATION: &str = "sagabus-causation-id";
@@ -26,5 +28,5 @@ pub(super) fn reserved(name: &str) -> bool {
     name.is_empty()
         || name.contains('\0')
         || name.starts_with("sagabus-")
-        || matches!(name, CONTENT_TYPE | TRACEPARENT | TRACESTATE)
+        || matches!(name, STAMP | CONTENT_TYPE | TRACEPARENT | TRACESTATE)
 }

@@ -22,12 +22,12 @@
 //! | message id | header `sagabus-id` (one that is no UUID becomes a UUIDv5 of it; none: one of topic, partition, offset) |
 //! | message type | header `sagabus-type`; missing on an event's topic: the topic's type |
 //! | content type | header `content-type` (missing: JSON) |
-//! | sent at | the record's timestamp (milliseconds), header `sagabus-sent-at` (microseconds) |
 //! | intent | header `sagabus-intent`: `command`, `event`, `reply`, `timeout`; missing: by the topic |
 //! | correlation id, reply address | headers `sagabus-correlation-id`, `sagabus-reply-to` |
-//! | conversation, cause | headers `sagabus-conversation-id` (missing: the message id), `sagabus-causation-id` |
+//! | sent at, cause, conversation, whether for the first time | header `sagabus`: `sent-at=<microseconds>;cause=<id>;conversation=<id>;first` |
+//! | what of these is missing | the record's timestamp (milliseconds); none; the cause, or else the message id; perhaps not |
+//! | the same, from whoever likes that better | headers `sagabus-sent-at`, `sagabus-causation-id`, `sagabus-conversation-id`, `sagabus-first` (`1`) |
 //! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
-//! | sent for the first time | header `sagabus-first` (`1`); missing: perhaps not |
 //! | order key | header `sagabus-order-key`; on records without `sagabus-id`: the record's key, if it is text |
 //! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
 //! | trace context | headers `traceparent`, `tracestate` |

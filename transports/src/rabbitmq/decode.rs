@@ -1,6 +1,7 @@
 //! An AMQP message becomes a delivery, whoever sent it.
 
-use super::{frames::MENDED, headers as h, names::Names, parcel::Parcel, stamp};
+use super::{frames::MENDED, headers as h, names::Names, parcel::Parcel};
+use crate::stamp;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},

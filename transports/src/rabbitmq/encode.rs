@@ -3,8 +3,8 @@
 use super::{
     headers as h,
     names::{Names, shard_word, short},
-    stamp,
 };
+use crate::stamp;
 use bytes::Bytes;
 use lapin::{
     BasicProperties,

@@ -1,6 +1,6 @@
 //! The names of our headers, and which names a user's header cannot have on the wire.
 
-/// Several in one: see [`stamp`](super::stamp).
+/// Several in one: see [`stamp`](crate::stamp).
 pub(super) const STAMP: &str = "sagabus";
 pub(super) const INTENT: &str = "sagabus-intent";
 pub(super) const CONVERSATION: &str = "sagabus-conversation-id";

@@ -82,7 +82,6 @@ mod receiver;
 mod registry;
 mod session;
 mod sieve;
-mod stamp;
 mod topology;
 mod transport;
 mod turn;
