@@ -1,11 +1,14 @@
 //! The header `sagabus`: what nearly every message has to say besides its properties, in one text.
 //!
 //! `sent-at=1795238719123456;cause=01932c5e-…;conversation=01932c5e-…;first`. With a header for each of them RabbitMQ and
-//! the program needed 61 us of processor time for a message instead of 57: every entry of the table is taken apart and put
-//! together again at every hop.
+//! a program without a store needed 61 us of processor time for a message instead of 57: every entry of the table is taken
+//! apart and put together again at every hop.
 
 use sagabus_core::{Headers, MessageId, Timestamp};
 use std::fmt::Write;
+
+/// The header's.
+pub(super) const NAME: &str = "sagabus";
 
 const SENT_AT: &str = "sent-at";
 const CAUSE: &str = "cause";

@@ -9,7 +9,7 @@ macro_rules! for_each_transport_case {
             [$($arguments)*]
             roundtrip:
                 empty_body, one_byte, binary_body, large_body, largest_body, too_large_is_refused, unicode_headers,
-                empty_header_value, many_headers, large_headers, every_field, foreign_ids_are_kept,
+                empty_header_value, many_headers, large_headers, every_field, conversations, foreign_ids_are_kept,
                 a_redelivery_is_as_sent;
             routing:
                 send_reaches_its_queue_only, unroutable_is_told, an_empty_batch_is_fine, publish_to_nobody_is_done,
@@ -65,7 +65,7 @@ macro_rules! cases {
 for_each_transport_case!(cases, []);
 
 /// How many cases there are. Whoever adds or removes one says so here.
-pub const EXPECTED: usize = 97;
+pub const EXPECTED: usize = 98;
 
 #[doc(hidden)]
 #[macro_export]

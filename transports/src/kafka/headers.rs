@@ -1,10 +1,10 @@
 //! The names of our headers, and which names a user's header cannot have on the wire.
 
+pub(super) use crate::stamp::NAME as STAMP;
+
 pub(super) const ID: &str = "sagabus-id";
 pub(super) const TYPE: &str = "sagabus-type";
 pub(super) const CONTENT_TYPE: &str = "content-type";
-/// Several in one: see [`stamp`](crate::stamp).
-pub(super) const STAMP: &str = "sagabus";
 pub(super) const INTENT: &str = "sagabus-intent";
 pub(super) const CONVERSATION: &str = "sagabus-conversation-id";
 pub(super) const CAUSATION: &str = "sagabus-causation-id";

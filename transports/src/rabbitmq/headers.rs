@@ -1,7 +1,7 @@
 //! The names of our headers, and which names a user's header cannot have on the wire.
 
-/// Several in one: see [`stamp`](crate::stamp).
-pub(super) const STAMP: &str = "sagabus";
+pub(super) use crate::stamp::NAME as STAMP;
+
 pub(super) const INTENT: &str = "sagabus-intent";
 pub(super) const CONVERSATION: &str = "sagabus-conversation-id";
 pub(super) const CAUSATION: &str = "sagabus-causation-id";

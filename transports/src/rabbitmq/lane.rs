@@ -99,14 +99,14 @@ impl PublishLane {
         // each one takes its number and pushes its frames when it is polled first: that is now and in order, before the next
         // batch's; waiting for the socket is the collector's business
         let mut context = Context::from_waker(Waker::noop());
-        let sending = wires.into_iter().map(|wire| {
+        let push = |wire| {
             let mut sending = send(Arc::clone(&self.channel), wire).boxed();
             match sending.as_mut().poll(&mut context) {
                 Poll::Ready(sent) => future::ready(sent).boxed(),
                 Poll::Pending => sending,
             }
-        });
-        let sending = sending.collect();
+        };
+        let sending = wires.into_iter().map(push).collect();
         // the collector lives as long as the lane
         let _ = self.batches.send(Batch { keys, sending, reply });
     }

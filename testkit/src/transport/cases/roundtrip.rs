@@ -6,7 +6,7 @@ use sagabus_core::{
     Destination, Envelope, Headers, InstanceId, Intent, MessageId, Outgoing, SagaAddress, SendOutcome, Timestamp,
     UserHeader,
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 async fn there_and_back(bed: &Bed, message: Envelope) {
     bed.queue("q", &[]).await;
@@ -123,8 +123,28 @@ pub async fn every_field(bed: Bed) {
     headers.first = true;
     headers.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
     headers.tracestate = Some("a=1,b=2".into());
-    headers.user.insert("tenant".into(), UserHeader { value: "t".into(), propagate: true });
+    for name in ["tenant", "sagabus", "sagabus-first", "traceparent"] {
+        headers.user.insert(name.into(), UserHeader { value: "sent-at=1;first".into(), propagate: true });
+    }
     there_and_back(&bed, Envelope::new(headers, "x")).await;
+}
+
+/// Whoever belongs to the conversation that its cause began, to another one, or began its own.
+pub async fn conversations(bed: Bed) {
+    bed.queue("q", &[]).await;
+    let cause = MessageId(bed.runtime.uuid());
+    let mut sent = BTreeMap::new();
+    for (cause, conversation) in [(None, None), (Some(cause), Some(cause)), (Some(cause), None)] {
+        let mut message = bed.message("x");
+        message.headers.causation_id = cause;
+        message.headers.conversation_id = conversation.unwrap_or(message.headers.message_id).0;
+        sent.insert(message.headers.message_id, message.headers.clone());
+        bed.send("q", vec![message]).await;
+    }
+    let receiver = bed.receiver("q", 10).await;
+    let got = bed.take(&receiver, sent.len()).await;
+    let got: BTreeMap<_, _> = got.iter().map(|d| (d.message.headers.message_id, d.message.headers.clone())).collect();
+    assert_eq!(got, sent);
 }
 
 /// The id is the sender's, also if it is no UUIDv7.
