@@ -77,6 +77,10 @@ impl Case {
         let reached = place.reached().len();
         let plan = format!("{}:{}:{}", self.point.name, self.nth, self.action.word());
         let mut victim = place.launch(Some(&plan))?;
+        if self.shared {
+            // on Kafka who comes first has all partitions, and keeps half; who comes second waits for seconds for the rest
+            place::ready(&mut victim)?;
+        }
         let mut survivors = Vec::new();
         if !matches!(self.point.way, Way::After(_)) {
             // else one of them would take over what the victim is to take over
@@ -87,7 +91,7 @@ impl Case {
         let mut generator = match generator {
             Some(generator) => generator,
             None => {
-                for process in survivors.iter_mut().chain([&mut victim]) {
+                for process in &mut survivors {
                     place::ready(process)?;
                 }
                 send(&place)?
