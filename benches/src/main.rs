@@ -1,6 +1,11 @@
 //! What sagabus costs, beside the best program without it, in the same run. See `docs/performance.md`.
 #![allow(clippy::disallowed_methods, reason = "a benchmark stands outside of the bus: it measures real time")]
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(not(feature = "jemalloc"))]
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -165,5 +165,8 @@ fn ratio(turns: &Turns) -> f64 {
 }
 
 fn engine_and_twin(common: &Common, work: Work) -> (Spec, Spec) {
+    if cfg!(not(feature = "jemalloc")) {
+        common.say("  built without `--features jemalloc`: both sides allocate with mimalloc, which is slower here");
+    }
     (common.spec(Who::Engine, work), Spec { batch: 0, ..common.spec(Who::Twin, work) })
 }
