@@ -174,7 +174,9 @@ impl EndpointInfo {
             Some(cause) => cause.caused(id, M::NAME, intent, now),
             None => Headers::new(id, M::NAME, intent, now),
         };
-        headers.content_type = self.codec.content_type().to_string();
+        if headers.content_type != self.codec.content_type() {
+            headers.content_type = self.codec.content_type().to_string();
+        }
         headers.reply_to.clone_from(&self.reply_to);
         headers.originator = saga.cloned();
         headers.order_key = options.key;

@@ -1,8 +1,8 @@
-//! The header `sagabus`: what nearly every message has to say besides its properties, in one text.
+//! What nearly every message has to say besides its properties, in one text: `sent-at=…;cause=…;conversation=…;first`.
 //!
-//! `sent-at=1795238719123456;cause=01932c5e-…;conversation=01932c5e-…;first`. With a header for each of them RabbitMQ and
-//! a program without a store needed 61 us of processor time for a message instead of 57: every entry of the table is taken
-//! apart and put together again at every hop.
+//! On Kafka it is a header, on RabbitMQ it is behind `sagabus;` in the property `app-id`. With a header for each of them RabbitMQ and
+//! a program without a store needed 61 us of processor time for a message, with one header 57: every entry of the table is
+//! taken apart and put together again at every hop.
 
 use sagabus_core::{Headers, MessageId, Timestamp};
 use std::fmt::Write;
@@ -20,10 +20,11 @@ pub(super) fn conversation(headers: &Headers) -> MessageId {
     headers.causation_id.unwrap_or(headers.message_id)
 }
 
-pub(super) fn write(headers: &Headers) -> String {
-    let mut text = String::with_capacity(128);
+/// What there is to say, behind a beginning.
+pub(super) fn write(beginning: &str, headers: &Headers) -> String {
+    let mut text = String::with_capacity(144);
     // writing to a string does not fail
-    let _ = write!(text, "{SENT_AT}={}", headers.sent_at.0);
+    let _ = write!(text, "{beginning}{SENT_AT}={}", headers.sent_at.0);
     if let Some(cause) = headers.causation_id {
         let _ = write!(text, ";{CAUSE}={cause}");
     }
@@ -72,7 +73,7 @@ mod tests {
             message.conversation_id = Uuid::from_u128(conversation);
             message.first = first;
             let mut again = headers();
-            let named = read(&write(&message), &mut again);
+            let named = read(&write("", &message), &mut again);
             again.conversation_id = named.unwrap_or_else(|| super::conversation(&again)).0;
             assert_eq!(format!("{again:?}"), format!("{message:?}"));
         }
@@ -81,10 +82,10 @@ mod tests {
     #[test]
     fn only_what_is_not_known_anyway_is_named() {
         let mut message = headers();
-        assert_eq!(write(&message), "sent-at=1");
+        assert_eq!(write("ours;", &message), "ours;sent-at=1");
         message.causation_id = Some(MessageId(Uuid::from_u128(5)));
         message.conversation_id = Uuid::from_u128(5);
-        assert_eq!(write(&message), "sent-at=1;cause=00000000-0000-0000-0000-000000000005");
+        assert_eq!(write("", &message), "sent-at=1;cause=00000000-0000-0000-0000-000000000005");
     }
 
     #[test]

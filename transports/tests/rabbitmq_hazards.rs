@@ -344,14 +344,15 @@ async fn foreign_messages_are_understood() {
     harness.close().await;
 }
 
-/// What we say in one header may be said in one for each.
+/// What we say in one property may be said in headers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_header_for_each_is_understood_too() {
+async fn headers_are_understood_too() {
     let (harness, bed, _) = bed("").await;
     bed.queue("q", &[]).await;
     let uuid = |n: u8| format!("00000000-0000-4000-8000-0000000000{n:02}");
     let text = |text: &str| AMQPValue::LongString(text.into());
-    let one = vec![("sagabus", text(&format!("sent-at=5;cause={};conversation={};first", uuid(1), uuid(2))))];
+    let stamp = format!("sent-at=5;cause={};conversation={};first", uuid(1), uuid(2));
+    let one = vec![("sagabus", text(&stamp))];
     let each = vec![
         ("sagabus-sent-at", AMQPValue::LongLongInt(5)),
         ("sagabus-causation-id", text(&uuid(1))),
@@ -360,28 +361,32 @@ async fn a_header_for_each_is_understood_too() {
     ];
     let cause = vec![("sagabus-causation-id", text(&uuid(1)))];
     let raw = harness.raw().await;
-    for (n, headers) in [(10, one), (11, each), (12, cause), (13, Vec::new())] {
+    let ours = format!("sagabus;{stamp}");
+    for (n, app, headers) in
+        [(10, "", one), (11, "", each), (12, &*ours, Vec::new()), (13, "", cause), (14, "shop;first", Vec::new())]
+    {
         let mut table = FieldTable::default();
         for (name, value) in headers {
             table.insert(name.into(), value);
         }
         let properties = BasicProperties::default().with_message_id(uuid(n).into()).with_type("kit.message".into());
-        let properties = properties.with_headers(table);
+        let properties = properties.with_headers(table).with_app_id(app.into());
         let name = harness.name("q");
         raw.basic_publish("".into(), name.into(), Default::default(), b"{}", properties).await.unwrap();
     }
     let (receiver, _) = bed.ordered("q", 10).await;
     let mut got: Vec<_> =
-        bed.take(&receiver, 4).await.into_iter().map(|delivery| delivery.message.headers.clone()).collect();
+        bed.take(&receiver, 5).await.into_iter().map(|delivery| delivery.message.headers.clone()).collect();
     got.sort_by_key(|headers| headers.message_id.0);
-    for headers in &got[..2] {
+    for headers in &got[..3] {
         assert_eq!((headers.sent_at.0, headers.first), (5, true));
         assert_eq!(headers.causation_id.map(|id| id.to_string()), Some(uuid(1)));
         assert_eq!(headers.conversation_id.to_string(), uuid(2));
     }
-    assert_eq!((got[2].conversation_id.to_string(), got[2].first), (uuid(1), false));
-    assert_eq!(got[3].conversation_id.to_string(), uuid(13));
-    assert_eq!(got[3].causation_id, None);
+    assert_eq!((got[3].conversation_id.to_string(), got[3].first), (uuid(1), false));
+    // another application's id says nothing to us
+    assert_eq!((got[4].conversation_id.to_string(), got[4].first), (uuid(14), false));
+    assert_eq!(got[4].causation_id, None);
     harness.close().await;
 }
 
@@ -425,7 +430,7 @@ async fn others_read_ours() {
     assert_eq!(headers.get("sagabus-intent").cloned(), long("event"));
     assert_eq!(headers.get("traceparent").cloned(), long("00-1-2-01"));
     assert_eq!(headers.get("tenant").cloned(), long("ü"));
-    assert_eq!(headers.get("sagabus").cloned(), long(&format!("sent-at={sent_at}")));
+    assert_eq!(text(properties.app_id()), Some(format!("sagabus;sent-at={sent_at}")));
     assert_eq!(got.delivery.data, b"{\"n\":1}");
     harness.close().await;
 }

@@ -55,7 +55,7 @@ fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
     table.text(h::ID, headers.message_id.to_string());
     table.text(h::TYPE, &headers.message_type);
     table.text(h::CONTENT_TYPE, &headers.content_type);
-    table.text(h::STAMP, stamp::write(headers));
+    table.text(h::STAMP, stamp::write("", headers));
     if headers.intent != Intent::Command {
         table.text(h::INTENT, intent(headers.intent));
     }

@@ -61,15 +61,20 @@ impl Decoder {
             headers.sent_at = Timestamp(i64::try_from(*seconds).unwrap_or(0).saturating_mul(1_000_000));
         }
         let text = |text: &Option<ShortString>| text.as_ref().map(|t| t.as_str().to_string()).filter(|t| !t.is_empty());
-        if let Some(content_type) = text(properties.content_type()) {
-            headers.content_type = content_type;
+        if let Some(content_type) = properties.content_type()
+            && !["", &headers.content_type].contains(&content_type.as_str())
+        {
+            headers.content_type = content_type.as_str().to_string();
         }
         headers.correlation_id = properties.correlation_id().as_ref().map(|t| t.as_str().to_string());
         headers.reply_to = text(properties.reply_to()).map(|queue| self.names.strip(&queue).to_string());
+        let stamp = properties.app_id().as_ref().and_then(|app| app.as_str().strip_prefix(h::OURS));
+        let mut conversation = stamp.and_then(|stamp| stamp::read(stamp, &mut headers));
         let mut too_much = false;
         if let Some(table) = properties.headers() {
-            too_much = read_table(table, &mut headers);
+            too_much = read_table(table, &mut headers, &mut conversation);
         }
+        headers.conversation_id = conversation.unwrap_or_else(|| stamp::conversation(&headers)).0;
         let limits = Limits::default();
         if too_much || headers.check(&limits).is_err() {
             defect.get_or_insert_with(|| {
@@ -138,11 +143,10 @@ fn mended(properties: &BasicProperties) -> Option<&'static str> {
 
 /// Reads what fits; answers whether there was more than is allowed. Looks into no nested table or array but our own list
 /// of names, and copies nothing that is larger than all headers together may be.
-fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
+fn read_table(table: &FieldTable, headers: &mut Headers, conversation: &mut Option<MessageId>) -> bool {
     let limits = Limits::default();
     let mut too_much = false;
     let mut propagate: &[AMQPValue] = &[];
-    let mut conversation = None;
     for (name, value) in table.inner() {
         let name = name.as_str();
         if h::brokers_own(name) || name.contains(MENDED) {
@@ -154,9 +158,9 @@ fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
         }
         match name {
             h::PROPAGATE => propagate = array(value),
-            h::STAMP => conversation = scalar(value).and_then(|text| stamp::read(&text, headers)).or(conversation),
+            h::STAMP => *conversation = scalar(value).and_then(|text| stamp::read(&text, headers)).or(*conversation),
             h::CONVERSATION => {
-                conversation = scalar(value).and_then(|text| text.parse().ok()).map(MessageId).or(conversation)
+                *conversation = scalar(value).and_then(|text| text.parse().ok()).map(MessageId).or(*conversation);
             }
             _ if name.starts_with("sagabus-") || matches!(name, h::TRACEPARENT | h::TRACESTATE) => {
                 own(name, value, headers);
@@ -171,7 +175,6 @@ fn read_table(table: &FieldTable, headers: &mut Headers) -> bool {
             }
         }
     }
-    headers.conversation_id = conversation.unwrap_or_else(|| stamp::conversation(headers)).0;
     for name in propagate.iter().filter_map(scalar) {
         if let Some(header) = headers.user.get_mut(&name) {
             header.propagate = true;

@@ -55,7 +55,7 @@ pub(super) fn wire(outgoing: &Outgoing, names: &Names, exchanges: &Exchanges) ->
         )));
     }
     let (exchange, routing_key) = match (&outgoing.to, &headers.order_key) {
-        (Destination::Queue(queue), None) => (&exchanges.direct, short(&names.queue(queue))?),
+        (Destination::Queue(queue), None) => (&exchanges.direct, short(names.queue(queue))?),
         (Destination::Queue(queue), Some(key)) => (&exchanges.keyed, keyed("q", queue, key)?),
         (Destination::Topic(topic), None) => (&exchanges.events, short(topic)?),
         (Destination::Topic(topic), Some(key)) => (&exchanges.keyed, keyed("t", topic, key)?),
@@ -70,14 +70,14 @@ pub(super) fn wire(outgoing: &Outgoing, names: &Names, exchanges: &Exchanges) ->
 }
 
 fn keyed(kind: &str, name: &str, key: &str) -> Result<ShortString> {
-    short(&format!("{kind}.{name}.{}", shard_word(key)))
+    short(format!("{kind}.{name}.{}", shard_word(key)))
 }
 
 /// The properties, and about how many bytes they have.
 fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usize)> {
     let mut table = Table::default();
     let mut properties = BasicProperties::default()
-        .with_message_id(short(&headers.message_id.to_string())?)
+        .with_message_id(short(headers.message_id.to_string())?)
         .with_type(short(&headers.message_type)?)
         .with_content_type(short(&headers.content_type)?)
         .with_delivery_mode(2)
@@ -85,7 +85,7 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
     if headers.intent != Intent::Command {
         table.text(h::INTENT, intent(headers.intent));
     }
-    table.text(h::STAMP, stamp::write(headers));
+    properties = properties.with_app_id(short(stamp::write(h::OURS, headers))?);
     if let Some(correlation) = &headers.correlation_id {
         match ShortString::try_new(correlation.as_str()) {
             Ok(text) => properties = properties.with_correlation_id(text),
@@ -120,7 +120,10 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
     }
     user(&headers.user, &mut table)?;
     let weight = table.weight;
-    Ok((properties.with_headers(FieldTable::from(table.entries)), weight))
+    if !table.entries.is_empty() {
+        properties = properties.with_headers(FieldTable::from(table.entries));
+    }
+    Ok((properties, weight))
 }
 
 fn user(headers: &BTreeMap<String, UserHeader>, table: &mut Table) -> Result<()> {

@@ -2,6 +2,9 @@
 
 pub(super) use crate::stamp::NAME as STAMP;
 
+/// How the property `app-id` begins of what we have sent; the [stamp](crate::stamp) follows.
+pub(super) const OURS: &str = "sagabus;";
+
 pub(super) const INTENT: &str = "sagabus-intent";
 pub(super) const CONVERSATION: &str = "sagabus-conversation-id";
 pub(super) const CAUSATION: &str = "sagabus-causation-id";

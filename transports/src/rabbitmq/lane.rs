@@ -148,38 +148,26 @@ impl Collector {
         }
     }
 
-    async fn collect(&self, sending: Vec<Sending>, returned: &mut Returned) -> Vec<Verdict> {
+    async fn collect(&self, mut sending: Vec<Sending>, returned: &mut Returned) -> Vec<Verdict> {
         let count = sending.len();
+        if self.shared.broken.load(Ordering::Acquire) {
+            // a confirm that nobody waited for may have carried off the message of one of these that was returned
+            let text = "rabbitmq did not confirm an earlier message on this channel";
+            return vec![Verdict::Unknown(Error::new(ErrorKind::Unknown, text)); count];
+        }
         let mut verdicts = Vec::with_capacity(count);
         let all = async {
-            // they get to the socket in their order
+            // when the last one is confirmed nearly all are: waiting for each one in turn would wake this task for many of them
+            let last = match sending.pop() {
+                Some(last) => Some(confirmation(last).await),
+                None => None,
+            };
             for sending in sending {
-                let confirmation = match sending.await {
-                    Ok(confirm) => confirm.await,
-                    Err(error) => Err(error),
-                };
-                verdicts.push(match confirmation {
-                    Ok(Confirmation::Ack(message)) => {
-                        note(returned, message.as_ref());
-                        Verdict::Done
-                    }
-                    Ok(Confirmation::Nack(message)) => {
-                        note(returned, message.as_ref());
-                        Verdict::Retry(Error::new(
-                            ErrorKind::Transient,
-                            "rabbitmq refused the message (nack): it is full",
-                        ))
-                    }
-                    Ok(Confirmation::NotRequested) => {
-                        Verdict::Unknown(Error::new(ErrorKind::Unknown, "the channel is not in confirm mode"))
-                    }
-                    Err(error) => Verdict::Unknown(unknown(error)),
-                });
+                verdicts.push(verdict(confirmation(sending).await, returned));
             }
+            verdicts.extend(last.map(|last| verdict(last, returned)));
         };
-        // on a broken channel nothing is worth waiting for
-        let limit = if self.shared.broken.load(Ordering::Acquire) { Duration::from_millis(10) } else { self.limit };
-        if self.runtime.timeout(limit, all).await.is_none() {
+        if self.runtime.timeout(self.limit, all).await.is_none() {
             // nothing that is on its way here can be trusted any more
             self.shared.broken.store(true, Ordering::Release);
             let late = Error::new(ErrorKind::Unknown, "rabbitmq did not confirm in time");
@@ -188,6 +176,28 @@ impl Collector {
             self.shared.broken.store(true, Ordering::Release);
         }
         verdicts
+    }
+}
+
+/// What the broker says to a message, when it has got to the socket.
+async fn confirmation(sending: Sending) -> lapin::Result<Confirmation> {
+    sending.await?.await
+}
+
+fn verdict(confirmation: lapin::Result<Confirmation>, returned: &mut Returned) -> Verdict {
+    match confirmation {
+        Ok(Confirmation::Ack(message)) => {
+            note(returned, message.as_ref());
+            Verdict::Done
+        }
+        Ok(Confirmation::Nack(message)) => {
+            note(returned, message.as_ref());
+            Verdict::Retry(Error::new(ErrorKind::Transient, "rabbitmq refused the message (nack): it is full"))
+        }
+        Ok(Confirmation::NotRequested) => {
+            Verdict::Unknown(Error::new(ErrorKind::Unknown, "the channel is not in confirm mode"))
+        }
+        Err(error) => Verdict::Unknown(unknown(error)),
     }
 }
 

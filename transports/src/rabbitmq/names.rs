@@ -92,7 +92,7 @@ pub(super) fn word(shard: u16) -> String {
 }
 
 /// A name for the wire.
-pub(super) fn short(name: &str) -> Result<ShortString> {
-    ShortString::try_new(name)
-        .map_err(|_| Error::invalid(format!("a name of {} bytes is too long for AMQP", name.len())))
+pub(super) fn short(name: impl AsRef<str> + Into<String>) -> Result<ShortString> {
+    let length = name.as_ref().len();
+    ShortString::try_new(name).map_err(|_| Error::invalid(format!("a name of {length} bytes is too long for AMQP")))
 }
