@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, str::FromStr as _};
 const VARIABLE: &str = "SAGABUS_POSTGRES_URL";
 
 /// The twins' settings: plans are made once and probe the indexes, however empty the tables were then.
-pub(crate) const PLANS: &str = "set plan_cache_mode = force_generic_plan; set seq_page_cost = 1000; set random_page_cost = 1; \
+pub(crate) const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set random_page_cost = 1; \
                                 set jit = off";
 
 pub(crate) fn is_postgres(url: &str) -> bool {

@@ -192,3 +192,42 @@ async fn with_statistics_of_empty_tables() {
 async fn with_fresh_statistics() {
     check(Statistics::Fresh).await;
 }
+
+/// Also where the table is mostly room that earlier rows have left, and the planner has just been told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_is_found_by_its_id() {
+    let schema = Schema::new().await;
+    let store = schema.open(schema.options()).await;
+    let runtime = Runtime::system();
+    let owner = Owner { endpoint: "shop".into(), node: NodeId(runtime.uuid()) };
+    let load = Load { runtime, owner, lives: Vec::new() };
+    let mut ids = Vec::new();
+    for _ in 0..SAGAS / BATCH {
+        let unit = |_| {
+            let mut unit = UnitOfWork::new("order".into(), MessageId(load.runtime.uuid()), Gate::Inbox);
+            unit.sends.push(Outgoing { to: Destination::Queue("q".into()), message: load.message(Intent::Command) });
+            unit
+        };
+        let units = (0..BATCH).map(unit).collect();
+        let batch = CommitBatch { owner: load.owner.clone(), joined: false, units, sent: Vec::new() };
+        for outcome in store.commit(batch).await.outcomes {
+            let sagabus_core::Outcome::Applied { outbox, .. } = outcome else { panic!("{outcome:?}") };
+            ids.extend(outbox);
+        }
+    }
+    let (sent, rest) = ids.split_at(SAGAS - 5 * BATCH);
+    store.outbox_delete(sent).await.expect("delete");
+    schema.run("analyze {s}.outbox".into()).await;
+    for some in rest.chunks(BATCH) {
+        store.outbox_delete(some).await.expect("delete");
+    }
+    store.close().await;
+    load.runtime.sleep(Duration::from_millis(300)).await;
+    let sql = format!(
+        "select idx_scan from pg_stat_user_indexes where schemaname='{}' and indexrelname='outbox_owner'",
+        schema.0
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut schema.connect().await).await.expect("statistics");
+    assert_eq!(row.get::<i64, _>(0), 0, "scans of the index by owner, which reads all of it for each id");
+    schema.drop().await;
+}

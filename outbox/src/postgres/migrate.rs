@@ -12,6 +12,7 @@ use sagabus_core::{Error, ErrorKind, Result};
 const STEPS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_start.sql"),
     include_str!("../../migrations/postgres/0002_position.sql"),
+    include_str!("../../migrations/postgres/0003_outbox_owner.sql"),
 ];
 
 /// The oldest server that is known to do.

@@ -37,8 +37,8 @@ impl Inner {
         let s = &self.s;
         let sql = Sql::new(format!(
             "select o.id,o.node,o.topic,o.destination,o.headers,o.body from {s}outbox o where o.endpoint=$1 and o.node=$2 \
-             and o.id>$3 and (o.order_key is null or not exists(select 1 from {s}outbox e where e.endpoint=$1 and \
-             e.order_key=o.order_key and e.id<o.id and e.node<>$2)) order by o.id limit $4"
+             and o.id+0>$3 and (o.order_key is null or not exists(select 1 from {s}outbox e where e.endpoint=$1 and \
+             e.order_key=o.order_key and e.id<o.id and e.node<>$2)) order by o.id+0 limit $4"
         ))
         .with(&*owner.endpoint)
         .with(owner.node.0)

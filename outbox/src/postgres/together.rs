@@ -21,7 +21,7 @@ pub(super) struct Rider {
 }
 
 /// As on connections of the store's own: plans are made once, and probe the indexes.
-const OURS: &str = "set local plan_cache_mode=force_generic_plan;set local seq_page_cost=1000;set local \
+const OURS: &str = "set local plan_cache_mode=force_generic_plan;set local enable_seqscan=off;set local \
                     random_page_cost=1;set local jit=off;savepoint e";
 
 /// Nothing of what they did is there.
