@@ -187,7 +187,7 @@ async fn declare(live: &Live, names: &Names) -> Result<()> {
             .exchange_bind(
                 short(&next)?,
                 short(&name)?,
-                short(&bit(level, '0'))?,
+                short(bit(level, '0'))?,
                 Default::default(),
                 FieldTable::default(),
             )

@@ -54,7 +54,7 @@ impl RabbitTransport {
         let names = &self.home.names;
         let mut wire = wire(outgoing, names, &self.exchanges)?;
         let (level, key) = delays::route(delay, &names.queue(queue));
-        (wire.exchange, wire.routing_key) = (short(&names.delay(level))?, short(&key)?);
+        (wire.exchange, wire.routing_key) = (short(names.delay(level))?, short(&key)?);
         Ok(wire)
     }
 

@@ -109,7 +109,7 @@ impl RabbitReceiver {
         let decoder = Decoder {
             queue: home.names.queue(&options.queue),
             names: home.names.clone(),
-            events: short(&home.names.events())?,
+            events: short(home.names.events())?,
             runtime: runtime.clone(),
         };
         let shared = Arc::new(Shared {

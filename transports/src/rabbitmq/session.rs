@@ -166,7 +166,7 @@ impl Session<'_> {
             prefetch.map_err(|e| failed(doing(), e))?;
             self.numbers += 1;
             let (lane, number) = (*lane, self.numbers);
-            let tag = short(&format!("sagabus-{number}"))?;
+            let tag = short(format!("sagabus-{number}"))?;
             let consumer = self
                 .channel
                 .basic_consume(short(queue)?, tag.clone(), BasicConsumeOptions::default(), FieldTable::default())

@@ -52,8 +52,7 @@ impl RabbitTransport {
         let publish = Arc::new(Link::new("publish", hosts.clone(), options.clone()));
         let admin = Link::new("declare", hosts, options.clone());
         consume.get(false).await?;
-        let exchanges =
-            Exchanges { direct: short("")?, events: short(&names.events())?, keyed: short(&names.keyed())? };
+        let exchanges = Exchanges { direct: short("")?, events: short(names.events())?, keyed: short(names.keyed())? };
         let home = Arc::new(Home::new(names, options.clone(), consume, admin));
         let publisher = Publisher::start(PublisherOptions {
             link: Arc::clone(&publish),
@@ -145,7 +144,7 @@ impl RabbitTransport {
         outgoing.message.headers.order_key.as_ref()?;
         let mut wire = wire(outgoing, names, &self.exchanges).ok()?;
         wire.exchange = self.exchanges.direct.clone();
-        wire.routing_key = short(&names.queue(queue)).ok()?;
+        wire.routing_key = short(names.queue(queue)).ok()?;
         Some(wire)
     }
 }

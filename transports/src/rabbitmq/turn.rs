@@ -121,7 +121,7 @@ async fn locked(live: &Live, names: &Names, options: &RabbitOptions) -> Result<C
     let start = runtime.elapsed();
     loop {
         let channel = topology::open(live).await?;
-        let name = short(&names.lock())?;
+        let name = short(names.lock())?;
         match channel.queue_declare(name, QueueDeclareOptions::exclusive(), FieldTable::default()).await {
             Ok(_) => return Ok(channel),
             Err(error) if code(&error) == Some(405) && runtime.elapsed() - start < PATIENCE => {
