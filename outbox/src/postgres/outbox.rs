@@ -21,7 +21,7 @@ impl Inner {
              and m.lease_until>{NOW} and m.unbroken_since+m.ttl<={NOW}) as steady),gone as (select w.node from owner w,me \
              where w.node is not null and w.node<>$2 and not exists(select 1 from {s}node n where n.grp=$1 and \
              n.node=w.node and (n.lease_until>{NOW} or not me.steady))),x as materialized (select o.id,o.node from \
-             {s}outbox o where o.endpoint=$1 and o.node in (select node from gone) order by o.id limit $3 for update skip \
+             {s}outbox o where o.endpoint=$1 and o.node in (select node from gone) order by o.id+0 limit $3 for update skip \
              locked) update {s}outbox o set node=$2 from x where o.id=x.id returning \
              o.id,x.node,o.topic,o.destination,o.headers,o.body"
         ))

@@ -68,7 +68,8 @@ impl Decoder {
         }
         headers.correlation_id = properties.correlation_id().as_ref().map(|t| t.as_str().to_string());
         headers.reply_to = text(properties.reply_to()).map(|queue| self.names.strip(&queue).to_string());
-        let stamp = properties.app_id().as_ref().and_then(|app| app.as_str().strip_prefix(h::OURS));
+        let app = properties.app_id().as_ref().map(ShortString::as_str).filter(|app| !app.contains(MENDED));
+        let stamp = app.and_then(|app| app.strip_prefix(h::OURS));
         let mut conversation = stamp.and_then(|stamp| stamp::read(stamp, &mut headers));
         let mut too_much = false;
         if let Some(table) = properties.headers() {

@@ -171,6 +171,7 @@ impl Collector {
             // nothing that is on its way here can be trusted any more
             self.shared.broken.store(true, Ordering::Release);
             let late = Error::new(ErrorKind::Unknown, "rabbitmq did not confirm in time");
+            verdicts.clear();
             verdicts.resize(count, Verdict::Unknown(late));
         } else if verdicts.iter().any(|v| matches!(v, Verdict::Unknown(_))) {
             self.shared.broken.store(true, Ordering::Release);

@@ -26,9 +26,9 @@
 //! | message type | property `type`; missing on what came through `sagabus.events`: the routing key |
 //! | content type, correlation id, reply address | properties `content-type` (missing: JSON), `correlation-id`, `reply-to` |
 //! | intent | header `sagabus-intent`: `event`, `reply`, `timeout`; missing: `command` |
-//! | sent at, cause, conversation, whether for the first time | header `sagabus`: `sent-at=<microseconds>;cause=<id>;conversation=<id>;first` |
+//! | sent at, cause, conversation, whether for the first time | property `app-id`: `sagabus;sent-at=<microseconds>;cause=<id>;conversation=<id>;first` |
 //! | what of these is missing | the property `timestamp` (seconds); none; the cause, or else the message id; perhaps not |
-//! | the same, from whoever likes that better | headers `sagabus-sent-at`, `sagabus-causation-id`, `sagabus-conversation-id`, `sagabus-first` |
+//! | the same, from whoever likes that better | headers `sagabus-sent-at`, `sagabus-causation-id`, `sagabus-conversation-id`, `sagabus-first`, or one header `sagabus` |
 //! | expires at, attempts | headers `sagabus-expires-at` (microseconds), `sagabus-attempts` |
 //! | order key | header `sagabus-order-key` |
 //! | saga, originator | headers `sagabus-saga`, `sagabus-originator` (JSON) |
@@ -44,7 +44,8 @@
 //!
 //! - A send is Done when the broker confirmed it: a quorum queue has it on disk. Unroutable when the broker returned it.
 //!   Retry when it refused (full, or out of memory or disk: then the connection is blocked and nothing is sent). Unknown
-//!   when the connection broke, or no confirm came in time: it may be there, and is repeated under the same id.
+//!   when the connection broke, or its confirm, or that of another message sent with or before it on the channel, did not come
+//!   in time: it may be there, and is repeated under the same id.
 //! - A lost connection is made again, with back-off; what was in flight comes again as suspect, and its old tokens are
 //!   ignored. RabbitMQ marks what was returned by a clean stop the same way, so that is suspect too.
 //! - Everything is sent as `mandatory`. What comes back is looked up in the list of endpoints: if somebody should have got

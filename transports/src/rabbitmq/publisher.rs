@@ -107,7 +107,11 @@ async fn run(options: PublisherOptions, mut jobs: mpsc::Receiver<Job>) {
         }
         // what the window has no room for waits here, and so does everyone behind it: that is the back-pressure
         match options.runtime.timeout(options.confirm_timeout, lane.room(wires.len())).await {
-            Some(true) => lane.publish(wires, reply),
+            Some(true) if lane.usable() => lane.publish(wires, reply),
+            Some(true) => {
+                let text = "the channel to rabbitmq broke while this waited for its turn";
+                refuse(wires.len(), reply, &Error::new(ErrorKind::Transient, text));
+            }
             _ => {
                 let text = "rabbitmq confirms nothing: no room for more";
                 refuse(wires.len(), reply, &Error::new(ErrorKind::Transient, text));
