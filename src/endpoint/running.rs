@@ -11,6 +11,7 @@ use sagabus_core::{
     Task, Transport,
 };
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -31,7 +32,7 @@ pub struct Running {
     tasks: Mutex<Option<Tasks>>,
 }
 
-/// The tasks, in the order in which a stop waits for them.
+/// The tasks. A stop waits for all readers at once, and for the rest one after another.
 struct Tasks {
     readers: Vec<(&'static str, Task<()>)>,
     engine: Option<Task<()>>,
@@ -215,7 +216,7 @@ impl Running {
         self.paused.send_replace(false);
         // an engine that has ended does not mind
         let _ = self.events.send(Event::Stop);
-        let waiting_for = Mutex::new("");
+        let waiting_for = Mutex::new(BTreeSet::new());
         let drained = runtime.timeout(self.drain, finish(tasks, &waiting_for)).await;
         if let Some(receiver) = &self.receiver {
             receiver.close().await;
@@ -231,25 +232,35 @@ impl Running {
                 "endpoint {} stopped with work in flight after {:?}, waiting for {}; it will be handled again",
                 self.info.name,
                 self.drain,
-                waiting_for.into_inner().unwrap_or_else(PoisonError::into_inner)
+                Vec::from_iter(waiting_for.into_inner().unwrap_or_else(PoisonError::into_inner)).join(", ")
             ))),
         }
     }
 }
 
-/// Joins them; says which one it waits for.
-async fn finish(tasks: Tasks, waiting_for: &Mutex<&'static str>) {
-    let then = [
-        ("handlers and commits", tasks.engine),
-        // it ends when the engine and the relay have let go of it
-        ("what is being sent", tasks.dispatcher),
-        ("what is being acknowledged", tasks.settler),
-    ];
-    let then = then.into_iter().filter_map(|(what, task)| Some((what, task?)));
-    for (what, task) in tasks.readers.into_iter().chain(then) {
-        *waiting_for.lock().unwrap_or_else(PoisonError::into_inner) = what;
+/// Joins them; keeps in `waiting_for` what has not ended.
+async fn finish(tasks: Tasks, waiting_for: &Mutex<BTreeSet<&'static str>>) {
+    let waiting = || waiting_for.lock().unwrap_or_else(PoisonError::into_inner);
+    let join = async |what, task: Task<()>| {
+        waiting().insert(what);
         task.join().await;
-    }
+        waiting().remove(what);
+    };
+    // one goes on for as long as the one before may have something for it: until then, there is no need to name it
+    let then = async {
+        let then = [
+            ("handlers and commits", tasks.engine),
+            ("what is being sent", tasks.dispatcher),
+            ("what is being acknowledged", tasks.settler),
+        ];
+        for (what, task) in then {
+            if let Some(task) = task {
+                join(what, task).await;
+            }
+        }
+    };
+    let readers = tasks.readers.into_iter().map(|(what, task)| join(what, task));
+    futures::future::join(futures::future::join_all(readers), then).await;
 }
 
 /// Drops what retention allows, once at the start and then every hour.
