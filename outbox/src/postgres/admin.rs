@@ -34,7 +34,7 @@ impl StoreAdmin for PostgresStore {
     async fn dead_letters(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<DeadLetter>> {
         let sql = Sql::new(format!(
             "select id,handler,at,attempts,reason,detail,due is not null,headers,body from {}dead_letter where \
-             endpoint=$1 and id>$2 order by id limit $3",
+             endpoint||''=$1 and id+0>$2 order by id+0 limit $3",
             self.inner.s
         ));
         let rows = self
@@ -61,7 +61,7 @@ impl StoreAdmin for PostgresStore {
 
     async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
         let sql = Sql::new(format!(
-            "select timer_id,due,kind,key,instance,headers from {}timer where endpoint=$1 order by due,id limit $2",
+            "select timer_id,due,kind,key,instance,headers from {}timer where endpoint||''=$1 order by due,id+0 limit $2",
             self.inner.s
         ));
         let rows = self.open_inner()?.read("list timers", sql.with(endpoint).with(sql::limit(limit))).await?;

@@ -58,13 +58,13 @@ impl Inner {
     fn plain(&self, query: &DueQuery, table: &str, more: &str, filter: &str) -> Sql {
         let s = &self.s;
         let (due, id) = query.after.map_or((i64::MIN, i64::MIN), |(due, id)| (due.0, id));
-        let same = format!("t.endpoint=$1 and t.shard=any($2::smallint[]){filter}");
+        let same = format!("t.endpoint||''=$1 and t.shard=any($2::smallint[]){filter}");
         Sql::new(format!(
             "with n as (select {NOW} as now),r as materialized (select {COLUMNS},{more},t.headers,t.body from {s}{table} t \
-             where {same} and t.due<={NOW} and (t.due,t.id)>($3,$4) order by t.due,t.id limit $5) select * from (select \
+             where {same} and t.due<={NOW} and (t.due,t.id+0)>($3,$4) order by t.due,t.id+0 limit $5) select * from (select \
              n.now,r.* from n,r order by r.due,r.id) x union all select n.now,null,null,x.due,null,null,null,null,null,null \
-             from n,(select t.due from {s}{table} t where {same} and (t.due,t.id)>(coalesce((select max(due) from \
-             r),$3),coalesce((select id from r order by due desc,id desc limit 1),$4)) order by t.due,t.id limit 1) x"
+             from n,(select t.due from {s}{table} t where {same} and (t.due,t.id+0)>(coalesce((select max(due) from \
+             r),$3),coalesce((select id from r order by due desc,id desc limit 1),$4)) order by t.due,t.id+0 limit 1) x"
         ))
         .with(&*query.endpoint)
         .with(sql::shards(&query.shards))
@@ -86,14 +86,15 @@ impl Inner {
              t.endpoint=$1 and t.order_key is not null and (t.handler,t.order_key)>(l.handler,l.order_key) order by \
              t.handler,t.order_key limit 1) y),head as (select y.* from line l,lateral (select t.id,t.due,t.shard from \
              {s}parked t where t.endpoint=$1 and t.handler=l.handler and t.order_key=l.order_key order by t.id limit 1) y \
-             where not exists(select 1 from {s}retry r where r.endpoint=$1 and r.handler=l.handler and \
-             r.order_key=l.order_key)),chosen as materialized ((select y.id,y.due from head y where \
+             where not exists(select 1 from {s}retry r where r.endpoint=$1 and r.handler=any(array[l.handler]) \
+             and r.order_key=l.order_key)),chosen as materialized ((select y.id,y.due from head y where \
              y.shard=any($2::smallint[]) and (y.due,y.id)>($3,$4)) union all (select t.id,t.due from {s}parked t where \
-             t.endpoint=$1 and t.kind is not null and t.shard=any($2::smallint[]) and (t.due,t.id)>($3,$4) order by \
-             t.due,t.id limit $5+1) order by due,id limit $5+1),r as materialized (select c.id from chosen c where \
+             t.endpoint||''=$1 and t.order_key is null and t.shard=any($2::smallint[]) and (t.due,t.id+0)>($3,$4) order by \
+             t.due,t.id+0 limit $5+1) order by due,id limit $5+1),r as materialized (select c.id from chosen c where \
              c.due<={NOW} order by c.due,c.id limit $5) select * from (select n.now,{columns} from n,r join {s}parked t on \
-             t.id=r.id order by t.due,t.id) x union all select n.now,null,null,x.due,null,null,null,null,null,null from \
-             n,(select c.due from chosen c where c.id not in (select id from r) order by c.due,c.id limit 1) x"
+             t.id=any(array[r.id]) order by t.due,t.id) x union all select \
+             n.now,null,null,x.due,null,null,null,null,null,null from n,(select c.due from chosen c where c.id not in \
+             (select id from r) order by c.due,c.id limit 1) x"
         ))
         .with(&*query.endpoint)
         .with(sql::shards(&query.shards))
@@ -114,9 +115,10 @@ impl Inner {
         }
         let s = &self.s;
         let sql = Sql::new(format!(
-            "update {s}parked t set due={NOW},token=t.token+1 where t.endpoint=$1 and t.kind is not null and t.due>{NOW} \
-             and (exists(select 1 from {s}saga s where s.kind=t.kind and s.key=t.key and s.completed_at is null) or \
-             exists(select 1 from {s}saga_alias a where a.kind=t.kind and (a.alias||'='||a.value)=t.key))"
+            "update {s}parked t set due={NOW},token=t.token+1 where t.endpoint||''=$1 and t.order_key is null and \
+             t.due>{NOW} and (exists(select 1 from {s}saga s where s.kind=any(array[t.kind]) and s.key=t.key and \
+             s.completed_at is null) or exists(select 1 from {s}saga_alias a where \
+             (a.alias||'='||a.value)=any(array[t.key]) and (a.kind=t.kind) is true))"
         ))
         .with(&*query.endpoint);
         self.write("look for parked messages whose saga has come", sql).await?;

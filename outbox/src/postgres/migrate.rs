@@ -13,6 +13,7 @@ const STEPS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_start.sql"),
     include_str!("../../migrations/postgres/0002_position.sql"),
     include_str!("../../migrations/postgres/0003_outbox_owner.sql"),
+    include_str!("../../migrations/postgres/0004_probes.sql"),
 ];
 
 /// The oldest server that is known to do.

@@ -12,6 +12,14 @@ use uuid::Uuid;
 /// The database's clock, as a scalar that a statement computes once.
 pub(crate) const NOW: &str = "(select (extract(epoch from statement_timestamp())*1000000)::bigint)";
 
+/// Whether a column of `t` is that of `w`, as something that only an index can answer, row by row of `w`. An equality the
+/// planner might sort, hash or turn round, and read all of `t` for each statement: it does so while it believes a table to
+/// be empty that has grown since. This is for the first column of an index; those after it may be compared as usual. What
+/// no index shall answer is written as `(…) is true`.
+pub(crate) fn probe(column: &str) -> String {
+    format!("t.{column}=any(array[w.{column}])")
+}
+
 /// A statement with its arguments. The text is made of our own constants, a checked schema name and `$n` only.
 #[derive(Clone, Default)]
 pub(crate) struct Sql {

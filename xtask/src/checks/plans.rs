@@ -1,4 +1,4 @@
-//! `cargo xtask plans`: no hot statement of the PostgreSQL store reads a whole table.
+//! `cargo xtask plans`: no hot statement of the PostgreSQL store reads a whole table or a whole index.
 
 use anyhow::Result;
 use clap::Args;
@@ -13,7 +13,7 @@ use crate::{cargo, libtest};
 /// The states of the statistics under which the statements run, one test each.
 const STATES: [&str; 3] = ["without_statistics", "with_statistics_of_empty_tables", "with_fresh_statistics"];
 
-/// Runs the store's own statements, and counts by the server's counters how often a table was read as a whole (counts:
+/// Runs the store's own statements, and counts by the server's counters how much of tables and indexes they read (counts:
 /// states, without_scans, failed)
 #[derive(Debug, Args)]
 pub struct Plans {

@@ -1,7 +1,7 @@
 //! Timers, retries, parked messages and dead letters.
 
 use super::{
-    super::sql::NOW,
+    super::sql::{NOW, probe},
     plan::{Dead, Parked, Plan, shard_of_row},
     statement::Draft,
 };
@@ -67,8 +67,9 @@ fn drop_timers(draft: &mut Draft<'_>, plan: &Plan<'_>) -> String {
         draft.part(
             "timer_cancel",
             format!(
-                "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{ids}::uuid[]) w(kind,key,id) where \
-             t.timer_id=w.id and t.kind=w.kind and t.key=w.key{spared} returning 1"
+                "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{ids}::uuid[]) w(kind,key,timer_id) \
+             where {} and (t.kind=w.kind and t.key=w.key) is true{spared} returning 1",
+                probe("timer_id")
             ),
         );
         names.push("timer_cancel");
@@ -80,8 +81,9 @@ fn drop_timers(draft: &mut Draft<'_>, plan: &Plan<'_>) -> String {
         let types = draft.texts(plan.cancel_types.iter().map(|cancel| cancel.3));
         draft.part("timer_type", format!(
             "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{instances}::uuid[],{types}::text[]) \
-             w(kind,key,instance,name) where t.kind=w.kind and t.key=w.key and t.instance=w.instance and \
-             t.message_type=w.name{spared} returning 1"
+             w(kind,key,instance,name) where {} and t.key=w.key and t.instance=w.instance and \
+             t.message_type=w.name{spared} returning 1",
+            probe("kind")
         ));
         names.push("timer_type");
     }
@@ -93,7 +95,8 @@ fn drop_timers(draft: &mut Draft<'_>, plan: &Plan<'_>) -> String {
             "timer_end",
             format!(
                 "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{instances}::uuid[]) \
-             w(kind,key,instance) where t.kind=w.kind and t.key=w.key and t.instance=w.instance{spared} returning 1"
+             w(kind,key,instance) where {} and t.key=w.key and t.instance=w.instance{spared} returning 1",
+                probe("kind")
             ),
         );
         names.push("timer_end");
@@ -104,8 +107,8 @@ fn drop_timers(draft: &mut Draft<'_>, plan: &Plan<'_>) -> String {
         draft.part(
             "timer_again",
             format!(
-                "delete from {timer} t using unnest({ids}::uuid[]) w(id) where t.timer_id=w.id and \
-             t.endpoint={endpoint}{spared} returning 1"
+                "delete from {timer} t where t.timer_id=any({ids}::uuid[]) and (t.endpoint={endpoint}) is true{spared} \
+             returning 1"
             ),
         );
         names.push("timer_again");
@@ -162,7 +165,8 @@ fn adopt(draft: &mut Draft<'_>, plan: &Plan<'_>) {
         "adopted",
         format!(
             "update {table} t set due=least(t.due,{NOW}),token=t.token+1 from unnest({kinds}::text[],{keys}::text[]) \
-         w(kind,key) where t.kind=w.kind and t.key=w.key{spared}"
+         w(kind,key) where {} and t.key=w.key{spared}",
+            probe("kind")
         ),
     );
 }
@@ -213,9 +217,10 @@ fn park(draft: &mut Draft<'_>, rows: &[Parked<'_>]) -> Result<()> {
         "parked_new",
         format!(
             "insert into {table} (endpoint,handler,shard,due,order_key,kind,key,attempts,headers,body) select \
-         {endpoint},w.handler,w.shard,{NOW}+case when w.ask and (exists(select 1 from {saga} s where s.kind=w.kind and \
-         s.key=w.key and s.completed_at is null) or exists(select 1 from {alias} a where a.kind=w.kind and \
-         (a.alias||'='||a.value)=w.key)) then 0 else w.delay end,w.turn,w.kind,w.key,w.attempts,w.headers,w.body from \
+         {endpoint},w.handler,w.shard,{NOW}+case when w.ask and (exists(select 1 from {saga} s where \
+         s.kind=any(array[w.kind]) and s.key=w.key and s.completed_at is null) or exists(select 1 from {alias} a where \
+         (a.alias||'='||a.value)=any(array[w.key]) and (a.kind=w.kind) is true)) then 0 else w.delay \
+         end,w.turn,w.kind,w.key,w.attempts,w.headers,w.body from \
          unnest({handlers}::text[],{shards}::smallint[],{delays}::bigint[],{turns}::text[],{kinds}::text[],\
          {keys}::text[],{asks}::bool[],{attempts}::int[],{headers}::text[],{bodies}::bytea[]) \
          w(handler,shard,delay,turn,kind,key,ask,attempts,headers,body)"

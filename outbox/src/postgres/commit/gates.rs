@@ -1,6 +1,10 @@
 //! Fences that must hold, and gates that open.
 
-use super::{super::sql::NOW, plan::Plan, statement::Draft};
+use super::{
+    super::sql::{NOW, probe},
+    plan::Plan,
+    statement::Draft,
+};
 use sagabus_core::{RowTable, sabotage};
 
 pub(super) fn write(draft: &mut Draft<'_>, plan: &Plan<'_>) {
@@ -15,10 +19,14 @@ pub(super) fn write(draft: &mut Draft<'_>, plan: &Plan<'_>) {
     let handlers = draft.texts(plan.counted.iter().map(|(handler, _)| &***handler));
     let ids = draft.sql.bind(plan.counted.iter().map(|(_, id)| id.0).collect::<Vec<_>>());
     let (attempt, endpoint) = (draft.table("attempt"), draft.sql.bind(&*draft.owner.endpoint));
-    draft.part("counted", format!(
-        "delete from {attempt} t using unnest({ids}::uuid[],{handlers}::text[]) w(id,handler) where t.message_id=w.id \
-         and t.handler=w.handler and t.endpoint={endpoint}"
-    ));
+    draft.part(
+        "counted",
+        format!(
+            "delete from {attempt} t using unnest({ids}::uuid[],{handlers}::text[]) w(message_id,handler) where {} and \
+         t.handler=w.handler and (t.endpoint={endpoint}) is true",
+            probe("message_id")
+        ),
+    );
 }
 
 /// Locked, so that nobody takes a shard over between the comparison and the commit.
@@ -84,8 +92,9 @@ fn rows(draft: &mut Draft<'_>, table: RowTable, gates: &[(i64, i64)]) {
     }
     let tokens = draft.sql.bind(gates.iter().map(|gate| gate.1).collect::<Vec<_>>());
     let part = format!(
-        "delete from {from} t using unnest({ids}::bigint[],{tokens}::bigint[]) w(id,token) where t.id=w.id and \
-         t.token=w.token returning 1"
+        "delete from {from} t using unnest({ids}::bigint[],{tokens}::bigint[]) w(id,token) where {} and \
+         t.token=w.token returning 1",
+        probe("id")
     );
     if table == RowTable::Timer && sabotage::active("timer-delete-early") {
         return draft.part(&name, part);

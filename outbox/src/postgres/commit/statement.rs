@@ -7,7 +7,7 @@
 use super::{
     super::{
         open::Inner,
-        sql::{NOW, Sql, Texts, micros},
+        sql::{NOW, Sql, Texts, micros, probe},
         text::escape,
     },
     chain::{Chain, End, Start},
@@ -168,14 +168,10 @@ fn times(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) -> String {
 }
 
 /// What a row must be, as a condition on `t` and `w`. Planted bugs leave out a part.
-fn fits() -> &'static str {
-    if sabotage::active("no-version-check") {
-        "t.kind=w.kind and t.key=w.key and t.instance=w.instance and t.completed_at is null"
-    } else if sabotage::active("no-instance-check") {
-        "t.kind=w.kind and t.key=w.key and t.version=w.expected and t.completed_at is null"
-    } else {
-        "t.kind=w.kind and t.key=w.key and t.instance=w.instance and t.version=w.expected and t.completed_at is null"
-    }
+fn fits() -> String {
+    let instance = if sabotage::active("no-instance-check") { "" } else { " and t.instance=w.instance" };
+    let version = if sabotage::active("no-version-check") { "" } else { " and t.version=w.expected" };
+    format!("{} and t.key=w.key{instance}{version} and t.completed_at is null", probe("kind"))
 }
 
 fn update(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) {
@@ -256,7 +252,7 @@ fn pass(draft: &mut Draft<'_>, chains: &[&Chain<'_>]) {
     }
     let (saga, (kinds, keys)) = (draft.table("saga"), names(draft, chains));
     let from = format!("unnest({kinds}::text[],{keys}::text[]) w(kind,key)");
-    let same = "t.kind=w.kind and t.key=w.key and t.completed_at is";
+    let same = format!("{} and t.key=w.key and t.completed_at is", probe("kind"));
     draft.checks.push(format!("not exists(select 1 from {from} join {saga} t on {same} null)"));
     draft.part("saga_pass", format!("delete from {saga} t using {from} where {same} not null"));
 }
@@ -268,10 +264,14 @@ fn aliases(draft: &mut Draft<'_>, plan: &Plan<'_>) {
     if !plan.ended.is_empty() {
         let kinds = draft.texts(plan.ended.iter().map(|(kind, _, _)| &***kind));
         let keys = draft.texts(plan.ended.iter().map(|(_, key, _)| *key));
-        draft.part("alias_end", format!(
-            "delete from {table} t using unnest({kinds}::text[],{keys}::text[]) w(kind,key) where t.kind=w.kind and \
-             t.key=w.key returning 1"
-        ));
+        draft.part(
+            "alias_end",
+            format!(
+                "delete from {table} t using unnest({kinds}::text[],{keys}::text[]) w(kind,key) where {} and \
+             (t.kind=w.kind) is true returning 1",
+                probe("key")
+            ),
+        );
         after = "where (select count(*) from alias_end)>=0".into();
     }
     if plan.aliases.is_empty() {
