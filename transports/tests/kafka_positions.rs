@@ -42,8 +42,12 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::over("").await
+    }
+
+    async fn over(parameters: &str) -> Self {
         let harness = Arc::new(KafkaHarness::new());
-        let transport = harness.open().await;
+        let transport = harness.process(parameters).await.0;
         let bed = Bed::new(harness.clone(), transport);
         bed.queue("q", &[]).await;
         Self { harness, bed, store: MemoryStore::new(Runtime::system()) }
@@ -207,6 +211,35 @@ async fn the_base_follows_what_is_committed_and_is_never_ahead() {
         .await;
     assert_eq!(world.bases().await, world.committed());
     receiver.close().await;
+    world.harness.close().await;
+}
+
+/// A broker answers a request with one batch that is larger than what was asked for, and no second one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_batches_do_not_keep_an_endpoint_from_starting() {
+    const PARTITIONS: usize = 16;
+    let world = World::over("partitions=16").await;
+    let runtime = &world.bed.runtime;
+    let noise = || (0..100_000 / 8).flat_map(|_| runtime.random().to_le_bytes()).collect::<Vec<u8>>();
+    let mut expected = 0;
+    let mut taken = BTreeSet::new();
+    // until each partition has some, in batches of their own
+    while taken.len() < PARTITIONS || expected < 6 * PARTITIONS {
+        let key = format!("key {expected}");
+        let mut message = world.bed.keyed(&key, 0..1).remove(0);
+        message.body = noise().into();
+        world.bed.send("q", vec![message]).await;
+        expected += 1;
+        if expected % PARTITIONS == 0 {
+            world.handle(PARTITIONS).await;
+            taken = world.bases().await.into_iter().filter(|(_, base)| *base > 0).map(|(n, _)| n).collect();
+        }
+    }
+    let started = runtime.elapsed();
+    let new = world.bed.fill("q", 1).await;
+    assert_eq!(world.handle(1).await, new.into_iter().collect());
+    let took = runtime.elapsed() - started;
+    assert!(took < Duration::from_secs(5), "one after the other, a second each: {took:?}");
     world.harness.close().await;
 }
 

@@ -226,6 +226,8 @@ impl Home {
         config.set("group.id", group).set("enable.auto.commit", "false").set("allow.auto.create.topics", "false");
         config.set("fetch.wait.max.ms", "50").set("enable.partition.eof", "true").set("auto.offset.reset", "error");
         config.set("queued.min.messages", "1").set("fetch.message.max.bytes", "65536");
+        // its default is a second without fetching any partition once there is a message of one of them
+        config.set("fetch.queue.backoff.ms", "1");
         self.passing(&config)
     }
 

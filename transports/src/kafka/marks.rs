@@ -78,11 +78,15 @@ fn look<'a>(
     while !open.is_empty() {
         match reader.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
-                if let Some((place, mark)) = open.remove(&record.partition())
-                    && read(shared, &record) != *mark
-                {
+                let Some((place, mark)) = open.remove(&record.partition()) else { continue };
+                if read(shared, &record) != *mark {
                     strangers.push(place);
                 }
+                // of a batch that is larger than what is asked for, the broker sends the first in a request only: a
+                // partition that goes on reading would keep others from being that
+                let mut seen = TopicPartitionList::with_capacity(1);
+                seen.add_partition(topic, record.partition());
+                reader.pause(&seen).map_err(|e| failed(doing(), e))?;
             }
             // nothing is there but what transactions leave behind: not what we have read
             Some(Err(KafkaError::PartitionEOF(partition))) => strangers.extend(open.remove(&partition).map(|(p, _)| p)),
