@@ -150,12 +150,13 @@ async fn a_key_has_the_partition_that_java_gives_it() {
 async fn no_committed_offset_passes_what_is_unfinished() {
     let (harness, bed) = bed().await;
     bed.queue("q", &[]).await;
-    bed.fill("q", 600).await;
+    // a key each, by which its record is known
+    bed.send("q", (0..600).flat_map(|n| bed.keyed(&format!("key {n}"), 0..1)).collect()).await;
     let receiver = bed.receiver("q", 600).await;
     let got = bed.take(&receiver, 600).await;
     let by_key: BTreeMap<Vec<u8>, (i32, i64)> =
         records(&harness.topic("q"), 600).into_iter().map(|(p, o, key)| (key, (p, o))).collect();
-    let place = |d: &Delivery| by_key[d.message.headers.message_id.0.as_bytes().as_slice()];
+    let place = |d: &Delivery| by_key[d.message.headers.order_key.as_deref().expect("a key").as_bytes()];
     // random ones stay open
     let (open, done): (Vec<_>, Vec<_>) = got.into_iter().partition(|_| bed.runtime.random() % 20 == 0);
     settle(&receiver, &done, Settle::Done).await;

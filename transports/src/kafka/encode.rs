@@ -12,7 +12,9 @@ pub(super) struct Wire {
     pub(super) topic: String,
     /// Whether the topic must be there.
     pub(super) must_exist: bool,
-    pub(super) key: Vec<u8>,
+    /// Chooses the partition. Without one, what is sent within some milliseconds goes to one partition, another each time:
+    /// a request to the broker is for one partition, and it answers them one after another.
+    pub(super) key: Option<String>,
     pub(super) headers: OwnedHeaders,
     pub(super) body: Bytes,
     /// Milliseconds.
@@ -27,12 +29,8 @@ pub(super) fn wire(outgoing: &Outgoing, names: &Names, limit: usize) -> Result<W
         Destination::Topic(kind) => (names.event(kind)?, false),
     };
     let (encoded, weight) = encode(headers)?;
-    let key = match &headers.order_key {
-        Some(key) => key.as_bytes().to_vec(),
-        // spreads evenly, and no compaction ever takes two messages for one
-        None => headers.message_id.0.as_bytes().to_vec(),
-    };
-    let size = outgoing.message.body.len() + weight + key.len();
+    let key = headers.order_key.clone();
+    let size = outgoing.message.body.len() + weight + key.as_ref().map_or(0, String::len);
     if size > limit {
         return Err(Error::invalid(format!(
             "message {} has {size} bytes with its headers, this transport takes {limit}",

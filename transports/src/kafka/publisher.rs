@@ -148,7 +148,10 @@ impl Publisher {
         config.set("linger.ms", options.linger.as_millis().to_string());
         config.set("message.timeout.ms", options.send_timeout.as_millis().to_string());
         config.set("message.max.bytes", (options.max_message + 4096).to_string());
-        config.set("batch.size", "131072").set("compression.type", "lz4");
+        // A partition has one request on its way, and while more wait behind it the client's thread spins. So what is sent
+        // together fits into one request, and what comes after it goes to another partition, unless it has a key.
+        config.set("batch.size", "500000").set("compression.type", "lz4");
+        config.set("sticky.partitioning.linger.ms", options.linger.as_millis().max(1).to_string());
         config.set("queue.buffering.max.messages", QUEUE.to_string()).set("queue.buffering.max.kbytes", "262144");
         // topics are looked up before: one that is missing now was removed
         config.set("topic.metadata.propagation.max.ms", "1000");
@@ -206,11 +209,13 @@ impl Publisher {
         for (at, wire) in wires.into_iter().enumerate() {
             let ticket = Box::new(Ticket { batch: Arc::clone(&batch), at });
             let body: &[u8] = &wire.body;
-            let mut record = BaseRecord::with_opaque_to(&wire.topic, ticket)
-                .key(&wire.key)
+            let mut record = BaseRecord::<str, [u8], _>::with_opaque_to(&wire.topic, ticket)
                 .payload(body)
                 .headers(wire.headers)
                 .timestamp(wire.timestamp);
+            if let Some(key) = &wire.key {
+                record = record.key(key);
+            }
             loop {
                 match producer.send(record) {
                     Ok(()) => break,
