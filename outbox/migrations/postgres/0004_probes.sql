@@ -2,6 +2,10 @@
 -- planner believes the table to be. So an index that is read in its order names its columns by expressions, which only what
 -- reads in that order names, too; and no index has a condition that a search for single rows implies, because then the
 -- index as a whole is a choice.
+drop index {schema}.saga_alias_key;
+create index saga_alias_key on {schema}.saga_alias (key);
+drop index {schema}.saga_alias_parked;
+create index saga_alias_parked on {schema}.saga_alias ((alias || '=' || value));
 drop index {schema}.timer_due;
 create index timer_due on {schema}.timer ((endpoint || ''), due, (id + 0));
 drop index {schema}.timer_saga;
@@ -16,7 +20,3 @@ drop index {schema}.dead_letter_due;
 create index dead_letter_due on {schema}.dead_letter ((endpoint || ''), due, (id + 0)) where due is not null;
 drop index {schema}.dead_letter_list;
 create index dead_letter_list on {schema}.dead_letter ((endpoint || ''), (id + 0));
-drop index {schema}.saga_alias_key;
-create index saga_alias_key on {schema}.saga_alias (key);
-drop index {schema}.saga_alias_parked;
-create index saga_alias_parked on {schema}.saga_alias ((alias || '=' || value));

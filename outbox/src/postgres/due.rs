@@ -86,8 +86,8 @@ impl Inner {
              t.endpoint=$1 and t.order_key is not null and (t.handler,t.order_key)>(l.handler,l.order_key) order by \
              t.handler,t.order_key limit 1) y),head as (select y.* from line l,lateral (select t.id,t.due,t.shard from \
              {s}parked t where t.endpoint=$1 and t.handler=l.handler and t.order_key=l.order_key order by t.id limit 1) y \
-             where not exists(select 1 from {s}retry r where r.endpoint=$1 and r.handler=any(array[l.handler]) \
-             and r.order_key=l.order_key)),chosen as materialized ((select y.id,y.due from head y where \
+             where not exists(select 1 from {s}retry r where r.endpoint=$1 and r.handler=l.handler and \
+             r.order_key=l.order_key offset 0)),chosen as materialized ((select y.id,y.due from head y where \
              y.shard=any($2::smallint[]) and (y.due,y.id)>($3,$4)) union all (select t.id,t.due from {s}parked t where \
              t.endpoint||''=$1 and t.order_key is null and t.shard=any($2::smallint[]) and (t.due,t.id+0)>($3,$4) order by \
              t.due,t.id+0 limit $5+1) order by due,id limit $5+1),r as materialized (select c.id from chosen c where \
@@ -116,9 +116,9 @@ impl Inner {
         let s = &self.s;
         let sql = Sql::new(format!(
             "update {s}parked t set due={NOW},token=t.token+1 where t.endpoint||''=$1 and t.order_key is null and \
-             t.due>{NOW} and (exists(select 1 from {s}saga s where s.kind=any(array[t.kind]) and s.key=t.key and \
-             s.completed_at is null) or exists(select 1 from {s}saga_alias a where \
-             (a.alias||'='||a.value)=any(array[t.key]) and (a.kind=t.kind) is true))"
+             t.due>{NOW} and (exists(select 1 from {s}saga s where s.kind=t.kind and s.key=t.key and \
+             s.completed_at is null offset 0) or exists(select a.instance from {s}saga_alias a where \
+             (a.alias||'='||a.value)=t.key and (a.kind=t.kind) is true offset 0))"
         ))
         .with(&*query.endpoint);
         self.write("look for parked messages whose saga has come", sql).await?;

@@ -3,7 +3,7 @@
 use super::{
     days::Place,
     open::Inner,
-    sql::{Reader, Sql, Texts, probe},
+    sql::{Reader, Sql, Texts},
     text::escape,
 };
 use sagabus_core::{LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, sabotage};
@@ -150,7 +150,7 @@ impl Inner {
         let endpoint = sql.bind(&*request.endpoint);
         let handlers = sql.bind(request.turns.iter().map(|(handler, _)| &**handler).collect::<Vec<_>>());
         let keys = sql.bind(request.turns.iter().map(|(_, key)| escape(key)).collect::<Vec<Cow<'_, str>>>());
-        let same = format!("t.endpoint={endpoint} and {} and t.order_key=w.order_key", probe("handler"));
+        let same = format!("t.endpoint={endpoint} and t.handler=w.handler and t.order_key=w.order_key offset 0");
         parts.push(format!(
             "select {TURN}::smallint,w.ord,{NO_SAGA} from unnest({handlers}::text[],{keys}::text[]) with ordinality \
              w(handler,order_key,ord) where exists(select 1 from {s}retry t where {same}) or exists(select 1 from {s}parked t \

@@ -15,7 +15,7 @@ pub(crate) const NOW: &str = "(select (extract(epoch from statement_timestamp())
 /// Whether a column of `t` is that of `w`, as something that only an index can answer, row by row of `w`. An equality the
 /// planner might sort, hash or turn round, and read all of `t` for each statement: it does so while it believes a table to
 /// be empty that has grown since. This is for the first column of an index; those after it may be compared as usual. What
-/// no index shall answer is written as `(…) is true`.
+/// no index shall answer is written as `(…) is true`. (A subquery is kept from being turned into a join by `offset 0`.)
 pub(crate) fn probe(column: &str) -> String {
     format!("t.{column}=any(array[w.{column}])")
 }

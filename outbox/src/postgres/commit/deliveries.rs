@@ -218,8 +218,8 @@ fn park(draft: &mut Draft<'_>, rows: &[Parked<'_>]) -> Result<()> {
         format!(
             "insert into {table} (endpoint,handler,shard,due,order_key,kind,key,attempts,headers,body) select \
          {endpoint},w.handler,w.shard,{NOW}+case when w.ask and (exists(select 1 from {saga} s where \
-         s.kind=any(array[w.kind]) and s.key=w.key and s.completed_at is null) or exists(select 1 from {alias} a where \
-         (a.alias||'='||a.value)=any(array[w.key]) and (a.kind=w.kind) is true)) then 0 else w.delay \
+         s.kind=w.kind and s.key=w.key and s.completed_at is null offset 0) or exists(select a.instance from {alias} a \
+         where (a.alias||'='||a.value)=w.key and (a.kind=w.kind) is true offset 0)) then 0 else w.delay \
          end,w.turn,w.kind,w.key,w.attempts,w.headers,w.body from \
          unnest({handlers}::text[],{shards}::smallint[],{delays}::bigint[],{turns}::text[],{kinds}::text[],\
          {keys}::text[],{asks}::bool[],{attempts}::int[],{headers}::text[],{bodies}::bytea[]) \
