@@ -12,13 +12,14 @@ mod kafka_support;
 use kafka_support::{KafkaHarness, place, raw_config};
 use rdkafka::{
     Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{Header, Message, OwnedHeaders},
 };
 use sagabus_core::{
-    Delivery, Error, Intent, MessageId, Receiver, Runtime, SendOutcome, Settle, Settlement, Topology, Transport,
+    Delivery, Destination, Error, Intent, MessageId, Outgoing, Receiver, Runtime, SendOutcome, Settle, Settlement,
+    Topology, Transport, UserHeader,
 };
 use sagabus_testkit::transport::{Bed, TransportHarness};
 use sagabus_transports::kafka::{KafkaOptions, KafkaTransport};
@@ -143,6 +144,35 @@ async fn a_key_has_the_partition_that_java_gives_it() {
         let found: BTreeSet<i32> = records.iter().filter(|r| r.2 == key.as_bytes()).map(|r| r.0).collect();
         assert_eq!(found, BTreeSet::from([wanted]), "{key}");
     }
+    harness.close().await;
+}
+
+/// The broker refuses a request as a whole, also where each message in it would fit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_together_is_sent_alone() {
+    let (harness, bed) = bed().await;
+    bed.queue("q", &[]).await;
+    let topic = harness.topic("q");
+    let smaller = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", "60000");
+    assert!(admin().alter_configs(&[smaller], &AdminOptions::new()).await.unwrap()[0].is_ok());
+    let noise = |bytes: usize| (0..bytes / 8).flat_map(|_| bed.runtime.random().to_le_bytes()).collect::<Vec<u8>>();
+    let sized = |n: usize, bytes: usize| {
+        // one key, so one partition
+        let mut message = bed.keyed("key", 0..1).remove(0);
+        let value = UserHeader { value: n.to_string(), propagate: false };
+        message.headers.user.insert("n".into(), value);
+        message.body = noise(bytes).into();
+        Outgoing { to: Destination::Queue("q".into()), message }
+    };
+    let mut batch: Vec<Outgoing> = (0..40).map(|n| sized(n, 10_000)).collect();
+    batch.push(sized(40, 80_000));
+    let outcomes = bed.transport.send_batch(&batch).await;
+    assert!(outcomes[..40].iter().all(|outcome| matches!(outcome, SendOutcome::Done)), "{outcomes:?}");
+    assert!(matches!(&outcomes[40], SendOutcome::Unroutable(why) if why.contains("too large")), "{:?}", outcomes[40]);
+    let receiver = bed.receiver("q", 100).await;
+    let got: Vec<String> =
+        bed.take(&receiver, 40).await.iter().map(|d| d.message.headers.user["n"].value.clone()).collect();
+    assert_eq!(got, (0..40).map(|n| n.to_string()).collect::<Vec<_>>(), "each once, in order");
     harness.close().await;
 }
 

@@ -384,7 +384,9 @@ async fn a_group_that_was_forgotten_goes_on_where_the_store_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_topic_of_the_same_name_is_noticed_before_and_after_it_has_grown() {
     let world = World::new().await;
-    world.bed.fill("q", 120).await;
+    // keys spread them over all partitions, and the same ones spread what comes later
+    let keyed = |n: u32| (0..n).flat_map(|n| world.bed.keyed(&format!("key {}", n % 120), n..n + 1)).collect();
+    world.bed.send("q", keyed(120)).await;
     world.handle(120).await;
     let topic = world.topic();
     assert!(admin().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].is_ok());
@@ -401,7 +403,7 @@ async fn another_topic_of_the_same_name_is_noticed_before_and_after_it_has_grown
     fresh.queue("q", &[]).await;
     let text = world.refusal().await;
     assert!(text.contains("it ends at 0") && text.contains("made again"), "{text}");
-    fresh.fill("q", 600).await;
+    fresh.send("q", keyed(600)).await;
     let text = world.refusal().await;
     assert!(text.contains("other messages") && text.contains("made again"), "{text}");
     assert_eq!(world.reset(0).await, u64::from(PARTITIONS));

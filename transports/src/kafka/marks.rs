@@ -10,7 +10,7 @@ use super::{
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Message},
 };
 use sagabus_core::{Error, ErrorKind, Headers, Result};
@@ -78,18 +78,18 @@ fn look<'a>(
     while !open.is_empty() {
         match reader.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
-                let Some((place, mark)) = open.remove(&record.partition()) else { continue };
-                if read(shared, &record) != *mark {
+                if let Some((place, mark)) = open.remove(&record.partition())
+                    && read(shared, &record) != *mark
+                {
                     strangers.push(place);
                 }
-                // of a batch that is larger than what is asked for, the broker sends the first in a request only: a
-                // partition that goes on reading would keep others from being that
-                let mut seen = TopicPartitionList::with_capacity(1);
-                seen.add_partition(topic, record.partition());
-                reader.pause(&seen).map_err(|e| failed(doing(), e))?;
+                rest(reader, topic, record.partition()).map_err(|e| failed(doing(), e))?;
             }
             // nothing is there but what transactions leave behind: not what we have read
-            Some(Err(KafkaError::PartitionEOF(partition))) => strangers.extend(open.remove(&partition).map(|(p, _)| p)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                strangers.extend(open.remove(&partition).map(|(place, _)| place));
+                rest(reader, topic, partition).map_err(|e| failed(doing(), e))?;
+            }
             Some(Err(error)) => return Err(failed(doing(), error)),
             None => {}
         }
@@ -98,6 +98,14 @@ fn look<'a>(
         }
     }
     Ok(strangers)
+}
+
+/// Of a batch that is larger than what is asked for, the broker sends the first one in a request only: a partition that goes
+/// on reading would keep others from being that.
+fn rest(reader: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> KafkaResult<()> {
+    let mut seen = TopicPartitionList::with_capacity(1);
+    seen.add_partition(topic, partition);
+    reader.pause(&seen)
 }
 
 fn read(shared: &Shared, record: &BorrowedMessage<'_>) -> Mark {

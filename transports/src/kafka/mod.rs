@@ -14,8 +14,8 @@
 //!
 //! # How a message looks
 //!
-//! The record's key is the order key; without one, the 16 bytes of the message id. The partition is the one that the Java
-//! client would choose (murmur2). All headers are text.
+//! The record's key is the order key, and the partition the one that the Java client would choose for it (murmur2). What has
+//! none goes to one partition for a moment and then to another. All headers are text.
 //!
 //! | ours | Kafka |
 //! |---|---|

@@ -37,6 +37,8 @@ type Native = ThreadedProducer<Reporter>;
 /// its way is unknown, and is sent again under the same ids.
 pub(super) struct Publisher {
     home: Arc<Home>,
+    /// How many records may share a request.
+    company: &'static str,
     current: Mutex<Option<Arc<Native>>>,
 }
 
@@ -53,6 +55,8 @@ pub(super) enum Verdict {
     Done,
     /// Its topic is gone.
     Missing,
+    /// What shared a request with it is too large for its topic, all of it together or one of them.
+    TooLarge,
     Other(SendOutcome),
 }
 
@@ -109,16 +113,16 @@ fn verdict(error: &KafkaError) -> Verdict {
     let text = |what: &str| format!("kafka {what}");
     Verdict::Other(match code {
         Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => return Verdict::Missing,
-        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => {
-            SendOutcome::Unroutable(text("refused the message: it is too large for its topic"))
-        }
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => return Verdict::TooLarge,
         Some(
             Code::PurgeQueue
             | Code::QueueFull
             | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::NotEnoughReplicas
-            | Code::InvalidMessage,
+            | Code::InvalidMessage
+            | Code::InvalidRecord
+            | Code::InvalidDifferentRecord,
         ) => SendOutcome::Retry(Error::with_source(
             ErrorKind::Transient,
             text("did not take the message"),
@@ -134,7 +138,16 @@ fn verdict(error: &KafkaError) -> Verdict {
 
 impl Publisher {
     pub(super) fn new(home: Arc<Home>) -> Result<Self> {
-        let publisher = Self { home, current: Mutex::new(None) };
+        Self::with(home, "10000")
+    }
+
+    /// One that sends each record in a request of its own.
+    pub(super) fn alone(home: Arc<Home>) -> Result<Self> {
+        Self::with(home, "1")
+    }
+
+    fn with(home: Arc<Home>, company: &'static str) -> Result<Self> {
+        let publisher = Self { home, company, current: Mutex::new(None) };
         *lock(&publisher.current) = Some(publisher.make()?);
         Ok(publisher)
     }
@@ -150,7 +163,7 @@ impl Publisher {
         config.set("message.max.bytes", (options.max_message + 4096).to_string());
         // A partition has one request on its way, and while more wait behind it the client's thread spins. So what is sent
         // together fits into one request, and what comes after it goes to another partition, unless it has a key.
-        config.set("batch.size", "500000").set("compression.type", "lz4");
+        config.set("batch.size", "500000").set("batch.num.messages", self.company).set("compression.type", "lz4");
         config.set("sticky.partitioning.linger.ms", options.linger.as_millis().max(1).to_string());
         config.set("queue.buffering.max.messages", QUEUE.to_string()).set("queue.buffering.max.kbytes", "262144");
         // topics are looked up before: one that is missing now was removed

@@ -24,6 +24,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::OnceCell;
 
 /// How often, and after how long, a topic that is missing is looked for again: another broker may know it a moment later.
 const LOOKS: (u32, Duration) = (3, Duration::from_millis(60));
@@ -36,6 +37,8 @@ pub struct KafkaTransport {
     home: Arc<Home>,
     topics: Topics,
     publisher: Publisher,
+    /// For what is too large for its topic only together with others.
+    alone: OnceCell<Publisher>,
     /// Topics that were there when we looked.
     known: Mutex<HashSet<String>>,
     /// Reply queues of this process.
@@ -59,6 +62,7 @@ impl KafkaTransport {
         Ok(Self {
             topics: Topics::new(Arc::clone(&home))?,
             publisher: Publisher::new(Arc::clone(&home))?,
+            alone: OnceCell::new(),
             known: Mutex::default(),
             temporary: Mutex::default(),
             receivers: Mutex::default(),
@@ -108,6 +112,25 @@ impl KafkaTransport {
             }
         }
         Ok(missing)
+    }
+
+    /// Sends what was refused in company once more. Who made a topic may have allowed it less than we send together.
+    async fn send_alone(&self, messages: &[&Outgoing]) -> Vec<SendOutcome> {
+        let publisher = match self.alone.get_or_try_init(async || Publisher::alone(Arc::clone(&self.home))).await {
+            Ok(publisher) => publisher,
+            Err(error) => return vec![SendOutcome::Retry(error); messages.len()],
+        };
+        let encode = |outgoing: &&Outgoing| wire(outgoing, &self.home.names, self.home.options.max_message).ok();
+        let wires = messages.iter().filter_map(encode).collect();
+        let verdicts = publisher.publish(wires).await;
+        let too_large = || SendOutcome::Unroutable("kafka refused the message: it is too large for its topic".into());
+        let outcome = |(verdict, outgoing): (Verdict, &&Outgoing)| match verdict {
+            Verdict::Done => SendOutcome::Done,
+            Verdict::Missing => missing(outgoing),
+            Verdict::TooLarge => too_large(),
+            Verdict::Other(outcome) => outcome,
+        };
+        verdicts.into_iter().zip(messages).map(outcome).collect()
     }
 
     /// One verdict per record.
@@ -219,6 +242,7 @@ impl Transport for KafkaTransport {
         }
         let mut verdicts = self.publish(wires).await.into_iter().zip(topics);
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut again = Vec::new();
         for (outgoing, refused) in batch.iter().zip(refused) {
             outcomes.push(match refused {
                 Some(text) => SendOutcome::Unroutable(text),
@@ -228,10 +252,20 @@ impl Transport for KafkaTransport {
                         lock(&self.known).remove(&topic);
                         missing(outgoing)
                     }
+                    Some((Verdict::TooLarge, _)) => {
+                        again.push((outcomes.len(), outgoing));
+                        lost()
+                    }
                     Some((Verdict::Other(outcome), _)) => outcome,
                     None => lost(),
                 },
             });
+        }
+        if !again.is_empty() {
+            let (places, messages): (Vec<usize>, Vec<&Outgoing>) = again.into_iter().unzip();
+            for (at, outcome) in places.into_iter().zip(self.send_alone(&messages).await) {
+                outcomes[at] = outcome;
+            }
         }
         outcomes
     }
@@ -249,6 +283,9 @@ impl Transport for KafkaTransport {
             return;
         }
         self.publisher.close().await;
+        if let Some(alone) = self.alone.get() {
+            alone.close().await;
+        }
         let queues = std::mem::take(&mut *lock(&self.temporary));
         let topics: Vec<String> = queues.iter().filter_map(|queue| self.home.names.queue(queue).ok()).collect();
         self.topics.remove(&topics).await;
