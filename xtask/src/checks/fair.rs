@@ -28,7 +28,7 @@ pub struct Fair {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Messages in the queue at the start; what is left at the end must not be nothing
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 400_000)]
     messages: u64,
     /// Accepted like everywhere; nothing is drawn here
     #[arg(long)]
