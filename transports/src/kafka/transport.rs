@@ -120,8 +120,11 @@ impl KafkaTransport {
             Ok(publisher) => publisher,
             Err(error) => return vec![SendOutcome::Retry(error); messages.len()],
         };
-        let encode = |outgoing: &&Outgoing| wire(outgoing, &self.home.names, self.home.options.max_message).ok();
-        let wires = messages.iter().filter_map(encode).collect();
+        let encode = |outgoing: &&Outgoing| wire(outgoing, &self.home.names, self.home.options.max_message);
+        let wires: Vec<Wire> = match messages.iter().map(encode).collect() {
+            Ok(wires) => wires,
+            Err(error) => return vec![SendOutcome::Retry(error); messages.len()],
+        };
         let verdicts = publisher.publish(wires).await;
         let too_large = || SendOutcome::Unroutable("kafka refused the message: it is too large for its topic".into());
         let outcome = |(verdict, outgoing): (Verdict, &&Outgoing)| match verdict {
