@@ -23,6 +23,9 @@ struct Args {
     /// Send so many transfers between those accounts, and end
     #[arg(long)]
     send: Option<u64>,
+    /// The number of the first of them
+    #[arg(long, default_value_t = 0)]
+    first: i64,
     /// How many accounts there are
     #[arg(long, default_value_t = 100)]
     accounts: u64,
@@ -102,7 +105,7 @@ async fn main() -> anyhow::Result<()> {
                 let from = draw(args.accounts);
                 let to = (from + 1 + draw(args.accounts - 1)) % args.accounts;
                 let (from, to, amount) = (i64::try_from(from)?, i64::try_from(to)?, 1 + i64::try_from(draw(80))?);
-                batch.push(Transfer { n: i64::try_from(sent)?, from, to, amount });
+                batch.push(Transfer { n: args.first + i64::try_from(sent)?, from, to, amount });
                 sent += 1;
             }
             for result in bus.send_all(batch).await? {
