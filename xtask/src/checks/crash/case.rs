@@ -33,6 +33,8 @@ pub struct Case {
     /// All of them are there before the first message, so that each gets its share: otherwise the first one may take
     /// everything. Where [`Way::Work`] leads to the point only.
     pub shared: bool,
+    /// Where another process dies before.
+    pub before: Option<&'static str>,
 }
 
 /// What was seen.
@@ -56,7 +58,8 @@ impl Case {
     /// What its directory is called.
     pub fn name(&self) -> String {
         let Self { layout, point, action, nth, messages, .. } = self;
-        format!("{}-{}-{}-{nth}-of-{messages}", layout.word(), point.name, action.word())
+        let after = self.before.map(|plan| format!("-after-{}", plan.replace(':', "-"))).unwrap_or_default();
+        format!("{}-{}-{}-{nth}-of-{messages}{after}", layout.word(), point.name, action.word())
     }
 
     /// Carries it out in an empty directory.
@@ -66,12 +69,12 @@ impl Case {
         let keys = if self.processes > 1 { 12 } else { 3 };
         let send = |place: &Place<'_>| place.generator(self.messages, 8, keys, 1);
         let generator = if self.shared { None } else { Some(send(&place)?) };
-        if let Way::After(point) = self.point.way {
+        if let Some(plan) = self.before {
             // the first one leaves its work behind, for the one that is to die while it takes that over
-            let mut before = place.launch(Some(&format!("{point}:3:kill")))?;
-            let status = before.wait_for(DRAIN)?.with_context(|| format!("wait for a death at {point}"))?;
+            let mut before = place.launch(Some(plan))?;
+            let status = before.wait_for(DRAIN)?.with_context(|| format!("wait for a death at {plan}"))?;
             if !was_killed(status) {
-                bail!("at {point} it ended with {status}:\n{}", tail(before.stderr(), 20));
+                bail!("at {plan} it ended with {status}:\n{}", tail(before.stderr(), 20));
             }
         }
         let reached = place.reached().len();
@@ -82,7 +85,7 @@ impl Case {
             place::ready(&mut victim)?;
         }
         let mut survivors = Vec::new();
-        if !matches!(self.point.way, Way::After(_)) {
+        if self.before.is_none() {
             // else one of them would take over what the victim is to take over
             for _ in 1..self.processes {
                 survivors.push(place.launch(None)?);

@@ -156,11 +156,20 @@ impl Crash {
         for action in &self.action {
             let drawn = self.nth.unwrap_or(rng.between(1, point.most));
             let (messages, processes) = (self.messages, self.processes);
-            let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes, shared: false };
+            let plans = if let points::Way::After(plans) = point.way { plans } else { &[] };
+            let mut plans = plans.iter().copied();
+            let (shared, before) = (false, plans.next());
+            let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes, shared, before };
             let mut seen = totals.carry_out(&case, rig, ground);
             // batches are as large as the load makes them, so a late hit may not come; a first one must
             if matches!(&seen, Some(seen) if !seen.hit) && drawn > 1 {
                 case.nth = 1;
+                seen = totals.carry_out(&case, rig, ground);
+            }
+            while matches!(&seen, Some(seen) if !seen.hit)
+                && let Some(plan) = plans.next()
+            {
+                case.before = Some(plan);
                 seen = totals.carry_out(&case, rig, ground);
             }
             // unless the others have taken all of it: with a share of its own, of more and more, it must
@@ -227,6 +236,7 @@ impl Crash {
             messages: self.messages,
             processes: 1,
             shared: false,
+            before: None,
         };
         if totals.carry_out(&case, rig, ground).is_some_and(|seen| seen.hit) {
             totals.failed += 1;
