@@ -32,9 +32,19 @@ pub struct Case {
     pub processes: usize,
     /// All of them are there before the first message, so that each gets its share: otherwise the first one may take
     /// everything. Where [`Way::Work`] leads to the point only.
-    pub shared: bool,
+    pub shared: Option<Turn>,
     /// Where another process dies before.
     pub before: Option<&'static str>,
+}
+
+/// When the victim comes, of those that share the work. Kafka's assignor counts partitions, whatever their topics: who comes
+/// second is given the first half of them in the order of their names, which may be all of one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Before the others.
+    First,
+    /// After them.
+    Last,
 }
 
 /// What was seen.
@@ -68,7 +78,7 @@ impl Case {
         let mut seen = Seen::default();
         let keys = if self.processes > 1 { 12 } else { 3 };
         let send = |place: &Place<'_>| place.generator(self.messages, 8, keys, 1);
-        let generator = if self.shared { None } else { Some(send(&place)?) };
+        let generator = if self.shared.is_some() { None } else { Some(send(&place)?) };
         if let Some(plan) = self.before {
             // the first one leaves its work behind, for the one that is to die while it takes that over
             let mut before = place.launch(Some(plan))?;
@@ -79,26 +89,29 @@ impl Case {
         }
         let reached = place.reached().len();
         let plan = format!("{}:{}:{}", self.point.name, self.nth, self.action.word());
+        // where another one died before, a survivor would take over what the victim is to take over
+        let others = if self.before.is_none() { 1..self.processes } else { 0..0 };
+        let mut survivors = Vec::new();
+        if self.shared == Some(Turn::Last) {
+            survivors = launch_ready(&mut place, others.len())?;
+        }
         let mut victim = place.launch(Some(&plan))?;
-        if self.shared {
+        if self.shared.is_some() {
             // on Kafka who comes first has all partitions, and keeps half; who comes second waits for seconds for the rest
             place::ready(&mut victim)?;
         }
-        let mut survivors = Vec::new();
-        if self.before.is_none() {
-            // else one of them would take over what the victim is to take over
-            for _ in 1..self.processes {
-                survivors.push(place.launch(None)?);
+        match self.shared {
+            Some(Turn::First) => survivors = launch_ready(&mut place, others.len())?,
+            Some(Turn::Last) => {}
+            None => {
+                for _ in others {
+                    survivors.push(place.launch(None)?);
+                }
             }
         }
         let mut generator = match generator {
             Some(generator) => generator,
-            None => {
-                for process in &mut survivors {
-                    place::ready(process)?;
-                }
-                send(&place)?
-            }
+            None => send(&place)?,
         };
         if self.point.way == Way::Ending {
             place::ready(&mut victim)?;
@@ -149,6 +162,18 @@ impl Case {
         seen.judgement = judge(&facts);
         Ok(seen)
     }
+}
+
+/// So many processes, all of them at work.
+fn launch_ready(place: &mut Place<'_>, count: usize) -> Result<Vec<Proc>> {
+    let mut processes = Vec::new();
+    for _ in 0..count {
+        processes.push(place.launch(None)?);
+    }
+    for process in &mut processes {
+        place::ready(process)?;
+    }
+    Ok(processes)
 }
 
 /// Waits until the victim is killed or stopped. False if it lives, or has ended in good order, and the work is done.

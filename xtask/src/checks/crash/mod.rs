@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::case::Case;
+use self::case::{Case, Turn};
 use self::points::{ALL, Point};
 use self::totals::Totals;
 use crate::checks::bed::backend::{Backend, Store};
@@ -158,7 +158,7 @@ impl Crash {
             let (messages, processes) = (self.messages, self.processes);
             let plans = if let points::Way::After(plans) = point.way { plans } else { &[] };
             let mut plans = plans.iter().copied();
-            let (shared, before) = (false, plans.next());
+            let (shared, before) = (None, plans.next());
             let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes, shared, before };
             let mut seen = totals.carry_out(&case, rig, ground);
             // batches are as large as the load makes them, so a late hit may not come; a first one must
@@ -173,8 +173,11 @@ impl Crash {
                 seen = totals.carry_out(&case, rig, ground);
             }
             // unless the others have taken all of it: with a share of its own, of more and more, it must
-            case.shared = point.way == points::Way::Work;
-            while matches!(&seen, Some(seen) if !seen.hit) && case.processes > 1 && case.messages < self.messages * 16 {
+            for turn in [Turn::First, Turn::Last] {
+                if !matches!(&seen, Some(seen) if !seen.hit) || case.processes == 1 {
+                    break;
+                }
+                case.shared = (point.way == points::Way::Work).then_some(turn);
                 case.messages *= 4;
                 seen = totals.carry_out(&case, rig, ground);
             }
@@ -235,7 +238,7 @@ impl Crash {
             nth: 1,
             messages: self.messages,
             processes: 1,
-            shared: false,
+            shared: None,
             before: None,
         };
         if totals.carry_out(&case, rig, ground).is_some_and(|seen| seen.hit) {
