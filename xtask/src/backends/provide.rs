@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use crate::{paths, proc};
 
 /// From the start of a process to an answer. RabbitMQ and Kafka take up to 15 s on two busy cores.
 const BOOT: Duration = Duration::from_secs(120);
+
+/// What fails sooner is tried again; later it was not for want of a port.
+const QUICK: Duration = Duration::from_secs(30);
 
 /// A server that answers.
 #[derive(Debug)]
@@ -111,10 +115,25 @@ fn private(server: &dyn Server, install: bool) -> Result<Provided> {
             server.locate()?
         }
     };
+    let mut attempts = 1;
+    loop {
+        let started = Instant::now();
+        match start(server, &installed) {
+            // Another one, started in the same moment from another clone, may have taken one of the ports meanwhile.
+            Err(error) if attempts < 3 && started.elapsed() < QUICK => {
+                eprintln!("{} did not start, trying again: {error:#}", server.name());
+                attempts += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn start(server: &dyn Server, installed: &Path) -> Result<Provided> {
     let mut site = Site::prepare(server)?;
     // The log of the last instance would be taken for this one's.
     let _ = fs::remove_file(site.log());
-    let ready = server.start(installed, &mut site).and_then(|()| await_answer(server, &site));
+    let ready = server.start(installed.to_path_buf(), &mut site).and_then(|()| await_answer(server, &site));
     // Asked again once it is complete: before, PostgreSQL has no database to tell its version in.
     match ready.and_then(|()| server.confirm(&site)).and_then(|()| server.probe(&site.address)) {
         Ok(identity) => {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::backends::provide::provide;
@@ -34,7 +34,8 @@ fn server(backend: &str) -> Option<&'static dyn Server> {
 /// backend lacks checks that it is refused; `refused` counts those, by their names.
 #[derive(Debug, Args)]
 pub struct Conformance {
-    /// memory, sqlite, postgres, rabbitmq or kafka; all: those that need no server
+    /// memory, sqlite, postgres, rabbitmq or kafka, or two of them as the other checks name them (kafka+postgres); all:
+    /// those that need no server
     #[arg(long, default_value = "all")]
     backend: String,
     /// For suites that draw (SAGABUS_SEED)
@@ -51,15 +52,18 @@ impl Check for Conformance {
     fn run(self) -> Result<Verdict> {
         let seed = self.seed.unwrap_or_else(crate::rng::fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
-        let chosen: Vec<_> = SUITES
-            .iter()
-            .filter(|suite| suite.0 == self.backend || (self.backend == "all" && server(suite.0).is_none()))
-            .collect();
-        if chosen.is_empty() {
-            bail!("there is no backend {}; there are memory, sqlite, postgres, rabbitmq, kafka and all", self.backend);
+        let named: Vec<&str> = match self.backend.as_str() {
+            "all" => backends::ALL.iter().map(|known| known.name).filter(|name| server(name).is_none()).collect(),
+            names => names.split('+').collect(),
+        };
+        if let Some(unknown) = named.iter().find(|name| !SUITES.iter().any(|suite| suite.0 == **name)) {
+            bail!("there is no backend {unknown}; there are memory, sqlite, postgres, rabbitmq, kafka and all");
         }
-        let provided = server(&self.backend).map(|server| Ok((server, provide(server, false)?))).transpose();
-        let provided = provided.map_err(|error: anyhow::Error| error.context("bring up the server"))?;
+        let mut servers = Vec::new();
+        for server in named.iter().filter_map(|name| server(name)) {
+            servers.push((server, provide(server, false).context("bring up the server")?));
+        }
+        let chosen = SUITES.iter().filter(|suite| named.contains(&suite.0));
         let mut table = Table::new(["backend", "port", "cases", "passed", "failed", "skipped", "seconds"]);
         let mut all = Summary::default();
         let mut broken = false;
@@ -71,7 +75,7 @@ impl Check for Conformance {
             if *backend == "kafka" {
                 command.args(["--features", backends::KAFKA_ON]);
             }
-            if let Some((server, provided)) = &provided {
+            if let Some((server, provided)) = servers.iter().find(|(server, _)| server.name() == *backend) {
                 command.env(server.variable(), &provided.address);
             }
             let (status, summary) = libtest::run(command.env("SAGABUS_SEED", seed.to_string()))?;
@@ -89,7 +93,7 @@ impl Check for Conformance {
             all.add(summary);
         }
         println!("\n{table}");
-        if let Some((_, provided)) = provided {
+        for (_, provided) in servers {
             println!("on {} ({})", provided.identity, provided.how.word());
             provided.stop()?;
         }
