@@ -15,7 +15,7 @@ use lapin::{
 };
 use rabbitmq_support::{RabbitHarness, hostile, place, through};
 use sagabus_core::{
-    Destination, Intent, MessageId, Outgoing, Runtime, SendOutcome, Settle, Topology, Transport, UserHeader,
+    Destination, Intent, MessageId, Outgoing, Runtime, SendOutcome, Settle, Settlement, Topology, Transport, UserHeader,
 };
 use sagabus_testkit::transport::{Bed, TransportHarness};
 use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
@@ -244,6 +244,30 @@ async fn a_half_open_connection_is_noticed() {
     })
     .await;
     harness.close().await;
+}
+
+/// A receiver that is stopped and waits for its last settlements waits: it kept its thread from everyone else, so that a commit
+/// or a confirm whose task had its turn there stood still until the drain was over.
+#[test]
+fn a_stopped_receiver_lets_others_run() {
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (harness, bed, _) = bed("").await;
+            bed.transport.provision(&plain("q")).await.unwrap();
+            bed.fill("q", 1).await;
+            let receiver = bed.receiver("q", 10).await;
+            let token = receiver.next(10).await.unwrap()[0].token;
+            receiver.stop().await;
+            bed.fill("q", 1).await;
+            receiver.settle(vec![Settlement { token, settle: Settle::Done }]).await.unwrap();
+            bed.transport.health().await.unwrap();
+            harness.close().await;
+        });
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(60)).expect("the runtime's one thread works on");
 }
 
 /// What is delivered too often ends in the broker's error queue. It may not be to blame, so it comes from there once more,

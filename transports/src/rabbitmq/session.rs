@@ -221,7 +221,8 @@ impl Session<'_> {
             }
             let mut faster = false;
             tokio::select! {
-                item = self.streams.next() => self.take_in(item)?,
+                // when all have ended there is always the next nothing, at once: this would never wait again, nor let others run
+                item = self.streams.next(), if !self.streams.is_empty() => self.take_in(item)?,
                 // an error would mean that the receiver is gone, and this task with it
                 _ = phase.changed() => {}
                 () = shared.straggling.notified(), if !ticking => {
