@@ -86,7 +86,7 @@ pub(crate) struct Saga {
     #[arg(long)]
     pub(crate) twin: bool,
     /// Also measures latencies, with a generator on the same machine at this fraction of the full rate; from 2 on, at
-    /// so many messages a second. As many runs as of the rate, of ten seconds each; medians, and the worst p99.
+    /// so many messages a second.
     #[arg(long)]
     pub(crate) load: Option<f64>,
 }

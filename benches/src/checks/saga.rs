@@ -3,7 +3,6 @@ use crate::{
     args::{Feed, Saga, Spec, Work},
     child,
     kafka::is_kafka,
-    measure::median,
     postgres::is_postgres,
     rabbit::is_rabbit,
     report::Side,
@@ -83,26 +82,19 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
     if let Some(fraction) = args.load {
         let at = if fraction < 2.0 { rate(&turns.engine) * fraction } else { fraction };
         verdict.count("load_per_s", at.round());
-        let live = |who: &str, spec: &Spec| -> Result<Vec<Side>> {
-            // ten seconds of it each time
+        let live = |spec: &Spec| {
+            // ten seconds of it
             let messages = ((at * 10.0) as u64).clamp(100, spec.messages);
-            let spec = Spec { feed: Feed::Rate(at), messages, ..spec.clone() };
-            let once = |_| {
-                let side = child::run(&spec)?;
-                let (p50, p99) = (side.latency(0.5), side.latency(0.99));
-                common.say(format_args!("  {who} at {at:.0}/s: p50 {p50} ms, p99 {p99} ms"));
-                Ok(side)
-            };
-            (0..common.runs.max(1)).map(once).collect()
+            child::run(&Spec { feed: Feed::Rate(at), messages, ..spec.clone() })
         };
-        let sides = live("engine", &engine)?;
-        latencies(&mut verdict, "", &sides);
+        let side = live(&engine)?;
+        latencies(&mut verdict, "", &side);
         if let Some((from, most)) = bars.most_p99_ms.filter(|(from, _)| at >= *from && !common.no_threshold) {
-            let p99 = median_latency(&sides, 0.99);
+            let p99 = side.latency(0.99);
             verdict.require(p99 < most, format!("p99 {p99} ms at {at}/s, under {most} ms from {from}/s are asked for"));
         }
         if let Some(twin) = &twin {
-            latencies(&mut verdict, "twin_", &live("twin  ", twin)?);
+            latencies(&mut verdict, "twin_", &live(twin)?);
         }
     }
     if common.no_threshold {
@@ -112,9 +104,7 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
     let least = if args.own_sql { bars.least_own_sql } else { bars.least };
     verdict.require(per_second >= least, format!("{per_second}/s, {least}/s are asked for"));
     if args.twin && !args.own_sql && !args.hot && (common.is_joined() || kafka || rabbit) {
-        // what it can do, as a proof that it is one; the ratio is of medians
-        let (twin, least) = (turns.twin.iter().map(Side::per_second).fold(0.0, f64::max).round(), bars.least_twin);
-        verdict.count("twin_best_per_s", twin);
+        let (twin, least) = (rate(&turns.twin), bars.least_twin);
         verdict.require(twin >= least, format!("the twin does {twin}/s: it is no yardstick under {least}/s"));
         let (ratio, least) = (ratio(&turns), bars.least_ratio);
         verdict.require(ratio >= least, format!("{ratio} of the twin, {least} are asked for"));
@@ -122,16 +112,8 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
     Ok(verdict)
 }
 
-/// Medians of the runs, as of the rates; and the worst of them, which they would hide.
-fn latencies(verdict: &mut Verdict, whose: &str, sides: &[Side]) {
-    verdict.count(&format!("{whose}p50_ms"), median_latency(sides, 0.5));
-    verdict.count(&format!("{whose}p99_ms"), median_latency(sides, 0.99));
-    let worst = sides.iter().map(|side| side.latency(0.99)).fold(0.0, f64::max);
-    verdict.count(&format!("{whose}p99_worst_ms"), worst);
-    verdict.count(&format!("{whose}load_cpu_us_per_message"), cpu(sides));
-}
-
-fn median_latency(sides: &[Side], q: f64) -> f64 {
-    let each: Vec<f64> = sides.iter().map(|side| side.latency(q)).collect();
-    (median(&each) * 100.0).round() / 100.0
+fn latencies(verdict: &mut Verdict, whose: &str, side: &Side) {
+    verdict.count(&format!("{whose}p50_ms"), side.latency(0.5));
+    verdict.count(&format!("{whose}p99_ms"), side.latency(0.99));
+    verdict.count(&format!("{whose}load_cpu_us_per_message"), cpu(std::slice::from_ref(side)));
 }
