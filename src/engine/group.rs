@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 /// Most handlers of one task.
-const MOST: usize = 32;
+const MOST: usize = 128;
 /// A task that has run for so long leaves the rest to others.
 const LONG: Duration = Duration::from_micros(300);
 
@@ -33,7 +33,7 @@ pub(crate) struct Ran {
 
 /// Runs them all, over enough tasks for several cores.
 pub(super) fn launch(starts: &mut Vec<Start>, sender: &mpsc::UnboundedSender<Event>, runtime: &Runtime) {
-    let size = (starts.len() / 4).clamp(1, MOST);
+    let size = (starts.len() / 2).clamp(1, MOST);
     while !starts.is_empty() {
         let rest = starts.split_off(size.min(starts.len()));
         let group = std::mem::replace(starts, rest);

@@ -226,6 +226,25 @@ async fn a_deleted_queue_is_declared_again() {
     harness.close().await;
 }
 
+/// A receiver with plenty at hand reads no more for a while: it still hears that its queue is gone, and nothing stays behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_with_plenty_at_hand_misses_nothing() {
+    let (harness, bed, _) = bed("").await;
+    bed.queue("q", &[]).await;
+    let name = format!("{}q", harness.prefix);
+    let receiver = bed.receiver("q", 2000).await;
+    let sent = bed.fill("q", 6000).await;
+    assert!(bed.drain(&receiver, &sent).await.values().all(|times| *times == 1), "each comes once");
+
+    bed.fill("q", 4000).await;
+    bed.take(&receiver, 2000).await;
+    bed.eventually("all that may be are sent ahead", async || (harness.waiting(&name).await? == 0).then_some(())).await;
+    harness.raw().await.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
+    let error = bed.runtime.timeout(Duration::from_secs(15), receiver.next(1)).await.expect("it is noticed");
+    assert!(error.unwrap_err().is_not_found());
+    harness.close().await;
+}
+
 /// A peer that vanished without a word is noticed by the heartbeat.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_open_connection_is_noticed() {

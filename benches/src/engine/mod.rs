@@ -30,6 +30,9 @@ use std::{
 /// No progress for so long: something is wrong.
 const STUCK: Duration = Duration::from_secs(30);
 
+/// How often progress is looked at: each look wakes a thread, which costs what is measured.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Runs the spec in this process.
 pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     if spec.work == Work::Timers {
@@ -148,7 +151,7 @@ async fn until(target: u64, mut count: impl AsyncFnMut() -> u64, running: &Runni
         if moved.elapsed() > STUCK {
             bail!("{now} of {target} after {STUCK:?} without progress: {:?}", running.stats());
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -18,6 +18,11 @@ use std::{
     time::Duration,
 };
 
+/// With so much at hand the receiver reads no more, until it has come down to few. The broker sends a handful at a time;
+/// read as they come, each handful would wake a task while more lies here than anybody takes.
+const PLENTY: usize = 1024;
+const FEW: usize = 256;
+
 /// A message that is requeued stays here and is handed out again after a pause. Were it given back to the broker, it
 /// would count towards the delivery limit, and a store that is down for a minute would empty the queue into the dead
 /// letters; and on an ordered endpoint it would come back behind its successors.
@@ -43,6 +48,8 @@ pub(super) struct Desk {
     void: HashSet<Token>,
     /// How many are still to be settled before more may be sent ahead.
     until_faster: Option<u64>,
+    /// There is plenty: nothing more is read.
+    sated: bool,
 }
 
 impl Desk {
@@ -62,6 +69,7 @@ impl Desk {
             out: HashMap::new(),
             void: HashSet::new(),
             until_faster: None,
+            sated: false,
         }
     }
 
@@ -78,6 +86,7 @@ impl Desk {
         self.epoch += 1;
         self.channel = None;
         self.cancelled = false;
+        self.sated = false;
         self.acks = Acks::new(self.prefetch);
         self.ready.clear();
         self.held.clear();
@@ -91,6 +100,25 @@ impl Desk {
             return self.give_back(tag);
         }
         self.ready.insert(tag, Arc::new(parcel));
+    }
+
+    /// Whether [`take`](Self::take) would find something now.
+    pub(super) fn has_some(&self) -> bool {
+        !self.ready.is_empty() && self.out.len() + self.void.len() < self.window
+    }
+
+    /// Whether so much is at hand that the rest may stay where it is. Then [`hungry`](Self::hungry) says when it may not.
+    /// Never while shards are blocked: what can be handed out may be behind what cannot.
+    pub(super) fn sated(&mut self) -> bool {
+        self.sated = self.ready.len() >= PLENTY && self.blocked.is_empty();
+        self.sated
+    }
+
+    /// Once: there was plenty, and now there are few.
+    pub(super) fn hungry(&mut self) -> bool {
+        let hungry = self.sated && (self.ready.len() < FEW || !self.blocked.is_empty());
+        self.sated &= !hungry;
+        hungry
     }
 
     /// Up to `max` within the window.

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) phase: watch::Sender<Phase>,
     /// Something arrived, or the window opened.
     pub(super) arrived: Notify,
+    /// There was plenty at hand, and now there are few.
+    pub(super) hungry: Notify,
     /// Acks wait behind a gap.
     pub(super) straggling: Notify,
     /// So many were settled that more may be sent ahead.
@@ -80,15 +82,18 @@ impl Shared {
     /// What there is, or until when to wait.
     fn take(&self, max: usize) -> Result<(Vec<Delivery>, Option<Duration>)> {
         let runtime = &self.home.options.runtime;
-        let (taken, due) = {
+        let (taken, due, hungry) = {
             let mut desk = lock(&self.desk);
             if desk.stopped {
                 return Err(Error::closed(format!("the receiver of queue {} is stopped", self.queue)));
             }
             let now = runtime.elapsed();
             let taken = desk.take(max, now);
-            (taken, desk.due().map(|due| due.saturating_sub(now)))
+            (taken, desk.due().map(|due| due.saturating_sub(now)), desk.hungry())
         };
+        if hungry {
+            self.hungry.notify_one();
+        }
         if taken.is_empty()
             && let Some(error) = lock(&self.error).take()
         {
@@ -118,6 +123,7 @@ impl RabbitReceiver {
             desk: Mutex::new(Desk::new(window, ahead)),
             phase: watch::Sender::new(Phase::Running),
             arrived: Notify::new(),
+            hungry: Notify::new(),
             straggling: Notify::new(),
             faster: Notify::new(),
             quiet: Notify::new(),

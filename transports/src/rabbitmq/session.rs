@@ -70,6 +70,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Most deliveries taken in under one lock.
 const CHUNK: usize = 256;
 
+/// With plenty at hand: how long nothing is read at most, and so nothing known of consumers that have ended.
+const REST: Duration = Duration::from_millis(100);
+
 /// Runs sessions until the receiver is closed. It is told when the first one works, or that none does.
 pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>) {
     let mut first = Some(first);
@@ -206,7 +209,8 @@ impl Session<'_> {
         let ordered = lanes.iter().any(|(lane, _)| *lane == Lane::Ordered);
         let again = ordered && how == Start::Careful;
         let mut slow = Box::pin(runtime.sleep(SLOW));
-        let (mut ticking, mut stopped) = (false, false);
+        let mut rest = Box::pin(runtime.sleep(REST));
+        let (mut ticking, mut stopped, mut resting) = (false, false, false);
         loop {
             let now = *phase.borrow_and_update();
             if now != Phase::Running && !stopped {
@@ -222,7 +226,14 @@ impl Session<'_> {
             let mut faster = false;
             tokio::select! {
                 // when all have ended there is always the next nothing, at once: this would never wait again, nor let others run
-                item = self.streams.next(), if !self.streams.is_empty() => self.take_in(item)?,
+                item = self.streams.next(), if !resting && !self.streams.is_empty() => {
+                    resting = self.take_in(item)?;
+                    if resting {
+                        rest = Box::pin(runtime.sleep(REST));
+                    }
+                }
+                () = shared.hungry.notified(), if resting => resting = false,
+                () = &mut rest, if resting => resting = false,
                 // an error would mean that the receiver is gone, and this task with it
                 _ = phase.changed() => {}
                 () = shared.straggling.notified(), if !ticking => {
@@ -268,8 +279,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// An item, and whatever else has come, under one lock.
-    fn take_in(&mut self, item: Option<Item>) -> Result<()> {
+    /// An item, and whatever else has come, under one lock. Answers whether that is plenty.
+    fn take_in(&mut self, item: Option<Item>) -> Result<bool> {
         let mut next = item;
         let mut desk = lock(&self.shared.desk);
         let mut outcome = Ok(());
@@ -299,9 +310,13 @@ impl Session<'_> {
                 _ => break,
             }
         }
+        let (sated, has_some) = (desk.sated(), desk.has_some());
         drop(desk);
-        self.shared.arrived.notify_waiters();
-        outcome
+        // a full window opens with a settlement, which wakes whoever waits
+        if has_some {
+            self.shared.arrived.notify_waiters();
+        }
+        outcome.map(|()| sated)
     }
 
     /// Acks that were pushed before are handled by the broker before the channel is; what is left goes back in its order,
