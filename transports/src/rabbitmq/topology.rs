@@ -16,6 +16,12 @@ use sagabus_core::{Error, ErrorKind, Result, SHARDS};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// So many times the limit of the endpoint's own queue is that of its partitions. What the broker takes out of its own queue
+/// comes once more; what has an order would come behind its successors. And no receiver can begin with one message there, so
+/// that each end of a process counts for all that was sent ahead: a hundred of them in 75 seconds, with more coming in than
+/// went out, had 529 good messages set aside at a limit of 20.
+const IN_ORDER: u32 = 10;
+
 /// How often the broker tries to hand out what lies in the error queue, before it sets it aside for good.
 const ERROR_LIMIT: u32 = 5;
 
@@ -86,9 +92,10 @@ pub(super) async fn declare_queues(live: &Live, names: &Names, queue: &str, limi
     let (error, unreadable) = (names.error(queue), names.unreadable(queue));
     declare_quorum(&channel, &unreadable, None).await?;
     declare_quorum(&channel, &error, Some((ERROR_LIMIT, &unreadable))).await?;
-    let limit = Some((limit, error.as_str()));
-    declare_quorum(&channel, &names.queue(queue), limit).await?;
+    let to_errors = |limit| Some((limit, error.as_str()));
+    declare_quorum(&channel, &names.queue(queue), to_errors(limit)).await?;
     for number in 0..partitions {
+        let limit = to_errors(limit.saturating_mul(IN_ORDER));
         declare_partition(&channel, &names.partition(queue, number), limit).await?;
     }
     done(&channel).await;
