@@ -102,7 +102,7 @@ impl Desk {
         self.ready.insert(tag, Arc::new(parcel));
     }
 
-    /// Whether [`take`](Self::take) would find something now.
+    /// Whether [`take`](Self::take) may find something now; what is held back or blocked has its own time.
     pub(super) fn has_some(&self) -> bool {
         !self.ready.is_empty() && self.out.len() + self.void.len() < self.window
     }

@@ -12,8 +12,8 @@ pub struct RabbitOptions {
     pub prefix: String,
     /// How often a message may be delivered again before the broker takes it out of the queue and the endpoint buries it
     /// (URL: `delivery_limit`; default 20). It catches what kills connections or processes; failures of handlers and of
-    /// the store are not counted by it. Queues of ordered endpoints have ten times the limit: every end of a process
-    /// counts for all that was sent ahead to it, and a message that the broker takes out has lost its place. It is part of
+    /// the store are not counted by it. The partitions of ordered endpoints have ten times the limit: every end of a
+    /// process counts for all that was sent ahead to it, and a message that the broker takes out has lost its place. It is part of
     /// a queue's settings and cannot be changed once the queue exists.
     pub delivery_limit: u32,
     /// Into how many queues the keys of an ordered endpoint are divided (URL: `partitions`; default 8, at most 32).

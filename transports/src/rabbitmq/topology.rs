@@ -17,9 +17,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// So many times the limit of the endpoint's own queue is that of its partitions. What the broker takes out of its own queue
-/// comes once more; what has an order would come behind its successors. And no receiver can begin with one message there, so
-/// that each end of a process counts for all that was sent ahead: a hundred of them in 75 seconds, with more coming in than
-/// went out, had 529 good messages set aside at a limit of 20.
+/// comes once more; what has an order would come behind its successors. And a process that starts cannot begin with one message
+/// there, so that each end of one counts for all that was sent ahead: a hundred of them in 75 seconds, with more coming in
+/// than went out, had 529 good messages set aside at a limit of 20.
 const IN_ORDER: u32 = 10;
 
 /// How often the broker tries to hand out what lies in the error queue, before it sets it aside for good.
