@@ -9,8 +9,8 @@ use std::{sync::Arc, task::Poll, time::Duration};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-/// Most handlers of one task. What they did is told when it ends, so a handler that blocks its thread delays so many.
-const MOST: usize = 128;
+/// Most handlers of one task.
+const MOST: usize = 32;
 /// A task that has run for so long leaves the rest to others.
 const LONG: Duration = Duration::from_micros(300);
 
@@ -31,9 +31,9 @@ pub(crate) struct Ran {
     pub(crate) output: Result<Box<RunOutput>, String>,
 }
 
-/// Runs them all, in two tasks if they are few: handlers that compute for long spread by themselves.
+/// Runs them all, over enough tasks for several cores.
 pub(super) fn launch(starts: &mut Vec<Start>, sender: &mpsc::UnboundedSender<Event>, runtime: &Runtime) {
-    let size = (starts.len() / 2).clamp(1, MOST);
+    let size = (starts.len() / 4).clamp(1, MOST);
     while !starts.is_empty() {
         let rest = starts.split_off(size.min(starts.len()));
         let group = std::mem::replace(starts, rest);
