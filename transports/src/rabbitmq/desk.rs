@@ -107,16 +107,16 @@ impl Desk {
         !self.ready.is_empty() && self.out.len() + self.void.len() < self.window
     }
 
-    /// Whether so much is at hand that the rest may stay where it is. Then [`hungry`](Self::hungry) says when it may not.
-    /// Never while shards are blocked: what can be handed out may be behind what cannot.
+    /// Whether so much is at hand that the rest may stay where it is, if nothing has an order. Then [`hungry`](Self::hungry)
+    /// says when it may not.
     pub(super) fn sated(&mut self) -> bool {
-        self.sated = self.ready.len() >= PLENTY && self.blocked.is_empty();
+        self.sated = self.ready.len() >= PLENTY;
         self.sated
     }
 
     /// Once: there was plenty, and now there are few.
     pub(super) fn hungry(&mut self) -> bool {
-        let hungry = self.sated && (self.ready.len() < FEW || !self.blocked.is_empty());
+        let hungry = self.sated && self.ready.len() < FEW;
         self.sated &= !hungry;
         hungry
     }
