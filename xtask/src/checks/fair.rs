@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -17,6 +17,9 @@ use crate::proc::Proc;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict};
 
+/// How long the shards may take to be shared out.
+const SHARING: Duration = Duration::from_secs(20);
+
 /// Measures what each of several processes on one file gets done (counts: processes, messages, messages_per_s,
 /// least_percent_of_mean, queue_difference_percent)
 #[derive(Debug, Args)]
@@ -25,10 +28,10 @@ pub struct Fair {
     #[arg(long, default_value_t = 4)]
     processes: usize,
     /// How long is measured, in seconds
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Messages in the queue at the start; what is left at the end must not be nothing
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 600_000)]
     messages: u64,
     /// Accepted like everywhere; nothing is drawn here
     #[arg(long)]
@@ -63,9 +66,8 @@ impl Check for Fair {
         for node in &mut nodes {
             ready(node)?;
         }
-        // the shards are shared out by then
-        thread::sleep(Duration::from_secs(2));
         let mut db = Db::open(&dir.join("shop.db"))?;
+        shared_out(&mut db, self.processes)?;
         let queued = "select count(*) from queue";
         let (before, left) = (handled(&nodes)?, db.number(queued)?);
         thread::sleep(Duration::from_secs(self.seconds));
@@ -105,6 +107,26 @@ impl Check for Fair {
         } else {
             Outcome::Pass
         }))
+    }
+}
+
+/// Waits until every process has its share of the shards. The first one to start has all of them for a while, and is
+/// alone in working then.
+fn shared_out(db: &mut Db, processes: usize) -> Result<()> {
+    let owners = format!(
+        "select count(*) from (select node from shard where node is not null group by node \
+         having count(*)>=(select count(*) from shard)/{processes})"
+    );
+    let deadline = Instant::now() + SHARING;
+    loop {
+        let owners = db.number(&owners)?;
+        if usize::try_from(owners)? == processes {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("after {SHARING:?} {owners} of {processes} processes have their share of the shards");
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
