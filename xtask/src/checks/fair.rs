@@ -24,7 +24,7 @@ const SHARING: Duration = Duration::from_secs(20);
 /// least_percent_of_mean, queue_difference_percent)
 #[derive(Debug, Args)]
 pub struct Fair {
-    /// How many
+    /// How many; no more than there are shards
     #[arg(long, default_value_t = 4)]
     processes: usize,
     /// How long is measured, in seconds
