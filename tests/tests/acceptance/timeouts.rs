@@ -103,6 +103,7 @@ pub(crate) async fn a_late_timeout_is_dropped_and_counted(w: &World) {
     let runs = w.run.notes();
     let closed = runs.iter().position(|note| note == "closed").unwrap();
     assert!(!runs[closed..].contains(&"due".into()), "{runs:?}");
+    w.eventually("the new life", || async { state(w, "k").await.is_some() }).await;
     assert_eq!(state(w, "k").await.unwrap().due, 0);
 }
 
