@@ -89,11 +89,11 @@ async fn state(w: &World, key: &str) -> Option<Shop> {
 }
 
 pub(crate) async fn a_late_timeout_is_dropped_and_counted(w: &World) {
-    // its handler fails, so that it waits for its retry while its saga ends
+    // its handler fails, so that it waits for its retry while its saga ends: this one, or on a busy machine the next
     w.run.raise("broken");
-    let shop = w.start(w.endpoint("shop").await.saga::<Shop>().recoverability(policy(0, &[300]))).await;
+    let shop = w.start(w.endpoint("shop").await.saga::<Shop>().recoverability(policy(0, &[300; 100]))).await;
     shop.bus().send(Open::new(w.run, "k", 1)).await.unwrap();
-    w.eventually("the failure", || async { shop.stats().deferred == 1 }).await;
+    w.eventually("the failure", || async { shop.stats().deferred >= 1 }).await;
     shop.bus().send(Close::new(w.run, "k", 0)).await.unwrap();
     w.noted("closed", 1).await;
     // nor does a new life under the same key get it
