@@ -110,13 +110,13 @@ pub(crate) async fn a_late_timeout_is_dropped_and_counted(w: &World) {
 pub(crate) async fn a_cancelled_timeout_never_fires(w: &World) {
     let shop = w.start(w.endpoint("shop").await.saga::<Shop>()).await;
     for (key, how) in [("by id", 0), ("by type", 1)] {
-        shop.bus().send(Open::new(w.run, key, 1_000)).await.unwrap();
+        shop.bus().send(Open::new(w.run, key, 2_000)).await.unwrap();
         shop.bus().send(Cancel::new(w.run, key, how)).await.unwrap();
     }
     // one that is due after them shows that their moment has passed
     w.noted("later", 2).await;
     w.eventually("no timer", || async { w.admin().await.timers("shop", 10).await.unwrap().is_empty() }).await;
-    shop.bus().send(Open::new(w.run, "marker", 1_000)).await.unwrap();
+    shop.bus().send(Open::new(w.run, "marker", 2_000)).await.unwrap();
     w.eventually("the marker", || async { state(w, "marker").await.is_some_and(|s| s.due == 1) }).await;
     assert_eq!(w.run.count("due"), 1);
     assert_eq!((state(w, "by id").await.unwrap().due, state(w, "by type").await.unwrap().due), (0, 0));
@@ -144,13 +144,13 @@ pub(crate) async fn a_timeout_is_moved_by_the_admin(w: &World) {
 
 pub(crate) async fn a_timer_of_an_earlier_life_is_harmless(w: &World) {
     let shop = w.start(w.endpoint("shop").await.saga::<Shop>()).await;
-    shop.bus().send(Open::new(w.run, "k", 400)).await.unwrap();
+    shop.bus().send(Open::new(w.run, "k", 2_000)).await.unwrap();
     w.noted("opened", 1).await;
     shop.bus().send(Close::new(w.run, "k", 0)).await.unwrap();
     w.noted("closed", 1).await;
     shop.bus().send(Open::new(w.run, "k", 3_600_000)).await.unwrap();
     w.noted("opened", 2).await;
-    shop.bus().send(Open::new(w.run, "marker", 500)).await.unwrap();
+    shop.bus().send(Open::new(w.run, "marker", 2_100)).await.unwrap();
     w.eventually("the marker", || async { state(w, "marker").await.is_some_and(|s| s.due == 1) }).await;
     assert_eq!(state(w, "k").await.unwrap().due, 0);
     assert_eq!(w.run.count("due"), 1, "only the marker's");
@@ -173,11 +173,15 @@ pub(crate) async fn a_completed_saga_starts_anew(w: &World) {
 
 pub(crate) async fn a_timeout_comes_due_while_nobody_runs(w: &World) {
     let first = w.start(w.endpoint("shop").await.saga::<Shop>()).await;
-    first.bus().send(Open::new(w.run, "k", 300)).await.unwrap();
+    first.bus().send(Open::new(w.run, "k", 3_600_000)).await.unwrap();
     w.eventually("the timer", || async { w.admin().await.counts().await.unwrap()["timer"] == 1 }).await;
     first.stop().await.unwrap();
-    let due = w.admin().await.timers("shop", 1).await.unwrap()[0].due;
-    w.eventually("its moment", || async { sagabus::Timestamp::from(std::time::SystemTime::now()) > due }).await;
+    // moved only now, so that it cannot be due before the stop
+    let timer = w.admin().await.timers("shop", 1).await.unwrap().remove(0);
+    let now = || sagabus::Timestamp::from(std::time::SystemTime::now());
+    let due = now().plus(Duration::from_millis(200));
+    assert!(w.admin().await.move_timer("shop", timer.id, due).await.unwrap());
+    w.eventually("its moment", || async { now() > due }).await;
     assert_eq!(w.run.count("due"), 0);
     w.start(w.endpoint("shop").await.saga::<Shop>()).await;
     w.eventually("it", || async { state(w, "k").await.unwrap().due == 1 }).await;
