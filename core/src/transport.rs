@@ -139,8 +139,8 @@ pub trait Receiver: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The message. One that cannot be understood has a made-up id and type, its raw headers among the user headers, and
-    /// a `defect`.
-    pub message: Envelope,
+    /// a `defect`. Shared, since a receiver keeps what it may have to hand out again.
+    pub message: Arc<Envelope>,
     /// Why it cannot be understood: it goes to the dead letters with this reason.
     pub defect: Option<String>,
     /// For settling.

@@ -101,7 +101,7 @@ async fn listen(requests: Requests, receiver: Arc<dyn Receiver>) {
             let correlation = delivery.message.headers.correlation_id.clone().unwrap_or_default();
             match requests.waiting().remove(&correlation) {
                 // a caller that no longer waits does not mind
-                Some(sender) => drop(sender.send(delivery.message)),
+                Some(sender) => drop(sender.send(Arc::unwrap_or_clone(delivery.message))),
                 None => tracing::debug!(correlation, "a reply that nobody waits for is dropped"),
             }
         }

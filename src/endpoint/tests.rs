@@ -12,6 +12,7 @@ macro_rules! message {
     };
 }
 
+mod burial;
 mod first;
 mod speculation;
 mod storeless;

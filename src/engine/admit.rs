@@ -2,14 +2,17 @@
 
 use super::{
     Engine, InFlight, Ready, Source,
-    unit::{Finished, Stage, Tally, Unit, UnitId},
+    unit::{Finished, Stage, Tally, Unit, UnitId, Verdict},
 };
 use crate::endpoint::storeless;
 use sagabus_core::{
     Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent,
     MessageId, Outgoing, Route, RowTable, SagaLookup, crash, sabotage,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    sync::Arc,
+};
 
 impl Engine {
     pub(super) fn admit(&mut self, delivery: Delivery) {
@@ -32,7 +35,7 @@ impl Engine {
     pub(super) fn admit_now(&mut self, delivery: Delivery) {
         crash::reach("received");
         let shared = self.shared.clone();
-        let message = Arc::new(delivery.message);
+        let message = delivery.message;
         let headers = &message.headers;
         let order_key = if shared.ordered { headers.order_key.clone() } else { None };
         let verdict = if let Some(defect) = delivery.defect {
@@ -87,7 +90,7 @@ impl Engine {
         let origin = Origin { delivery: id, message, gate, fence, attempts };
         if let Some(verdict) = verdict {
             let mut unit = origin.unit(None, "".into());
-            unit.verdict = Some(verdict);
+            unit.verdict = Some(Box::new(Verdict::Dispose(verdict)));
             return self.admit_unit(unit);
         }
         for (n, route) in routes.iter().enumerate() {
@@ -141,11 +144,12 @@ impl Engine {
         } else if let (true, Some(to)) = (unit.handler.is_empty(), self.destination(&unit.message.headers)) {
             // it never reached a handler: an operator's retry sends it by today's routes
             let message = self.sent_again(&unit.message, &to);
-            unit.resend = Some(Outgoing { to, message });
+            unit.verdict = Some(Box::new(Verdict::Send(Outgoing { to, message })));
         } else {
             let kind = &unit.message.headers.message_type;
             let text = format!("endpoint {} has no handler {:?} for {kind}", self.shared.info.name, unit.handler);
-            unit.verdict = Some(dead(&unit.message, "unknown message type", vec![text]));
+            let dead = dead(&unit.message, "unknown message type", vec![text]);
+            unit.verdict = Some(Box::new(Verdict::Dispose(dead)));
         }
         self.admit_unit(unit);
     }
@@ -186,12 +190,12 @@ impl Engine {
                 unit.lookup = target.saga;
             }
             Err(error) => {
-                unit.verdict = Some(Disposition::Dead {
+                unit.verdict = Some(Box::new(Verdict::Dispose(Disposition::Dead {
                     message: unit.message.clone(),
                     attempts: unit.attempts,
                     reason: "undecodable".into(),
                     detail: error.chain(),
-                });
+                })));
             }
         }
     }
@@ -199,38 +203,49 @@ impl Engine {
     fn admit_unit(&mut self, mut unit: Box<Unit>) {
         let id = self.id();
         if let Some(key) = unit.gate_key() {
-            if let Some(first) = self.gates.get(&key).copied() {
-                // the same message is in flight already: whatever becomes of it holds for this one too
-                if let Some(first) = self.units.get_mut(&first) {
-                    first.followers.push(id);
+            match self.gates.entry(key) {
+                Entry::Occupied(first) => {
+                    // the same message is in flight already: whatever becomes of it holds for this one too
+                    if let Some(first) = self.units.get_mut(first.get()) {
+                        first.followers.push(id);
+                    }
+                    unit.stage = Stage::Waiting;
+                    self.units.insert(id, unit);
+                    return;
                 }
-                unit.stage = Stage::Waiting;
-                self.units.insert(id, unit);
-                return;
+                Entry::Vacant(place) => {
+                    place.insert(id);
+                    unit.keeps_gate = true;
+                }
             }
-            self.gates.insert(key, id);
         }
-        let (verdict, suspect) = (unit.verdict.take(), unit.suspect);
-        if let Some(outgoing) = unit.resend.clone() {
-            let effects = Effects { sends: vec![outgoing], ..Effects::default() };
-            let work = unit.handled(effects, !self.shared.joined && !self.shared.storeless);
-            self.units.insert(id, unit);
-            return self.submit(Finished { unit: id, work, transaction: None });
-        }
+        let suspect = unit.suspect && unit.verdict.is_none();
         self.units.insert(id, unit);
-        if let Some(verdict) = verdict {
-            return self.dispose(id, verdict);
-        }
         if suspect {
             return self.suspects.push_back(id);
         }
         self.begin(id);
     }
 
+    /// What was decided before any handler goes to the committer, as often as it takes.
+    fn judged(&mut self, id: UnitId, verdict: Verdict) {
+        let outgoing = match verdict {
+            Verdict::Dispose(disposition) => return self.dispose(id, disposition),
+            Verdict::Send(outgoing) => outgoing,
+        };
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let effects = Effects { sends: vec![outgoing], ..Effects::default() };
+        let work = unit.handled(effects, !self.shared.joined && !self.shared.storeless);
+        self.submit(Finished { unit: id, work, transaction: None });
+    }
+
     /// Finds out what a unit needs before it can run: a load, its lane, or nothing.
     pub(super) fn begin(&mut self, id: UnitId) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Waiting;
+        if let Some(verdict) = unit.verdict.as_deref().cloned() {
+            return self.judged(id, verdict);
+        }
         // the gate is what decides; asking for it beforehand only saves running the handler of a duplicate
         let known = unit.message.headers.first && !unit.suspect && self.shared.info.runtime.elapsed() >= self.wary;
         let probed = unit.gate == Gate::Inbox && !known && !self.shared.storeless;
@@ -285,8 +300,10 @@ impl Origin {
             route,
             handler,
             message: self.message.clone(),
+            message_id: self.message.headers.message_id,
             input: None,
             gate: self.gate,
+            keeps_gate: false,
             fence: self.fence.clone(),
             lookup: None,
             lane: None,
@@ -304,7 +321,6 @@ impl Origin {
             outcome: Tally::Handled,
             stage: Stage::Waiting,
             stale: 0,
-            resend: None,
         })
     }
 }

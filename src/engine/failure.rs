@@ -18,12 +18,12 @@ impl Engine {
         super::add(&self.shared.counters.failures, 1);
         self.failures_in_a_row += 1;
         let text = error.chain().join(": ");
-        tracing::warn!(handler = %unit.handler, message.id = %unit.message.headers.message_id, error = %text, "handler failed");
+        tracing::warn!(handler = %unit.handler, message.id = %unit.message_id, error = %text, "handler failed");
         if error.is_permanent() {
             unit.attempts += 1;
             return self.after_failure(id, &error);
         }
-        let (handler, message) = (unit.handler.clone(), unit.message.headers.message_id);
+        let (handler, message) = (unit.handler.clone(), unit.message_id);
         let (shared, sender) = (self.shared.clone(), self.sender.clone());
         self.shared.info.runtime.spawn(async move {
             let counted = shared.store.count_attempt(&shared.info.name, &handler, message).await;
@@ -143,7 +143,7 @@ impl Engine {
     pub(super) fn count_suspect(&mut self, id: UnitId, saga: Option<SagaRow>) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Running;
-        let (handler, message) = (unit.handler.clone(), unit.message.headers.message_id);
+        let (handler, message) = (unit.handler.clone(), unit.message_id);
         let (shared, sender) = (self.shared.clone(), self.sender.clone());
         self.shared.info.runtime.spawn(async move {
             let counted = shared.store.count_attempt(&shared.info.name, &handler, message).await;

@@ -88,7 +88,7 @@ impl Engine {
             let mut entry = LoadUnit { unit: id, probe: None, saga: None, turn: None };
             if unit.gate == Gate::Inbox {
                 entry.probe = Some(request.probes.len());
-                request.probes.push((unit.handler.clone(), unit.message.headers.message_id));
+                request.probes.push((unit.handler.clone(), unit.message_id));
             }
             if let Some(lookup) = unit.lookup.as_ref().filter(|lookup| !self.knows(lookup)) {
                 entry.saga = Some(request.sagas.len());

@@ -118,7 +118,7 @@ impl Engine {
             "handle",
             endpoint = %self.shared.info.name,
             handler = %unit.handler,
-            message.id = %unit.message.headers.message_id,
+            message.id = %unit.message_id,
             message.kind = %unit.message.headers.message_type,
             saga.key = unit.lane.as_ref().map(|lane| &*lane.key),
         );

@@ -22,8 +22,8 @@ impl Engine {
 
     fn end_unit(&mut self, id: UnitId, returned: bool, found_early: bool) {
         let Some(unit) = self.units.remove(&id) else { return };
-        if let Some(key) = unit.gate_key()
-            && self.gates.get(&key) == Some(&id)
+        if unit.keeps_gate
+            && let Some(key) = unit.gate_key()
         {
             self.gates.remove(&key);
         }

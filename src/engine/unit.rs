@@ -31,9 +31,13 @@ pub(crate) struct Unit {
     pub(crate) route: Option<Arc<dyn Route>>,
     pub(crate) handler: Arc<str>,
     pub(crate) message: Arc<Envelope>,
+    /// The message's: asked for when its headers are no longer in any cache.
+    pub(crate) message_id: MessageId,
     /// The decoded message, until the handler takes it.
     pub(crate) input: Option<Box<dyn Any + Send>>,
     pub(crate) gate: Gate,
+    /// It is the one for which its gate is kept.
+    pub(crate) keeps_gate: bool,
     pub(crate) fence: Option<Fence>,
     pub(crate) lookup: Option<SagaLookup>,
     pub(crate) lane: Option<LaneKey>,
@@ -50,8 +54,8 @@ pub(crate) struct Unit {
     pub(crate) counted: bool,
     /// It may have killed a process: it runs alone, counted before the handler.
     pub(crate) suspect: bool,
-    /// Decided before any handler: undecodable, unknown, expired.
-    pub(crate) verdict: Option<Disposition>,
+    /// Decided before any handler: it gets to none.
+    pub(crate) verdict: Option<Box<Verdict>>,
     /// The same message, delivered again meanwhile.
     pub(crate) followers: Vec<UnitId>,
     /// It failed on a state that was not committed: it runs again when nothing of its saga is uncommitted.
@@ -66,8 +70,15 @@ pub(crate) struct Unit {
     pub(crate) stage: Stage,
     /// How often it came back as stale.
     pub(crate) stale: u32,
-    /// An operator's retry of what reached no handler: what its unit sends.
-    pub(crate) resend: Option<Outgoing>,
+}
+
+/// What becomes of a message that no handler gets, however often its commit fails.
+#[derive(Clone)]
+pub(crate) enum Verdict {
+    /// Undecodable, unknown, expired.
+    Dispose(Disposition),
+    /// An operator's retry of what reached no handler is sent by today's routes.
+    Send(Outgoing),
 }
 
 /// How far a unit is.
@@ -98,7 +109,7 @@ impl Unit {
     pub(crate) fn gate_key(&self) -> Option<GateKey> {
         match self.gate {
             Gate::Inbox => {
-                Some(GateKey::Inbox(self.handler.clone(), self.message.headers.message_id, self.base_attempts))
+                Some(GateKey::Inbox(self.handler.clone(), self.message_id, self.base_attempts))
             }
             Gate::Row(row) => Some(GateKey::Row(row)),
             Gate::None => None,
@@ -139,7 +150,7 @@ impl Unit {
     }
 
     fn work(&self) -> UnitOfWork {
-        let mut work = UnitOfWork::new(self.handler.clone(), self.message.headers.message_id, self.gate);
+        let mut work = UnitOfWork::new(self.handler.clone(), self.message_id, self.gate);
         work.fence.clone_from(&self.fence);
         work.counted = self.counted;
         work

@@ -124,7 +124,8 @@ async fn one_handler_fails_waits_and_ends_as_a_dead_letter() {
     let running = endpoint.start().await.unwrap();
     let id = bus.publish(Job { order: 1 }).await.unwrap();
     let error = queue(&transport, "work.error").await;
-    let headers = take(&error).await.message.headers;
+    let letter = take(&error).await.message;
+    let headers = &letter.headers;
     let user = |name: &str| headers.user[name].value.clone();
     assert_eq!(
         (headers.message_id, user("error-reason"), user("error-attempts")),

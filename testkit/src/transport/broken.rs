@@ -249,7 +249,9 @@ impl Receiver for BrokenReceiver {
         for delivery in &mut deliveries {
             self.out.lock().unwrap().push(delivery.token);
             match self.defect {
-                Defect::RenamesMessages => delivery.message.headers.message_id = MessageId(self.runtime.uuid()),
+                Defect::RenamesMessages => {
+                    Arc::make_mut(&mut delivery.message).headers.message_id = MessageId(self.runtime.uuid());
+                }
                 Defect::NeverSuspect => delivery.suspect = false,
                 Defect::AlwaysSuspect => delivery.suspect = true,
                 Defect::HidesDefects => delivery.defect = None,

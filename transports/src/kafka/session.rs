@@ -196,7 +196,7 @@ impl Session {
         let dated = record.timestamp().to_millis().is_some();
         let decoded = decode(record, event, &self.shared.home.options.runtime);
         let delivery = Delivery {
-            message: decoded.message,
+            message: Arc::new(decoded.message),
             defect: decoded.defect,
             token: Token { epoch: 0, position: 0 },
             gate: None,

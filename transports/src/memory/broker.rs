@@ -263,7 +263,7 @@ impl State {
                     queue.repeat(place, lane, Entry::clone(&entry));
                 }
                 Ok(Ok(Delivery {
-                    message: entry.message,
+                    message: Arc::new(entry.message),
                     defect: entry.defect,
                     token,
                     gate: None,

@@ -1,16 +1,21 @@
-//! An AMQP message becomes a delivery, whoever sent it.
+//! What the broker delivers becomes a message, whoever sent it.
 
-use super::{frames::MENDED, headers as h, names::Names, parcel::Parcel};
+use super::{
+    frames::MENDED,
+    headers as h,
+    names::Names,
+    parcel::{Lane, Parcel},
+};
 use crate::stamp;
 use lapin::{
     BasicProperties,
+    message::Delivery,
     types::{AMQPValue, FieldTable, ShortString},
 };
 use sagabus_core::{
-    Delivery, Envelope, Headers, Intent, Limits, MessageId, Runtime, SagaAddress, Timestamp, Token, UserHeader,
-    check_name,
+    Envelope, Headers, Intent, Limits, MessageId, Runtime, SagaAddress, Timestamp, UserHeader, check_name,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The message type of what cannot be understood.
 const UNDECODABLE: &str = "sagabus.undecodable";
@@ -25,31 +30,30 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn delivery(&self, parcel: &Parcel, token: Token) -> Delivery {
-        let properties = &parcel.properties;
+    pub(super) fn parcel(&self, lane: Lane, delivery: Delivery) -> Parcel {
+        let properties = &delivery.properties;
         // an id that had to be mended may be another message's, too
         let id = properties.message_id().as_ref().filter(|id| !id.as_str().is_empty() && !id.as_str().contains(MENDED));
         let anonymous = id.is_none();
         let id = match id {
             Some(id) => MessageId::from_foreign(id.as_str()),
-            None => *parcel.made_up.get_or_init(|| MessageId(self.runtime.uuid())),
+            None => MessageId(self.runtime.uuid()),
         };
-        let (headers, defect) = self.headers(parcel, id);
-        let buried = parcel.is_dead().then(|| self.buried(properties.headers().as_ref())).flatten();
-        Delivery {
-            message: Envelope::new(headers, parcel.body.clone()),
+        let (headers, defect) = self.headers(&delivery, id);
+        let dead = lane == Lane::Dead;
+        let buried = dead.then(|| self.buried(properties.headers().as_ref())).flatten();
+        Parcel {
+            lane,
+            message: Arc::new(Envelope::new(headers, delivery.data)),
             defect: buried.or(defect),
-            token,
-            gate: None,
-            fence: None,
-            suspect: parcel.redelivered || parcel.is_dead(),
+            suspect: delivery.redelivered || dead,
             anonymous,
         }
     }
 
-    fn headers(&self, parcel: &Parcel, id: MessageId) -> (Headers, Option<String>) {
-        let properties = &parcel.properties;
-        let (kind, mut defect) = match self.kind(parcel) {
+    fn headers(&self, delivery: &Delivery, id: MessageId) -> (Headers, Option<String>) {
+        let properties = &delivery.properties;
+        let (kind, mut defect) = match self.kind(delivery) {
             Ok(kind) => (kind, None),
             Err(defect) => (UNDECODABLE.to_string(), Some(defect)),
         };
@@ -93,11 +97,11 @@ impl Decoder {
     }
 
     /// The type's name: the property, or where an event came from.
-    fn kind(&self, parcel: &Parcel) -> Result<String, String> {
-        let property = parcel.properties.kind().as_ref().map(ShortString::as_str).filter(|kind| !kind.is_empty());
+    fn kind(&self, delivery: &Delivery) -> Result<String, String> {
+        let property = delivery.properties.kind().as_ref().map(ShortString::as_str).filter(|kind| !kind.is_empty());
         let kind = match property {
             Some(kind) => kind,
-            None if parcel.exchange == self.events => parcel.routing_key.as_str(),
+            None if delivery.exchange == self.events => delivery.routing_key.as_str(),
             None => return Err("the message has no type: the AMQP property `type` is missing".into()),
         };
         check_name("message type", kind).map_err(|error| error.to_string())?;

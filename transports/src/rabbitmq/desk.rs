@@ -2,19 +2,16 @@
 
 use super::{
     acks::Acks,
-    headers::ORDER_KEY,
     parcel::{Lane, Parcel},
 };
 use futures::FutureExt;
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicNackOptions},
-    types::AMQPValue,
 };
-use sagabus_core::{Settle, Settlement, Token, shard_of};
+use sagabus_core::{Delivery, Settle, Settlement, Token};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -39,11 +36,11 @@ pub(super) struct Desk {
     positions: u64,
     acks: Acks,
     /// By tag, which is the order of each queue.
-    ready: BTreeMap<u64, Arc<Parcel>>,
-    held: BTreeMap<(Duration, u64), Arc<Parcel>>,
+    ready: BTreeMap<u64, Parcel>,
+    held: BTreeMap<(Duration, u64), Parcel>,
     /// Shards of an ordered endpoint with a requeued message, until when.
     blocked: HashMap<u16, Duration>,
-    out: HashMap<u64, (u64, Arc<Parcel>)>,
+    out: HashMap<u64, (u64, Parcel)>,
     /// Handed out on a channel that is gone, and not settled: they mean nothing any more, but the work is under way.
     void: HashSet<Token>,
     /// How many are still to be settled before more may be sent ahead.
@@ -99,7 +96,7 @@ impl Desk {
         if self.cancelled && parcel.lane != Lane::Ordered {
             return self.give_back(tag);
         }
-        self.ready.insert(tag, Arc::new(parcel));
+        self.ready.insert(tag, parcel);
     }
 
     /// Whether [`take`](Self::take) may find something now; what is held back or blocked has its own time.
@@ -122,7 +119,7 @@ impl Desk {
     }
 
     /// Up to `max` within the window.
-    pub(super) fn take(&mut self, max: usize, now: Duration) -> Vec<(Token, Arc<Parcel>)> {
+    pub(super) fn take(&mut self, max: usize, now: Duration) -> Vec<Delivery> {
         while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, tag), parcel) = entry.remove_entry();
             self.ready.insert(tag, parcel);
@@ -140,7 +137,7 @@ impl Desk {
             }
             return taken;
         }
-        let free = |parcel: &Parcel| shard(parcel).is_none_or(|shard| !self.blocked.contains_key(&shard));
+        let free = |parcel: &Parcel| parcel.shard().is_none_or(|shard| !self.blocked.contains_key(&shard));
         let tags: Vec<u64> = self.ready.iter().filter(|(_, p)| free(p)).map(|(tag, _)| *tag).take(count).collect();
         for tag in tags {
             if let Some(parcel) = self.ready.remove(&tag) {
@@ -150,10 +147,11 @@ impl Desk {
         taken
     }
 
-    fn hand_out(&mut self, tag: u64, parcel: Arc<Parcel>) -> (Token, Arc<Parcel>) {
+    fn hand_out(&mut self, tag: u64, parcel: Parcel) -> Delivery {
         self.positions += 1;
-        self.out.insert(self.positions, (tag, Arc::clone(&parcel)));
-        (Token { epoch: self.epoch, position: self.positions }, parcel)
+        let delivery = parcel.delivery(Token { epoch: self.epoch, position: self.positions });
+        self.out.insert(self.positions, (tag, parcel));
+        delivery
     }
 
     /// When something that is held back may be handed out.
@@ -177,7 +175,7 @@ impl Desk {
                     self.until_faster = self.until_faster.map(|count| count.saturating_sub(1));
                 }
                 _ if self.cancelled && !ordered => self.give_back(tag),
-                Settle::Requeue => match shard(&parcel).filter(|_| ordered) {
+                Settle::Requeue => match parcel.shard() {
                     Some(shard) => {
                         let until = self.blocked.entry(shard).or_default();
                         *until = due.max(*until);
@@ -248,16 +246,5 @@ impl Desk {
 
     pub(super) fn connected(&self) -> bool {
         self.channel.is_some()
-    }
-}
-
-/// The shard of a message in an ordered lane.
-fn shard(parcel: &Parcel) -> Option<u16> {
-    if parcel.lane != Lane::Ordered {
-        return None;
-    }
-    match parcel.properties.headers().as_ref()?.inner().get(ORDER_KEY)? {
-        AMQPValue::LongString(key) => Some(shard_of(key.as_bytes())),
-        _ => None,
     }
 }

@@ -1,7 +1,5 @@
-use bytes::Bytes;
-use lapin::{BasicProperties, message::Delivery, types::ShortString};
-use sagabus_core::MessageId;
-use std::sync::OnceLock;
+use sagabus_core::{Delivery, Envelope, Token, shard_of};
+use std::sync::Arc;
 
 /// Which of a receiver's queues a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,32 +12,35 @@ pub(super) enum Lane {
     Dead,
 }
 
-/// A message as the broker delivered it, kept until it is settled.
+/// A message as it was read, kept until it is settled: it may have to be handed out again. What the broker sent is gone by
+/// then: with a thousand of them in flight it would take up more of the processor's cache than the messages themselves.
 pub(super) struct Parcel {
     pub(super) lane: Lane,
-    pub(super) properties: BasicProperties,
-    pub(super) body: Bytes,
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
-    pub(super) redelivered: bool,
-    /// The id of a message without one; the same each time that this receiver hands it out.
-    pub(super) made_up: OnceLock<MessageId>,
+    pub(super) message: Arc<Envelope>,
+    pub(super) defect: Option<String>,
+    pub(super) suspect: bool,
+    /// It came without an id. The one that it was given stays the same each time that this receiver hands it out.
+    pub(super) anonymous: bool,
 }
 
 impl Parcel {
-    pub(super) fn new(lane: Lane, delivery: Delivery) -> Self {
-        Self {
-            lane,
-            properties: delivery.properties,
-            body: Bytes::from(delivery.data),
-            exchange: delivery.exchange,
-            routing_key: delivery.routing_key,
-            redelivered: delivery.redelivered,
-            made_up: OnceLock::new(),
+    /// The shard of a message in an ordered lane.
+    pub(super) fn shard(&self) -> Option<u16> {
+        if self.lane != Lane::Ordered {
+            return None;
         }
+        self.message.headers.order_key.as_ref().map(|key| shard_of(key.as_bytes()))
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        self.lane == Lane::Dead
+    pub(super) fn delivery(&self, token: Token) -> Delivery {
+        Delivery {
+            message: Arc::clone(&self.message),
+            defect: self.defect.clone(),
+            token,
+            gate: None,
+            fence: None,
+            suspect: self.suspect,
+            anonymous: self.anonymous,
+        }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) faster: Notify,
     /// The broker sends nothing more, or the session is over.
     pub(super) quiet: Notify,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     error: Mutex<Option<Error>>,
     /// Why it does not work right now.
     trouble: Mutex<Option<Error>>,
@@ -99,7 +99,7 @@ impl Shared {
         {
             return Err(error);
         }
-        Ok((taken.iter().map(|(token, parcel)| self.decoder.delivery(parcel, *token)).collect(), due))
+        Ok((taken, due))
     }
 }
 

@@ -18,7 +18,6 @@ use futures::{
 };
 use lapin::{
     Channel,
-    message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
@@ -67,7 +66,7 @@ const MOST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an ack may wait behind a gap; twice that at most.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Most deliveries taken in under one lock.
+/// About so many deliveries are taken in under one lock: less than twice as many.
 const CHUNK: usize = 256;
 
 /// With plenty at hand: how long nothing is read at most. Then a chunk is, and with it the end of the first consumer of a queue
@@ -123,9 +122,9 @@ pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>)
     }
 }
 
-#[allow(clippy::large_enum_variant, reason = "nearly every item is a delivery")]
 enum Item {
-    Delivery(Lane, Delivery),
+    /// With its tag.
+    Message(u64, Parcel),
     Broken(lapin::Error),
     /// The consumer with this number gets nothing more.
     Ended(usize),
@@ -134,7 +133,8 @@ enum Item {
 struct Session<'a> {
     shared: &'a Arc<Shared>,
     channel: Channel,
-    streams: SelectAll<BoxStream<'static, Item>>,
+    /// What has come meanwhile, together: one by one each would cost the way through the selection.
+    streams: SelectAll<BoxStream<'static, Vec<Item>>>,
     /// (number, lane, tag) of the consumers at work.
     consumers: Vec<(usize, Lane, ShortString)>,
     numbers: usize,
@@ -176,11 +176,13 @@ impl Session<'_> {
                 .basic_consume(short(queue)?, tag.clone(), BasicConsumeOptions::default(), FieldTable::default())
                 .await
                 .map_err(|e| failed(format!("consume queue {queue}"), e))?;
+            let shared = Arc::clone(self.shared);
             let items = consumer.map(move |delivery| match delivery {
-                Ok(delivery) => Item::Delivery(lane, delivery),
+                Ok(delivery) => Item::Message(delivery.delivery_tag, shared.decoder.parcel(lane, delivery)),
                 Err(error) => Item::Broken(error),
             });
-            self.streams.push(items.chain(futures::stream::once(async move { Item::Ended(number) })).boxed());
+            let items = items.chain(futures::stream::once(async move { Item::Ended(number) }));
+            self.streams.push(items.ready_chunks(CHUNK).boxed());
             self.consumers.push((number, lane, tag));
         }
         Ok(())
@@ -227,10 +229,10 @@ impl Session<'_> {
             let mut faster = false;
             tokio::select! {
                 // when all have ended there is always the next nothing, at once: this would never wait again, nor let others run
-                item = self.streams.next(), if !resting && !self.streams.is_empty() => {
+                items = self.streams.next(), if !resting && !self.streams.is_empty() => {
                     // the partitions' consumers each have their own queue, whose end would lie behind thousands of messages; and
                     // what one of them has unread would be the gap before which the acks of all others wait
-                    resting = self.take_in(item)? && !ordered;
+                    resting = self.take_in(items.unwrap_or_default())? && !ordered;
                     if resting {
                         rest = Box::pin(runtime.sleep(REST));
                     }
@@ -273,44 +275,35 @@ impl Session<'_> {
 
     /// What is there already, before the desk is told that there is no more.
     fn drain(&mut self) -> Result<()> {
-        while let Some(item) = self.streams.next().now_or_never() {
-            if item.is_none() {
-                break;
-            }
-            self.take_in(item)?;
+        while let Some(Some(items)) = self.streams.next().now_or_never() {
+            self.take_in(items)?;
         }
         Ok(())
     }
 
-    /// An item, and whatever else has come, under one lock. Answers whether that is plenty.
-    fn take_in(&mut self, item: Option<Item>) -> Result<bool> {
-        let mut next = item;
+    /// Some items, and whatever else has come, under one lock. Answers whether that is plenty.
+    fn take_in(&mut self, mut items: Vec<Item>) -> Result<bool> {
+        while items.len() < CHUNK
+            && let Some(Some(more)) = self.streams.next().now_or_never()
+        {
+            items.extend(more);
+        }
         let mut desk = lock(&self.shared.desk);
         let mut outcome = Ok(());
-        for number in 1..=CHUNK {
-            match next {
-                Some(Item::Delivery(lane, delivery)) => {
-                    desk.push(delivery.delivery_tag, Parcel::new(lane, delivery));
-                }
-                Some(Item::Broken(error)) => {
+        for item in items {
+            match item {
+                Item::Message(tag, parcel) => desk.push(tag, parcel),
+                Item::Broken(error) => {
                     outcome = Err(failed(format!("receive from queue {}", self.shared.queue), error));
                     break;
                 }
-                Some(Item::Ended(number)) if self.consumers.iter().any(|(n, _, _)| *n == number) => {
+                Item::Ended(number) if self.consumers.iter().any(|(n, _, _)| *n == number) => {
                     let text =
                         format!("rabbitmq cancelled the consumer of queue {}: was it deleted?", self.shared.queue);
                     outcome = Err(Error::new(ErrorKind::NotFound, text));
                     break;
                 }
-                Some(Item::Ended(_)) => {}
-                None => break,
-            }
-            if number == CHUNK {
-                break;
-            }
-            match self.streams.next().now_or_never() {
-                Some(item @ Some(_)) => next = item,
-                _ => break,
+                Item::Ended(_) => {}
             }
         }
         let (sated, has_some) = (desk.sated(), desk.has_some());

@@ -24,7 +24,7 @@ pub(super) fn delivery(taken: Taken, group: Option<&Arc<str>>, runtime: &Runtime
         Err(error) => undecodable(row, &error, runtime),
     };
     Delivery {
-        message,
+        message: Arc::new(message),
         defect,
         token,
         gate: Some(RowGate { table: RowTable::Queue, id, token: 0 }),

@@ -6,7 +6,7 @@ use sagabus_core::{
     Destination, Envelope, Headers, InstanceId, Intent, MessageId, Outgoing, SagaAddress, SendOutcome, Timestamp,
     UserHeader,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 async fn there_and_back(bed: &Bed, message: Envelope) {
     bed.queue("q", &[]).await;
@@ -161,8 +161,9 @@ pub async fn a_redelivery_is_as_sent(bed: Bed) {
     bed.send("q", vec![message.clone()]).await;
     let receiver = bed.receiver("q", 10).await;
     let mut first = bed.take(&receiver, 1).await;
-    first[0].message.headers.user.clear();
-    first[0].message.headers.attempts = 9;
+    let mine = Arc::make_mut(&mut first[0].message);
+    mine.headers.user.clear();
+    mine.headers.attempts = 9;
     bed.settle(&receiver, &first, sagabus_core::Settle::Requeue).await;
-    assert_eq!(bed.take(&receiver, 1).await[0].message, message);
+    assert_eq!(*bed.take(&receiver, 1).await[0].message, message);
 }

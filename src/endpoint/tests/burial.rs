@@ -1,0 +1,83 @@
+//! What becomes of a message without a handler while nothing can be committed.
+
+use super::storeless::{broker, queue, take};
+use crate::{
+    prelude::*,
+    store::memory::{Fault, MemoryFaults, MemoryStore, Operation},
+    transport::memory::SendFault,
+};
+use sagabus_core::Runtime;
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+
+message!(Lost, "burial.lost");
+message!(Unknown, "burial.unknown");
+
+async fn find(_: Lost, _: &mut Context) -> Result {
+    Ok(())
+}
+
+async fn other(_: Unknown, _: &mut Context) -> Result {
+    Ok(())
+}
+
+/// The first commit of an endpoint on this store fails.
+fn failing_once(store: &MemoryStore) -> (MemoryFaults, Arc<MemoryStore>) {
+    let faults = MemoryFaults::new().at(Operation::Commit, 1, Fault::Before);
+    (faults.clone(), Arc::new(store.with_faults(faults)))
+}
+
+async fn until(running: &Running, what: impl Fn(&crate::Stats) -> bool) {
+    let runtime = Runtime::system();
+    let waiting = async {
+        while !what(&running.stats()) {
+            runtime.sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let came = runtime.timeout(Duration::from_secs(20), waiting).await;
+    assert!(came.is_some(), "never: {:?}", running.stats());
+}
+
+#[tokio::test]
+async fn a_message_of_no_known_type_is_buried_and_sent_again_though_commits_fail() {
+    let store = MemoryStore::new(Runtime::system());
+    let (faults, failing) = failing_once(&store);
+    let endpoint = Endpoint::builder("shop").store(failing).on(other).route::<Lost>("shop").build().await.unwrap();
+    let bus = endpoint.bus();
+    let running = endpoint.start().await.unwrap();
+    bus.send(Lost { order: 1 }).await.unwrap();
+    until(&running, |stats| stats.dead == 1).await;
+    assert_eq!(faults.hits(), 1);
+    running.stop().await.unwrap();
+
+    // now it has a handler, and an operator sends it again
+    let (faults, failing) = failing_once(&store);
+    let endpoint = Endpoint::builder("shop").store(failing).on(find).build().await.unwrap();
+    let running = endpoint.start().await.unwrap();
+    let admin = running.admin().unwrap();
+    let letters = admin.dead_letters("shop", 0, 10).await.unwrap();
+    assert_eq!(letters[0].reason, "unknown message type");
+    assert_eq!(admin.retry_dead_letters("shop", &[letters[0].id]).await.unwrap(), 1);
+    // the unit that sends it again, and the handler's
+    until(&running, |stats| stats.handled == 2).await;
+    assert_eq!((faults.hits(), running.stats().dead), (1, 0));
+    assert!(admin.dead_letters("shop", 0, 10).await.unwrap().is_empty());
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_store_the_letter_is_sent_until_the_broker_takes_it() {
+    let (broker, transport) = broker();
+    let error = queue(&transport, "shop.error").await;
+    let endpoint = Endpoint::builder("shop").transport(transport).at_least_once().on(find).build().await.unwrap();
+    let bus = endpoint.bus();
+    let running = endpoint.start().await.unwrap();
+    // the message; then its letter, which is refused
+    broker.script_sends([None, Some(SendFault::Refuse)]);
+    let options = SendOptions::new().to("shop");
+    bus.send_with(Unknown { order: 1 }, options).await.unwrap();
+    assert_eq!(take(&error).await.message.headers.message_type, "burial.unknown");
+    until(&running, |stats| stats.dead == 1).await;
+    running.stop().await.unwrap();
+    assert_eq!(broker.depth("shop"), Some(0));
+}
