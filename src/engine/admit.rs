@@ -11,6 +11,7 @@ use sagabus_core::{
 };
 use std::{
     collections::{VecDeque, hash_map::Entry},
+    hash::BuildHasher,
     sync::Arc,
 };
 
@@ -203,19 +204,21 @@ impl Engine {
     fn admit_unit(&mut self, mut unit: Box<Unit>) {
         let id = self.id();
         if let Some(key) = unit.gate_key() {
-            match self.gates.entry(key) {
+            let at = self.gate_hasher.hash_one(&key);
+            match self.gates.entry(at) {
                 Entry::Occupied(first) => {
-                    // the same message is in flight already: whatever becomes of it holds for this one too
-                    if let Some(first) = self.units.get_mut(first.get()) {
+                    if let Some(first) = self.units.get_mut(first.get()).filter(|first| first.gate_key() == Some(key)) {
+                        // the same message is in flight already: whatever becomes of it holds for this one too
                         first.followers.push(id);
+                        unit.stage = Stage::Waiting;
+                        self.units.insert(id, unit);
+                        return;
                     }
-                    unit.stage = Stage::Waiting;
-                    self.units.insert(id, unit);
-                    return;
+                    // another one with the same hash: this one does without a place, and is left to the store's gate
                 }
                 Entry::Vacant(place) => {
                     place.insert(id);
-                    unit.keeps_gate = true;
+                    unit.gate_at = Some(at);
                 }
             }
         }
@@ -303,7 +306,7 @@ impl Origin {
             message_id: self.message.headers.message_id,
             input: None,
             gate: self.gate,
-            keeps_gate: false,
+            gate_at: None,
             fence: self.fence.clone(),
             lookup: None,
             lane: None,

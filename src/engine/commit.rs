@@ -30,11 +30,12 @@ impl Committer {
     /// The next batch: whatever there is, but nothing of a saga behind the unit that completes it, and no timer of a saga
     /// behind a unit that changes its timers. A store opens all gates of a batch before it does anything else: in the
     /// same batch a timeout would take effect that the unit before it has cancelled.
-    fn take(&mut self, most: usize) -> Vec<(UnitId, UnitOfWork)> {
-        let mut batch: Vec<(UnitId, UnitOfWork)> = Vec::with_capacity(self.queue.len().min(most));
+    fn take(&mut self, most: usize) -> (Vec<UnitId>, Vec<UnitOfWork>) {
+        let room = self.queue.len().min(most);
+        let mut batch = (Vec::with_capacity(room), Vec::with_capacity(room));
         let mut completed: HashSet<(Arc<str>, String)> = HashSet::default();
         let mut retimed: HashSet<(Arc<str>, String)> = HashSet::default();
-        while batch.len() < most {
+        while batch.0.len() < most {
             let Some((_, work)) = self.queue.front() else { break };
             let key = work.saga.as_ref().map(|saga| (saga.kind.clone(), saga.key.clone()));
             if let Some(key) = &key {
@@ -110,9 +111,8 @@ impl Engine {
             if self.lingers(at) {
                 continue;
             }
-            let taken = self.committers[at].take(self.shared.batch);
+            let (units, work) = self.committers[at].take(self.shared.batch);
             self.committers[at].busy = true;
-            let (units, work): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
             let sent = self.dispatcher.take_sent();
             let batch = self.batch(work, sent.clone());
             let (store, sender) = (self.shared.store.clone(), self.sender.clone());
@@ -319,7 +319,7 @@ mod tests {
     /// The lengths of the batches that these units become.
     fn batches(units: Vec<UnitOfWork>) -> Vec<usize> {
         let mut committer = Committer { queue: (1..).zip(units).collect(), busy: false, linger: None };
-        std::iter::from_fn(|| Some(committer.take(100).len()).filter(|length| *length > 0)).collect()
+        std::iter::from_fn(|| Some(committer.take(100).0.len()).filter(|length| *length > 0)).collect()
     }
 
     #[test]

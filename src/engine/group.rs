@@ -34,9 +34,9 @@ pub(crate) struct Ran {
 /// Runs them all, over enough tasks for several cores.
 pub(super) fn launch(starts: &mut Vec<Start>, sender: &mpsc::UnboundedSender<Event>, runtime: &Runtime) {
     let size = (starts.len() / 4).clamp(1, MOST);
-    while !starts.is_empty() {
-        let rest = starts.split_off(size.min(starts.len()));
-        let group = std::mem::replace(starts, rest);
+    let mut starts = starts.drain(..);
+    while starts.len() > 0 {
+        let group: Vec<Start> = starts.by_ref().take(size).collect();
         runtime.spawn(run(group, sender.clone(), runtime.clone()));
     }
 }

@@ -169,7 +169,7 @@ impl Store for Storeless {
 
     async fn commit(&self, batch: CommitBatch) -> CommitReply {
         let count = batch.units.len();
-        let mut plan = Plan { now: Vec::new(), later: Vec::new(), failed: vec![None; count] };
+        let mut plan = Plan { now: Vec::with_capacity(count), later: Vec::new(), failed: vec![None; count] };
         let mut counted = Vec::new();
         for (at, unit) in batch.units.into_iter().enumerate() {
             plan.now.extend(unit.sends.into_iter().map(|send| (at, send)));

@@ -4,6 +4,7 @@ use super::{
     acks::Acks,
     parcel::{Lane, Parcel},
 };
+use foldhash::{HashMap, HashSet};
 use futures::FutureExt;
 use lapin::{
     Channel,
@@ -11,7 +12,7 @@ use lapin::{
 };
 use sagabus_core::{Delivery, Settle, Settlement, Token};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -36,7 +37,7 @@ pub(super) struct Desk {
     positions: u64,
     acks: Acks,
     /// By tag, which is the order of each queue.
-    ready: BTreeMap<u64, Parcel>,
+    ready: VecDeque<(u64, Parcel)>,
     held: BTreeMap<(Duration, u64), Parcel>,
     /// Shards of an ordered endpoint with a requeued message, until when.
     blocked: HashMap<u16, Duration>,
@@ -60,11 +61,11 @@ impl Desk {
             positions: 0,
             acks: Acks::new(prefetch),
             prefetch,
-            ready: BTreeMap::new(),
+            ready: VecDeque::new(),
             held: BTreeMap::new(),
-            blocked: HashMap::new(),
-            out: HashMap::new(),
-            void: HashSet::new(),
+            blocked: HashMap::default(),
+            out: HashMap::default(),
+            void: HashSet::default(),
             until_faster: None,
             sated: false,
         }
@@ -96,7 +97,16 @@ impl Desk {
         if self.cancelled && parcel.lane != Lane::Ordered {
             return self.give_back(tag);
         }
-        self.ready.insert(tag, parcel);
+        self.put(tag, parcel);
+    }
+
+    /// To the others at hand, by its tag: nearly always the highest.
+    fn put(&mut self, tag: u64, parcel: Parcel) {
+        if self.ready.back().is_none_or(|(last, _)| *last < tag) {
+            return self.ready.push_back((tag, parcel));
+        }
+        let at = self.ready.partition_point(|(other, _)| *other < tag);
+        self.ready.insert(at, (tag, parcel));
     }
 
     /// Whether [`take`](Self::take) may find something now; what is held back or blocked has its own time.
@@ -122,7 +132,7 @@ impl Desk {
     pub(super) fn take(&mut self, max: usize, now: Duration) -> Vec<Delivery> {
         while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, tag), parcel) = entry.remove_entry();
-            self.ready.insert(tag, parcel);
+            self.put(tag, parcel);
         }
         let count = max.min(self.window.saturating_sub(self.out.len() + self.void.len()));
         let mut taken = Vec::with_capacity(count.min(self.ready.len()));
@@ -131,16 +141,17 @@ impl Desk {
         }
         if self.blocked.is_empty() {
             while taken.len() < count
-                && let Some((tag, parcel)) = self.ready.pop_first()
+                && let Some((tag, parcel)) = self.ready.pop_front()
             {
                 taken.push(self.hand_out(tag, parcel));
             }
             return taken;
         }
-        let free = |parcel: &Parcel| parcel.shard().is_none_or(|shard| !self.blocked.contains_key(&shard));
-        let tags: Vec<u64> = self.ready.iter().filter(|(_, p)| free(p)).map(|(tag, _)| *tag).take(count).collect();
-        for tag in tags {
-            if let Some(parcel) = self.ready.remove(&tag) {
+        for (tag, parcel) in std::mem::take(&mut self.ready) {
+            let blocked = parcel.shard().is_some_and(|shard| self.blocked.contains_key(&shard));
+            if blocked || taken.len() == count {
+                self.ready.push_back((tag, parcel));
+            } else {
                 taken.push(self.hand_out(tag, parcel));
             }
         }
@@ -179,15 +190,13 @@ impl Desk {
                     Some(shard) => {
                         let until = self.blocked.entry(shard).or_default();
                         *until = due.max(*until);
-                        self.ready.insert(tag, parcel);
+                        self.put(tag, parcel);
                     }
                     None => {
                         self.held.insert((due, tag), parcel);
                     }
                 },
-                Settle::Return => {
-                    self.ready.insert(tag, parcel);
-                }
+                Settle::Return => self.put(tag, parcel),
             }
         }
         self.flush(false);
@@ -225,12 +234,15 @@ impl Desk {
     /// until the channel is closed, since the next consumer must not overtake what is still in flight here.
     pub(super) fn cancel(&mut self) {
         self.cancelled = true;
-        let held = std::mem::take(&mut self.held).into_iter().map(|((_, tag), parcel)| (tag, parcel));
-        self.ready.extend(held);
-        let tags: Vec<u64> = self.ready.iter().filter(|(_, p)| p.lane != Lane::Ordered).map(|(tag, _)| *tag).collect();
-        for tag in tags {
-            self.ready.remove(&tag);
-            self.give_back(tag);
+        for ((_, tag), parcel) in std::mem::take(&mut self.held) {
+            self.put(tag, parcel);
+        }
+        for (tag, parcel) in std::mem::take(&mut self.ready) {
+            if parcel.lane == Lane::Ordered {
+                self.ready.push_back((tag, parcel));
+            } else {
+                self.give_back(tag);
+            }
         }
     }
 

@@ -100,7 +100,7 @@ impl PublishLane {
         // batch's; waiting for the socket is the collector's business
         let mut context = Context::from_waker(Waker::noop());
         let push = |wire| {
-            let mut sending = send(Arc::clone(&self.channel), wire).boxed();
+            let mut sending = send(Arc::clone(&self.channel), wire);
             match sending.as_mut().poll(&mut context) {
                 Poll::Ready(sent) => future::ready(sent).boxed(),
                 Poll::Pending => sending,
@@ -113,11 +113,12 @@ impl PublishLane {
 }
 
 /// One message; the frames are pushed when this is polled first.
-async fn send(channel: Arc<Channel>, wire: Wire) -> lapin::Result<PublisherConfirm> {
-    let Wire { exchange, routing_key, properties, body, .. } = wire;
-    // an event that nobody takes may be one whose bindings are gone
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    channel.basic_publish(exchange, routing_key, options, &body, properties).await
+fn send(channel: Arc<Channel>, wire: Wire) -> Sending {
+    Box::pin(async move {
+        // an event that nobody takes may be one whose bindings are gone
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        channel.basic_publish(wire.exchange, wire.routing_key, options, &wire.body, wire.properties).await
+    })
 }
 
 struct Collector {
