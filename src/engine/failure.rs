@@ -21,7 +21,7 @@ impl Engine {
         tracing::warn!(handler = %unit.handler, message.id = %unit.message_id, error = %text, "handler failed");
         if error.is_permanent() {
             unit.attempts += 1;
-            return self.after_failure(id, &error);
+            return self.after_failure(id, &error, true);
         }
         let (handler, message) = (unit.handler.clone(), unit.message_id);
         let (shared, sender) = (self.shared.clone(), self.sender.clone());
@@ -37,6 +37,7 @@ impl Engine {
 
     pub(super) fn counted(&mut self, id: UnitId, failures: Option<u32>, error: &HandlerError) {
         let Some(unit) = self.units.get_mut(&id) else { return };
+        let seen = unit.attempts;
         unit.attempts = match failures {
             Some(failures) => {
                 unit.counted = true;
@@ -44,12 +45,19 @@ impl Engine {
             }
             None => unit.attempts + 1,
         };
-        self.after_failure(id, error);
+        // a suspect is counted before its handler, which so knows of all others
+        let knew = unit.suspect || unit.attempts == seen + 1;
+        self.after_failure(id, error, knew);
     }
 
-    fn after_failure(&mut self, id: UnitId, error: &HandlerError) {
+    /// `knew`: whether the handler was told of all failures before this one. A process that has died may have counted some
+    /// after what this one started from; then the handler runs once more, and is told, before its message is buried.
+    fn after_failure(&mut self, id: UnitId, error: &HandlerError, knew: bool) {
         let Some(unit) = self.units.get_mut(&id) else { return };
-        let next = self.shared.policy.after(unit.attempts, error, &self.shared.info.runtime);
+        let next = match self.shared.policy.after(unit.attempts, error, &self.shared.info.runtime) {
+            Next::Bury if !knew => Next::Retry(self.shared.policy.pause),
+            next => next,
+        };
         match next {
             Next::Retry(_) if self.draining => {
                 self.leave_lane(id);

@@ -1,4 +1,4 @@
-//! What becomes of a message without a handler while nothing can be committed.
+//! What becomes of a message that is buried, or nearly.
 
 use super::storeless::{broker, queue, take};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     store::memory::{Fault, MemoryFaults, MemoryStore, Operation},
     transport::memory::SendFault,
 };
-use sagabus_core::Runtime;
+use sagabus_core::{MessageId, Runtime, Store as _};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -63,6 +63,33 @@ async fn a_message_of_no_known_type_is_buried_and_sent_again_though_commits_fail
     assert_eq!((faults.hits(), running.stats().dead), (1, 0));
     assert!(admin.dead_letters("shop", 0, 10).await.unwrap().is_empty());
     running.stop().await.unwrap();
+}
+
+message!(Flaky, "burial.flaky");
+
+async fn flaky(m: Flaky, ctx: &mut Context) -> Result {
+    if u64::from(ctx.attempts()) < m.order { Err(HandlerError::new("not yet")) } else { Ok(()) }
+}
+
+#[tokio::test]
+async fn nothing_is_buried_by_a_handler_that_was_not_told_of_earlier_failures() {
+    for (fails, outcome) in [(1, (1, 0, 1)), (u64::MAX, (0, 1, 2))] {
+        let store = Arc::new(MemoryStore::new(Runtime::system()));
+        let id = MessageId(Runtime::system().uuid());
+        // a process that died had counted as many as there may be
+        for _ in 0..3 {
+            store.count_attempt("shop", "burial.flaky", id).await.unwrap();
+        }
+        let policy = Recoverability { immediate: 2, delays: Vec::new(), ..Recoverability::default() };
+        let endpoint = Endpoint::builder("shop").store(store).on(flaky).recoverability(policy).build().await.unwrap();
+        let bus = endpoint.bus();
+        let running = endpoint.start().await.unwrap();
+        bus.send_with(Flaky { order: fails }, SendOptions::new().id(id)).await.unwrap();
+        until(&running, |stats| stats.handled + stats.dead == 1).await;
+        running.stop().await.unwrap();
+        let stats = running.stats();
+        assert_eq!((stats.handled, stats.dead, stats.failures), outcome, "{stats:?}");
+    }
 }
 
 #[tokio::test]
