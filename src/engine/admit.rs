@@ -315,6 +315,7 @@ impl Origin {
             attempts: self.attempts,
             base_attempts: self.attempts,
             counted: false,
+            spared: false,
             suspect: false,
             verdict: None,
             followers: Vec::new(),

@@ -51,11 +51,15 @@ impl Engine {
     }
 
     /// `knew`: whether the handler was told of all failures before this one. A process that has died may have counted some
-    /// after what this one started from; then the handler runs once more, and is told, before its message is buried.
+    /// after what this one started from; then the handler runs once more, and is told, before its message is buried. (Once:
+    /// without a store a message and its delayed copy may be in flight together, and count each other's failures.)
     fn after_failure(&mut self, id: UnitId, error: &HandlerError, knew: bool) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let next = match self.shared.policy.after(unit.attempts, error, &self.shared.info.runtime) {
-            Next::Bury if !knew => Next::Retry(self.shared.policy.pause),
+            Next::Bury if !knew && !unit.spared => {
+                unit.spared = true;
+                Next::Retry(self.shared.policy.pause)
+            }
             next => next,
         };
         match next {

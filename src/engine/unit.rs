@@ -53,6 +53,8 @@ pub(crate) struct Unit {
     pub(crate) base_attempts: u32,
     /// Whether the durable counter has a row for it.
     pub(crate) counted: bool,
+    /// It was to be buried by a handler that did not know of all failures: that happens once.
+    pub(crate) spared: bool,
     /// It may have killed a process: it runs alone, counted before the handler.
     pub(crate) suspect: bool,
     /// Decided before any handler: it gets to none.
