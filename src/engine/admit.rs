@@ -11,7 +11,6 @@ use sagabus_core::{
 };
 use std::{
     collections::{VecDeque, hash_map::Entry},
-    hash::BuildHasher,
     sync::Arc,
 };
 
@@ -204,21 +203,19 @@ impl Engine {
     fn admit_unit(&mut self, mut unit: Box<Unit>) {
         let id = self.id();
         if let Some(key) = unit.gate_key() {
-            let at = self.gate_hasher.hash_one(&key);
-            match self.gates.entry(at) {
+            match self.gates.entry(key) {
                 Entry::Occupied(first) => {
-                    if let Some(first) = self.units.get_mut(first.get()).filter(|first| first.gate_key() == Some(key)) {
-                        // the same message is in flight already: whatever becomes of it holds for this one too
+                    // the same message is in flight already: whatever becomes of it holds for this one too
+                    if let Some(first) = self.units.get_mut(first.get()) {
                         first.followers.push(id);
-                        unit.stage = Stage::Waiting;
-                        self.units.insert(id, unit);
-                        return;
                     }
-                    // another one with the same hash: this one does without a place, and is left to the store's gate
+                    unit.stage = Stage::Waiting;
+                    self.units.insert(id, unit);
+                    return;
                 }
                 Entry::Vacant(place) => {
                     place.insert(id);
-                    unit.gate_at = Some(at);
+                    unit.keeps_gate = true;
                 }
             }
         }
@@ -306,7 +303,7 @@ impl Origin {
             message_id: self.message.headers.message_id,
             input: None,
             gate: self.gate,
-            gate_at: None,
+            keeps_gate: false,
             fence: self.fence.clone(),
             lookup: None,
             lane: None,

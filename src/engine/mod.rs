@@ -50,7 +50,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc;
-use unit::{LaneKey, Unit, UnitId};
+use unit::{GateKey, LaneKey, Unit, UnitId};
 
 /// What the tasks of an endpoint share.
 pub(crate) struct Shared {
@@ -103,9 +103,7 @@ pub(crate) struct Engine {
     next: u64,
     units: HashMap<UnitId, Box<Unit>>,
     deliveries: HashMap<u64, InFlight>,
-    /// By the hash of the gate's key.
-    gates: HashMap<u64, UnitId>,
-    gate_hasher: foldhash::fast::RandomState,
+    gates: HashMap<GateKey, UnitId>,
     lanes: HashMap<LaneKey, Lane>,
     /// Ordered endpoints: deliveries that wait for the one before them of their key.
     orders: HashMap<String, VecDeque<Delivery>>,
@@ -158,7 +156,6 @@ impl Engine {
             units: HashMap::default(),
             deliveries: HashMap::default(),
             gates: HashMap::default(),
-            gate_hasher: foldhash::fast::RandomState::default(),
             lanes: HashMap::default(),
             orders: HashMap::default(),
             recent: Recent::default(),

@@ -22,8 +22,10 @@ impl Engine {
 
     fn end_unit(&mut self, id: UnitId, returned: bool, found_early: bool) {
         let Some(unit) = self.units.remove(&id) else { return };
-        if let Some(at) = unit.gate_at {
-            self.gates.remove(&at);
+        if unit.keeps_gate
+            && let Some(key) = unit.gate_key()
+        {
+            self.gates.remove(&key);
         }
         if self.suspect == Some(id) {
             self.suspect = None;

@@ -36,9 +36,8 @@ pub(crate) struct Unit {
     /// The decoded message, until the handler takes it.
     pub(crate) input: Option<Box<dyn Any + Send>>,
     pub(crate) gate: Gate,
-    /// Where it stands in the engine's table of gates. A number, so that taking it out reads nothing else: by then the
-    /// rest is in no cache.
-    pub(crate) gate_at: Option<u64>,
+    /// It is the one that stands in the engine's table of gates.
+    pub(crate) keeps_gate: bool,
     pub(crate) fence: Option<Fence>,
     pub(crate) lookup: Option<SagaLookup>,
     pub(crate) lane: Option<LaneKey>,
