@@ -20,6 +20,7 @@ pub mod msrv;
 pub mod paths;
 pub mod proc;
 pub mod rng;
+pub mod rust_source;
 pub mod servers;
 pub mod table;
 pub mod test;

@@ -7,6 +7,7 @@
 
 pub mod bank;
 pub mod bed;
+pub mod circles;
 pub mod conformance;
 pub mod crash;
 pub mod diff;
@@ -22,6 +23,7 @@ pub mod poison;
 pub mod race;
 pub mod sabotage;
 pub mod timers;
+pub mod words;
 
 use crate::command::Entry;
 
@@ -31,6 +33,8 @@ pub const ALL: &[Entry] = &[
     Entry::of::<crate::servers::Servers>(),
     Entry::of::<crate::fresh_clone::FreshClone>(),
     Entry::of::<crate::msrv::Msrv>(),
+    Entry::of::<words::Words>(),
+    Entry::of::<circles::Circles>(),
     Entry::of::<full::Checks>(),
     Entry::of::<conformance::Conformance>(),
     Entry::of::<diff::Diff>(),
