@@ -92,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
     running.stop().await?;
     let came = lock(&CAME).clone();
     let lost = due.keys().filter(|n| !came.contains_key(n)).count();
-    let early = due.iter().filter(|(n, due)| came.get(n).is_some_and(|came| came < due)).count();
+    let early = due.iter().filter(|(n, due)| came.get(n).is_some_and(|came| came < *due)).count();
     let failed = *lock(&FAILED);
     program::say(&json!({ "sent": due.len(), "lost": lost, "early": early, "failed": failed }));
     Ok(())
