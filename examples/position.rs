@@ -47,7 +47,7 @@ async fn main() -> Result<(), Failed> {
     match (*action, rest) {
         ("list", []) => {
             for position in admin.positions(endpoint).await? {
-                println!("{} {} {}", position.place.log, position.place.partition, position.base);
+                println!("{} {} {}", position.partition.log, position.partition.partition, position.handled_below);
             }
         }
         ("audit", []) => {

@@ -57,7 +57,7 @@ struct Parts {
     transaction: Option<Box<dyn Transaction>>,
     may_begin: bool,
     wanted_begin: bool,
-    hold: Hold,
+    deadline: TransactionDeadline,
     same_ids: Option<Arc<str>>,
 }
 
@@ -68,8 +68,8 @@ pub struct Effects {
     pub sends: Vec<Outgoing>,
     /// Whether the handler chose the id of one of them.
     pub chosen_ids: bool,
-    /// Messages that leave so much later.
-    pub later: Vec<(Outgoing, Duration)>,
+    /// Messages that leave after a delay.
+    pub delayed_sends: Vec<(Outgoing, Duration)>,
     /// Timers.
     pub timers: Vec<TimerChange>,
     /// The saga's new state, set by the saga's route.
@@ -171,7 +171,7 @@ impl EndpointInfo {
         let id = options.id.unwrap_or_else(|| MessageId(self.runtime.uuid()));
         let now = self.runtime.now();
         let mut headers = match cause {
-            Some(cause) => cause.caused(id, M::NAME, intent, now),
+            Some(cause) => cause.derive_for(id, M::NAME, intent, now),
             None => Headers::new(id, M::NAME, intent, now),
         };
         if headers.content_type != self.codec.content_type() {
@@ -211,7 +211,7 @@ impl Context {
             transaction: None,
             may_begin,
             wanted_begin: false,
-            hold: Hold::default(),
+            deadline: TransactionDeadline::default(),
             same_ids: None,
         }))
     }
@@ -226,7 +226,7 @@ impl Context {
     /// The id of the next message, if it is not a new one.
     fn next_id(&self) -> Option<MessageId> {
         let handler = self.0.same_ids.as_ref()?;
-        let number = self.0.effects.sends.len() + self.0.effects.later.len();
+        let number = self.0.effects.sends.len() + self.0.effects.delayed_sends.len();
         let name = format!("{}/{handler}/{number}", self.0.info.name);
         Some(MessageId(Uuid::new_v5(&self.message_id().0, name.as_bytes())))
     }
@@ -331,7 +331,7 @@ impl Context {
         let mut capabilities = Capabilities::all();
         capabilities.longest_delay = self.0.info.store.as_ref().and_then(|store| store.longest_delay());
         match capabilities.check_delay(&outgoing, delay) {
-            Ok(()) => self.0.effects.later.push((outgoing, delay)),
+            Ok(()) => self.0.effects.delayed_sends.push((outgoing, delay)),
             Err(error) => self.fail(error),
         }
     }
@@ -357,7 +357,7 @@ impl Context {
             };
             let transaction = store.begin().await?;
             if let Some(limit) = transaction.limit() {
-                self.0.hold.start(limit);
+                self.0.deadline.start(limit);
             }
             self.0.transaction = Some(transaction);
         }
@@ -393,8 +393,8 @@ impl Context {
     }
 
     /// For the endpoint: tells when the handler has held its transaction for too long.
-    pub fn hold(&self) -> Hold {
-        self.0.hold.clone()
+    pub fn deadline(&self) -> TransactionDeadline {
+        self.0.deadline.clone()
     }
 
     /// For the endpoint: the effects and the open transaction.
@@ -414,17 +414,17 @@ impl Context {
     }
 }
 
-/// How long a handler may hold its transaction, known to the endpoint as soon as it has one.
+/// The time limit of a handler's own transaction, known to the endpoint as soon as the transaction is open.
 #[derive(Clone, Default)]
-pub struct Hold(Arc<HoldInner>);
+pub struct TransactionDeadline(Arc<DeadlineInner>);
 
 #[derive(Default)]
-struct HoldInner {
+struct DeadlineInner {
     limit: OnceLock<Duration>,
     started: Notify,
 }
 
-impl Hold {
+impl TransactionDeadline {
     fn start(&self, limit: Duration) {
         // only the first transaction of a run counts: there is no second one
         let _ = self.0.limit.set(limit);

@@ -68,7 +68,7 @@ impl Error {
     }
 
     /// The same error about a certain message.
-    pub fn about(self, message: MessageId) -> Self {
+    pub fn for_message(self, message: MessageId) -> Self {
         let (kind, text) = (self.0.kind, format!("send message {message}"));
         Self(Arc::new(Inner { kind, text, source: Some(self.into()), message_id: Some(message) }))
     }

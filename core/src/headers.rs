@@ -50,10 +50,10 @@ pub struct Headers {
     /// How often handling was tried before this delivery. For people and handlers; the endpoint counts in its store.
     #[serde(rename = "att", default, skip_serializing_if = "is_zero")]
     pub attempts: u32,
-    /// Its sender has never sent it before, and knows that: the id was drawn for it, and this is the first attempt. One that
-    /// does not say so is looked up in the inbox before its handler runs. Nothing else depends on it.
+    /// Set by a sender that generated a fresh id for this message and has not sent it before. Without it the endpoint checks
+    /// the inbox before it runs the handler. This is an optimisation only: the commit deduplicates in any case.
     #[serde(rename = "first", default, skip_serializing_if = "std::ops::Not::not")]
-    pub first: bool,
+    pub first_attempt: bool,
     /// W3C trace context: `traceparent`.
     #[serde(rename = "tp", default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -79,7 +79,7 @@ pub enum Intent {
     Timeout,
 }
 
-/// Names one life of one saga.
+/// The address of one instance of a saga.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SagaAddress {
     /// `endpoint/saga`.
@@ -88,7 +88,7 @@ pub struct SagaAddress {
     /// The correlation value.
     #[serde(rename = "v")]
     pub key: String,
-    /// This life.
+    /// The instance.
     #[serde(rename = "i")]
     pub instance: InstanceId,
 }
@@ -134,7 +134,7 @@ impl Headers {
             saga: None,
             originator: None,
             attempts: 0,
-            first: false,
+            first_attempt: false,
             traceparent: None,
             tracestate: None,
             user: BTreeMap::new(),
@@ -143,7 +143,7 @@ impl Headers {
 
     /// The headers of a message sent while handling `self`: same conversation and trace, caused by this message, with
     /// the user headers that propagate.
-    pub fn caused(&self, message_id: MessageId, message_type: &str, intent: Intent, sent_at: Timestamp) -> Self {
+    pub fn derive_for(&self, message_id: MessageId, message_type: &str, intent: Intent, sent_at: Timestamp) -> Self {
         let mut headers = Self::new(message_id, message_type, intent, sent_at);
         headers.conversation_id = self.conversation_id;
         headers.causation_id = Some(self.message_id);
@@ -216,7 +216,7 @@ mod tests {
         first.user.insert("tenant".into(), UserHeader { value: "ü".into(), propagate: true });
         first.user.insert("local".into(), UserHeader { value: "x".into(), propagate: false });
         assert_eq!(Headers::from_json(&first.to_json().unwrap()).unwrap(), first);
-        let second = first.caused(MessageId(Uuid::from_u128(2)), "c", Intent::Command, Timestamp(6));
+        let second = first.derive_for(MessageId(Uuid::from_u128(2)), "c", Intent::Command, Timestamp(6));
         assert_eq!(second.causation_id, Some(first.message_id));
         assert_eq!(second.conversation_id, first.conversation_id);
         assert_eq!(second.user.keys().collect::<Vec<_>>(), ["tenant"]);

@@ -8,6 +8,7 @@
 //! This crate knows no other crate of the workspace. Applications depend on `sagabus`, which re-exports what they need.
 
 mod admin;
+mod backoff;
 mod codec;
 mod context;
 #[doc(hidden)]
@@ -22,7 +23,7 @@ mod lease_keeper;
 mod limits;
 mod message;
 mod name;
-mod position;
+mod offsets;
 mod queues;
 mod route;
 mod runtime;
@@ -31,11 +32,12 @@ pub mod sabotage;
 mod store;
 mod transaction;
 mod transport;
-mod unit;
+mod unit_of_work;
 
 pub use admin::*;
+pub use backoff::Backoff;
 pub use codec::{BodyCodec, Codec};
-pub use context::{Context, Effects, EndpointInfo, Hold, Incoming, SendOptions};
+pub use context::{Context, Effects, EndpointInfo, Incoming, SendOptions, TransactionDeadline};
 pub use envelope::Envelope;
 pub use error::{Error, ErrorKind};
 pub use handler_error::{HandlerError, HandlerResultExt, Permanent};
@@ -46,14 +48,14 @@ pub use lease_keeper::{LeaseKeeper, LeaseKeeperOptions, LeaseView};
 pub use limits::Limits;
 pub use message::Message;
 pub use name::check_name;
-pub use position::*;
+pub use offsets::*;
 pub use queues::{QueueRow, Queues};
-pub use route::{Decision, NotFound, OnExisting, Route, Run, RunOutput, Target};
+pub use route::{Decision, Decoded, Invocation, InvocationResult, NotFound, OnExisting, Route};
 pub use runtime::{Runtime, Task, Timestamp};
 pub use store::*;
 pub use transaction::Transaction;
 pub use transport::*;
-pub use unit::*;
+pub use unit_of_work::*;
 
 /// What port methods return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -30,7 +30,7 @@ pub trait Queues: Send + Sync + 'static {
 
     /// Adds messages, durably. One outcome each, in order. A queue that was never declared is
     /// [Unroutable](SendOutcome::Unroutable); a topic without subscribers is Done. A message id that the queue has seen
-    /// within the horizon is Done without a second row; those of [`UnitOfWork::new_ids`](crate::UnitOfWork::new_ids) it
+    /// within the horizon is Done without a second row; those of [`UnitOfWork::fresh_ids`](crate::UnitOfWork::fresh_ids) it
     /// need not have remembered.
     async fn enqueue(&self, batch: &[Outgoing]) -> Vec<SendOutcome>;
 

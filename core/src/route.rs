@@ -23,17 +23,17 @@ pub trait Route: Send + Sync + 'static {
     }
 
     /// Decodes the message and finds out which saga it is for. An error is permanent: the message is undecodable.
-    fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Target, HandlerError>;
+    fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Decoded, HandlerError>;
 
     /// What to do, given the saga that was found. Called only if the target names one.
     fn decide(&self, message: &Envelope, saga: Option<&SagaRow>) -> Decision;
 
     /// Runs the handler. The context holds the effects afterwards.
-    fn run(self: Arc<Self>, run: Run) -> BoxFuture<'static, RunOutput>;
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, InvocationResult>;
 }
 
-/// See [`Route::target`].
-pub struct Target {
+/// A decoded message and the saga that it is for: see [`Route::target`].
+pub struct Decoded {
     /// The saga, if the route has one.
     pub saga: Option<SagaLookup>,
     /// The decoded message, for the first run; a later run decodes again.
@@ -41,7 +41,7 @@ pub struct Target {
 }
 
 /// See [`Route::run`].
-pub struct Run {
+pub struct Invocation {
     /// What the handler gets.
     pub context: Context,
     /// The saga as loaded, or as the unit before left it.
@@ -51,7 +51,7 @@ pub struct Run {
 }
 
 /// See [`Route::run`].
-pub struct RunOutput {
+pub struct InvocationResult {
     /// The context, with the effects.
     pub context: Context,
     /// How it went.
@@ -61,12 +61,12 @@ pub struct RunOutput {
 /// See [`Route::decide`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Run the handler; with no saga row, it starts a new life.
+    /// Run the handler; with no saga row, it starts a new instance.
     Run,
     /// Park the message until the saga exists, at most so long.
     Park(Duration),
     /// Dead-letter it, for this reason.
-    Dead(String),
+    DeadLetter(String),
     /// Drop it and count it under this policy.
     Drop(&'static str),
 }

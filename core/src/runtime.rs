@@ -1,4 +1,3 @@
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -206,11 +205,6 @@ impl Runtime {
             node.add(task.abort_handle());
         }
         Task(task)
-    }
-
-    /// Runs an already boxed future as a task.
-    pub fn spawn_boxed(&self, future: BoxFuture<'static, ()>) -> Task<()> {
-        self.spawn(future)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The port of a database that holds saga state, inbox, outbox, timers and dead letters.
 
 use crate::{
-    CommitBatch, CommitReply, Envelope, InstanceId, Leases, MessageId, NodeId, OutboxId, Outgoing, Owner, Positions,
+    CommitBatch, CommitReply, Envelope, InstanceId, Leases, MessageId, OffsetStore, OutboxId, Outgoing, Owner,
     Queues, Result, RowGate, RowTable, SagaAddress, Timestamp, Transaction,
 };
 use async_trait::async_trait;
@@ -78,7 +78,7 @@ pub trait Store: Send + Sync + 'static {
     async fn outbox_delete(&self, sent: &[OutboxId]) -> Result<()>;
 
     /// Turns outbox rows that can never be sent into dead letters of the endpoint.
-    async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()>;
+    async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()>;
 
     /// Counts an attempt at (handler, message), durably, and returns how many there are now.
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32>;
@@ -94,8 +94,8 @@ pub trait Store: Send + Sync + 'static {
     /// Membership and shard ownership.
     fn leases(&self) -> Arc<dyn Leases>;
 
-    /// How far endpoints have come in logs; `None` if nothing is kept.
-    fn positions(&self) -> Option<Arc<dyn Positions>>;
+    /// The progress of endpoints in logs; `None` if the store keeps none.
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>>;
 
     /// For how long it can hold back a message that a unit sends [later](crate::UnitOfWork::later); `None`: not at all.
     fn longest_delay(&self) -> Option<Duration> {
@@ -125,8 +125,8 @@ pub struct LoadRequest {
     pub probes: Vec<(Arc<str>, MessageId)>,
     /// Sagas by key, by alias or by instance.
     pub sagas: Vec<SagaLookup>,
-    /// Ordered endpoints: (handler, order key): does a row of `retry` or `parked` block it?
-    pub turns: Vec<(Arc<str>, String)>,
+    /// Ordered endpoints: (handler, order key) pairs that a row of `retry` or `parked` may block.
+    pub blocked_keys: Vec<(Arc<str>, String)>,
 }
 
 /// How a message finds its saga.
@@ -155,12 +155,12 @@ pub enum SagaLookup {
 /// See [`Store::load`]. Each list has one entry per entry of the request, in order.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReply {
-    /// Whether the gate is already open.
+    /// Whether the gate is already claimed.
     pub probes: Vec<bool>,
     /// The saga, if a row exists; also one that is completed and kept.
     pub sagas: Vec<Option<SagaRow>>,
     /// Whether an earlier message of the key is being retried or parked.
-    pub turns: Vec<bool>,
+    pub blocked_keys: Vec<bool>,
 }
 
 /// A saga as stored.
@@ -241,8 +241,6 @@ pub struct OutboxRow {
     pub id: OutboxId,
     /// The message.
     pub outgoing: Outgoing,
-    /// Who had it before.
-    pub previous: NodeId,
 }
 
 /// Under which key a message is parked that looks for its saga by an alias: stores make it due when the alias is added.

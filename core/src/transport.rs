@@ -1,6 +1,6 @@
 //! The port of whatever carries messages between endpoints.
 
-use crate::{DatabaseId, Destination, Envelope, Error, Fence, NodeId, Outgoing, Positions, Result, RowGate, Runtime};
+use crate::{DatabaseId, Destination, Envelope, Error, Fence, NodeId, OffsetStore, Outgoing, Result, RowGate, Runtime};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Sends commands that are delivered only after a while, and never before. Done means that they are durable on their way.
     /// They can be neither listed nor called back. Only for a transport with [`Capabilities::longest_delay`].
-    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+    async fn send_delayed(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
         vec![SendOutcome::Unroutable("this transport cannot delay messages".into()); batch.len()]
     }
 
@@ -113,7 +113,7 @@ pub struct ReceiveOptions {
     /// How long leases last.
     pub lease: Duration,
     /// Where to write down how far it has come, where the transport is a log that can be set back; others need none.
-    pub positions: Option<Arc<dyn Positions>>,
+    pub offsets: Option<Arc<dyn OffsetStore>>,
     /// Time, ids, tasks.
     pub runtime: Runtime,
 }

@@ -32,10 +32,10 @@ impl Direct {
     }
 
     /// Refuses a delay that the transport cannot keep.
-    pub(super) async fn send_later(&self, outgoing: Outgoing, delay: Duration) -> Result<SendOutcome> {
+    pub(super) async fn send_delayed(&self, outgoing: Outgoing, delay: Duration) -> Result<SendOutcome> {
         self.transport.capabilities().check_delay(&outgoing, delay)?;
         let lost = || SendOutcome::Unknown(Error::new(sagabus_core::ErrorKind::Unknown, "no outcome"));
-        Ok(self.transport.send_later(&[(outgoing, delay)]).await.pop().unwrap_or_else(lost))
+        Ok(self.transport.send_delayed(&[(outgoing, delay)]).await.pop().unwrap_or_else(lost))
     }
 
     pub(super) async fn send_batch(&self, outgoing: &[Outgoing]) -> Vec<SendOutcome> {

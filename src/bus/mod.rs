@@ -77,7 +77,7 @@ impl Bus {
         let id = outgoing.message.headers.message_id;
         let outcome = match delay {
             None => self.direct.send(outgoing).await,
-            Some(delay) => self.direct.send_later(outgoing, delay).await?,
+            Some(delay) => self.direct.send_delayed(outgoing, delay).await?,
         };
         sent(outcome, id)
     }
@@ -161,7 +161,7 @@ impl Bus {
 
 /// The id was drawn for it, and it is sent once.
 fn first(mut outgoing: Outgoing) -> Outgoing {
-    outgoing.message.headers.first = true;
+    outgoing.message.headers.first_attempt = true;
     outgoing
 }
 
@@ -169,6 +169,6 @@ fn sent(outcome: SendOutcome, id: MessageId) -> Result<MessageId> {
     match outcome {
         SendOutcome::Done => Ok(id),
         SendOutcome::Unroutable(reason) => Err(Error::new(sagabus_core::ErrorKind::NotFound, reason)),
-        SendOutcome::Retry(error) | SendOutcome::Unknown(error) => Err(error.about(id)),
+        SendOutcome::Retry(error) | SendOutcome::Unknown(error) => Err(error.for_message(id)),
     }
 }

@@ -63,7 +63,7 @@ impl Requests {
                 window: 1000,
                 ordered: false,
                 lease: inner.lease,
-                positions: None,
+                offsets: None,
                 runtime: inner.info.runtime.clone(),
             })
             .await?;

@@ -128,7 +128,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
                 window,
                 ordered: settings.ordered,
                 lease: settings.lease,
-                positions: store.positions(),
+                offsets: store.offsets(),
                 runtime: runtime.clone(),
             })
             .await?;

@@ -190,7 +190,7 @@ impl Engine {
                 unit.lookup = target.saga;
             }
             Err(error) => {
-                unit.verdict = Some(Box::new(Verdict::Dispose(Disposition::Dead {
+                unit.verdict = Some(Box::new(Verdict::Dispose(Disposition::DeadLettered {
                     message: unit.message.clone(),
                     attempts: unit.attempts,
                     reason: "undecodable".into(),
@@ -247,7 +247,8 @@ impl Engine {
             return self.judged(id, verdict);
         }
         // the gate is what decides; asking for it beforehand only saves running the handler of a duplicate
-        let known = unit.message.headers.first && !unit.suspect && self.shared.info.runtime.elapsed() >= self.wary;
+        let known =
+            unit.message.headers.first_attempt && !unit.suspect && self.shared.info.runtime.elapsed() >= self.wary;
         let probed = unit.gate == Gate::Inbox && !known && !self.shared.storeless;
         // an alias may be another life's by now
         let alias = matches!(unit.lookup, Some(SagaLookup::Alias { .. }));
@@ -327,5 +328,5 @@ impl Origin {
 }
 
 fn dead(message: &Arc<Envelope>, reason: &str, detail: Vec<String>) -> Disposition {
-    Disposition::Dead { message: message.clone(), attempts: 0, reason: reason.into(), detail }
+    Disposition::DeadLettered { message: message.clone(), attempts: 0, reason: reason.into(), detail }
 }

@@ -193,7 +193,7 @@ impl Engine {
             }
         }
         match outcome {
-            Outcome::Applied { outbox, behind } => self.applied(id, outbox, behind),
+            Outcome::Applied { outbox, blocked_by_predecessor: behind } => self.applied(id, outbox, behind),
             Outcome::Duplicate => {
                 super::add(&self.shared.counters.duplicates, 1);
                 self.beware();

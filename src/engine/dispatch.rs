@@ -201,7 +201,7 @@ impl Outbound {
                 SendOutcome::Retry(error) | SendOutcome::Unknown(error) => {
                     warn_failed(&error, &message);
                     let mut message = message;
-                    message.message.headers.first = false;
+                    message.message.headers.first_attempt = false;
                     again.push((id, message));
                 }
             }
@@ -217,7 +217,7 @@ impl Outbound {
 
     async fn bury(&self, shared: &Shared, rows: &[(OutboxId, String)]) {
         let mut failures = 0;
-        while let Err(error) = shared.store.outbox_bury(&shared.owner, rows).await {
+        while let Err(error) = shared.store.outbox_dead_letter(&shared.owner, rows).await {
             tracing::warn!(%error, rows = rows.len(), "burying unroutable messages failed, trying again");
             failures += 1;
             if error.is_closed() || failures > 20 {

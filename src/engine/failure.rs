@@ -83,7 +83,7 @@ impl Engine {
                 self.dispose(id, disposition);
             }
             Next::Bury => {
-                let disposition = Disposition::Dead {
+                let disposition = Disposition::DeadLettered {
                     message: unit.message.clone(),
                     attempts: unit.attempts,
                     reason: if error.is_permanent() { "permanent failure" } else { "handler failed" }.into(),
@@ -174,7 +174,7 @@ impl Engine {
         unit.attempts = unit.base_attempts + deaths - 1;
         let most = self.shared.policy.deaths;
         if deaths > most {
-            let disposition = Disposition::Dead {
+            let disposition = Disposition::DeadLettered {
                 message: unit.message.clone(),
                 attempts: unit.attempts,
                 reason: "the process died while handling it".into(),

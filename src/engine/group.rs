@@ -4,7 +4,7 @@
 //! computed for long. Measured on the durable saga: a task and an event for each handler cost a fifth of the engine's CPU.
 
 use super::{Event, run::handle, unit::UnitId};
-use sagabus_core::{Route, Run, RunOutput, Runtime};
+use sagabus_core::{Invocation, InvocationResult, Route, Runtime};
 use std::{sync::Arc, task::Poll, time::Duration};
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -20,7 +20,7 @@ pub(super) struct Start {
     /// The lane's, when it started.
     pub(super) epoch: u64,
     pub(super) route: Arc<dyn Route>,
-    pub(super) run: Run,
+    pub(super) run: Invocation,
     pub(super) span: tracing::Span,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Start {
 pub(crate) struct Ran {
     pub(crate) unit: UnitId,
     pub(crate) epoch: u64,
-    pub(crate) output: Result<Box<RunOutput>, String>,
+    pub(crate) output: Result<Box<InvocationResult>, String>,
 }
 
 /// Runs them all, over enough tasks for several cores.
@@ -71,8 +71,8 @@ async fn run(group: Vec<Start>, sender: mpsc::UnboundedSender<Event>, runtime: R
 }
 
 /// A handler that holds its transaction beyond the store's limit is dropped, which gives the connection back.
-async fn limited(route: Arc<dyn Route>, input: Run, runtime: Runtime) -> Result<Box<RunOutput>, String> {
-    let hold = input.context.hold();
+async fn limited(route: Arc<dyn Route>, input: Invocation, runtime: Runtime) -> Result<Box<InvocationResult>, String> {
+    let hold = input.context.deadline();
     tokio::select! {
         biased;
         output = handle(route, input) => output,

@@ -99,8 +99,8 @@ impl Engine {
                 });
             }
             if let (true, Some(key)) = (unit.in_turn, &unit.order_key) {
-                entry.turn = Some(request.turns.len());
-                request.turns.push((unit.handler.clone(), key.clone()));
+                entry.turn = Some(request.blocked_keys.len());
+                request.blocked_keys.push((unit.handler.clone(), key.clone()));
             }
             pending.units.push(entry);
         }
@@ -139,7 +139,7 @@ impl Engine {
                 self.finish_unit(entry.unit, true);
                 continue;
             }
-            let blocked = entry.turn.is_some_and(|at| reply.turns.get(at).copied().unwrap_or(false));
+            let blocked = entry.turn.is_some_and(|at| reply.blocked_keys.get(at).copied().unwrap_or(false));
             self.unit_loaded(entry.unit, entry.saga.is_some().then_some(pending.as_of), row, blocked);
         }
     }
@@ -151,7 +151,7 @@ impl Engine {
             let disposition = Disposition::Parked {
                 message: unit.message.clone(),
                 attempts: unit.attempts,
-                until: ParkedUntil::Turn { key },
+                until: ParkedUntil::KeyUnblocked { key },
             };
             return self.dispose(id, disposition);
         }
@@ -185,7 +185,7 @@ impl Engine {
         let Some(route) = unit.route.clone() else { return };
         let decision = match route.decide(&unit.message, None) {
             // an alias never starts a saga
-            Decision::Run => Decision::Dead(format!("no saga {kind} with {alias} {value:?}")),
+            Decision::Run => Decision::DeadLetter(format!("no saga {kind} with {alias} {value:?}")),
             other => other,
         };
         let parked_as = sagabus_core::alias_key(alias, value);

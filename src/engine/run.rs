@@ -7,8 +7,8 @@ use super::{
 };
 use futures::FutureExt;
 use sagabus_core::{
-    Context, Decision, Disposition, Gate, HandlerError, Incoming, ParkedUntil, Route, RowTable, Run, RunOutput,
-    SagaRow, crash,
+    Context, Decision, Disposition, Gate, HandlerError, Incoming, Invocation, InvocationResult, ParkedUntil, Route,
+    RowTable, SagaRow, crash,
 };
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -77,7 +77,7 @@ impl Engine {
         let Some(unit) = self.units.get(&id) else { return };
         let message = unit.message.clone();
         let waited = matches!(unit.gate, Gate::Row(row) if row.table == RowTable::Parked);
-        let dead = |reason: &str, detail: Vec<String>| Disposition::Dead {
+        let dead = |reason: &str, detail: Vec<String>| Disposition::DeadLettered {
             message: message.clone(),
             attempts: unit.attempts,
             reason: reason.into(),
@@ -90,7 +90,7 @@ impl Engine {
                 attempts: unit.attempts,
                 until: ParkedUntil::Saga { kind, key, at_most },
             },
-            Decision::Dead(reason) => dead(&reason, vec![format!("saga {kind}, key {key:?}")]),
+            Decision::DeadLetter(reason) => dead(&reason, vec![format!("saga {kind}, key {key:?}")]),
             Decision::Drop(policy) => Disposition::Dropped { policy },
             Decision::Run => return,
         };
@@ -122,7 +122,7 @@ impl Engine {
             message.kind = %unit.message.headers.message_type,
             saga.key = unit.lane.as_ref().map(|lane| &*lane.key),
         );
-        let run = Run { context, saga, input: unit.input.take() };
+        let run = Invocation { context, saga, input: unit.input.take() };
         self.starts.push(Start { unit: id, epoch: unit.epoch, route, run, span });
         if self.failures_in_a_row >= self.shared.policy.slow_down_after {
             self.slow = true;
@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn ran(&mut self, id: UnitId, epoch: u64, output: Result<Box<RunOutput>, String>) {
+    pub(super) fn ran(&mut self, id: UnitId, epoch: u64, output: Result<Box<InvocationResult>, String>) {
         self.running -= 1;
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let Some(key) = &unit.lane
@@ -217,7 +217,7 @@ impl Engine {
     }
 }
 
-pub(super) async fn handle(route: Arc<dyn Route>, run: Run) -> Result<Box<RunOutput>, String> {
+pub(super) async fn handle(route: Arc<dyn Route>, run: Invocation) -> Result<Box<InvocationResult>, String> {
     let panicked = |panic: Box<dyn Any + Send>| format!("the handler panicked: {}", panic_text(&*panic));
     // building the future is the route's code too
     let future = std::panic::catch_unwind(AssertUnwindSafe(|| route.run(run))).map_err(panicked)?;

@@ -121,15 +121,15 @@ impl Unit {
         let mut work = self.work();
         work.saga = effects.saga;
         work.timers = effects.timers;
-        work.new_ids = !effects.chosen_ids && work.gate != Gate::None;
+        work.fresh_ids = !effects.chosen_ids && work.gate != Gate::None;
         if keep_sends {
             self.sends.clone_from(&effects.sends);
-            if work.new_ids {
-                self.sends.iter_mut().for_each(|send| send.message.headers.first = true);
+            if work.fresh_ids {
+                self.sends.iter_mut().for_each(|send| send.message.headers.first_attempt = true);
             }
         }
         work.sends = effects.sends;
-        work.later = effects.later;
+        work.delayed_sends = effects.delayed_sends;
         self.outcome = Tally::Handled;
         work
     }
@@ -139,7 +139,7 @@ impl Unit {
         self.outcome = match &disposition {
             Disposition::Handled => Tally::Handled,
             Disposition::Deferred { .. } => Tally::Deferred,
-            Disposition::Dead { .. } => Tally::Dead,
+            Disposition::DeadLettered { .. } => Tally::Dead,
             Disposition::Parked { .. } => Tally::Parked,
             Disposition::Dropped { policy } => Tally::Dropped(policy),
         };
@@ -152,7 +152,7 @@ impl Unit {
     fn work(&self) -> UnitOfWork {
         let mut work = UnitOfWork::new(self.handler.clone(), self.message_id, self.gate);
         work.fence.clone_from(&self.fence);
-        work.counted = self.counted;
+        work.has_attempt_row = self.counted;
         work
     }
 }

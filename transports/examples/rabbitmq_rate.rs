@@ -89,7 +89,7 @@ async fn ours(transport: &RabbitTransport, runtime: &Runtime, count: usize, body
         window: WINDOW,
         ordered: false,
         lease: Duration::from_secs(10),
-        positions: None,
+        offsets: None,
         runtime: runtime.clone(),
     };
     let receiver = transport.receive(options).await.unwrap();

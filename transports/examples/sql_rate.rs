@@ -49,7 +49,7 @@ async fn main() {
             window,
             ordered,
             lease: Duration::from_secs(10),
-            positions: None,
+            offsets: None,
             runtime: runtime.clone(),
         };
         let start = runtime.elapsed();

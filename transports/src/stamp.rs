@@ -31,7 +31,7 @@ pub(super) fn write(beginning: &str, headers: &Headers) -> String {
     if headers.conversation_id != conversation(headers).0 {
         let _ = write!(text, ";{CONVERSATION}={}", headers.conversation_id);
     }
-    if headers.first {
+    if headers.first_attempt {
         let _ = write!(text, ";{FIRST}");
     }
     text
@@ -46,7 +46,7 @@ pub(super) fn read(text: &str, headers: &mut Headers) -> Option<MessageId> {
             SENT_AT => headers.sent_at = value.parse().map_or(headers.sent_at, Timestamp),
             CAUSE if !value.is_empty() => headers.causation_id = Some(MessageId::from_foreign(value)),
             CONVERSATION => named = value.parse().ok().map(MessageId).or(named),
-            FIRST => headers.first = true,
+            FIRST => headers.first_attempt = true,
             _ => {}
         }
     }
@@ -71,7 +71,7 @@ mod tests {
             message.sent_at = Timestamp(1_795_238_719_123_456);
             message.causation_id = cause.map(|id| MessageId(Uuid::from_u128(id)));
             message.conversation_id = Uuid::from_u128(conversation);
-            message.first = first;
+            message.first_attempt = first;
             let mut again = headers();
             let named = read(&write("", &message), &mut again);
             again.conversation_id = named.unwrap_or_else(|| super::conversation(&again)).0;
@@ -94,6 +94,6 @@ mod tests {
         assert_eq!(read("sent-at=tomorrow;;cause=;=;conversation=x;other=1;firstly", &mut message), None);
         assert_eq!(format!("{message:?}"), format!("{:?}", headers()));
         let named = read("conversation=00000000-0000-0000-0000-000000000005;conversation=x;first=", &mut message);
-        assert_eq!((named, message.first), (Some(MessageId(Uuid::from_u128(5))), true));
+        assert_eq!((named, message.first_attempt), (Some(MessageId(Uuid::from_u128(5))), true));
     }
 }

@@ -112,7 +112,10 @@ async fn records_of_other_clients_are_understood_or_say_why_not() {
     assert_eq!(own.message_id, MessageId::from_foreign("order 17"));
     assert_eq!((own.user["tenant"].value.as_str(), own.user["nothing"].value.as_str()), ("b", ""));
     let cause = MessageId::from_foreign("order 16");
-    assert_eq!((own.sent_at.0, own.causation_id, own.conversation_id, own.first), (5, Some(cause), cause.0, true));
+    assert_eq!(
+        (own.sent_at.0, own.causation_id, own.conversation_id, own.first_attempt),
+        (5, Some(cause), cause.0, true)
+    );
     assert_eq!(own.order_key, None, "the record's key is ours to choose");
     // the same ids when it is read again, by another process
     drop(receiver);

@@ -18,8 +18,8 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
 use sagabus_core::{
-    Delivery, Error, ErrorKind, LogPlace, MessageId, Position, PositionReset, Positions, ReceiveOptions, Receiver,
-    Result, Runtime, Settle, Settlement, Store, StoreAdmin,
+    Delivery, Error, ErrorKind, LogPartition, MessageId, OffsetStore, Position, PositionReset, ReceiveOptions,
+    Receiver, Result, Runtime, Settle, Settlement, Store, StoreAdmin,
 };
 use sagabus_outbox::memory::MemoryStore;
 use sagabus_testkit::transport::{Bed, TransportHarness};
@@ -53,8 +53,8 @@ impl World {
         Self { harness, bed, store: MemoryStore::new(Runtime::system()) }
     }
 
-    async fn receive_by(&self, bed: &Bed, positions: Arc<dyn Positions>) -> Arc<dyn Receiver> {
-        let options = ReceiveOptions { positions: Some(positions), ..bed.options("q", 1000) };
+    async fn receive_by(&self, bed: &Bed, positions: Arc<dyn OffsetStore>) -> Arc<dyn Receiver> {
+        let options = ReceiveOptions { offsets: Some(positions), ..bed.options("q", 1000) };
         bed.transport.receive(options).await.unwrap()
     }
 
@@ -64,11 +64,11 @@ impl World {
 
     async fn positions(&self) -> BTreeMap<i32, Position> {
         let all = StoreAdmin::positions(&self.store, "q").await.unwrap();
-        all.into_iter().map(|position| (position.place.partition, position)).collect()
+        all.into_iter().map(|position| (position.partition.partition, position)).collect()
     }
 
     async fn bases(&self) -> BTreeMap<i32, i64> {
-        self.positions().await.into_iter().map(|(partition, position)| (partition, position.base)).collect()
+        self.positions().await.into_iter().map(|(partition, position)| (partition, position.handled_below)).collect()
     }
 
     fn topic(&self) -> String {
@@ -130,8 +130,8 @@ impl World {
     }
 }
 
-fn kept(store: &MemoryStore) -> Arc<dyn Positions> {
-    Store::positions(store).expect("a store keeps positions")
+fn kept(store: &MemoryStore) -> Arc<dyn OffsetStore> {
+    Store::offsets(store).expect("a store keeps positions")
 }
 
 async fn settle(receiver: &Arc<dyn Receiver>, deliveries: &[Delivery]) {
@@ -245,21 +245,21 @@ async fn large_batches_do_not_keep_an_endpoint_from_starting() {
 
 /// A store that is out of reach for what is written, or loses the answer.
 struct Deaf {
-    inner: Arc<dyn Positions>,
+    inner: Arc<dyn OffsetStore>,
     asked: AtomicU32,
     late: AtomicBool,
 }
 
 #[async_trait]
-impl Positions for Deaf {
-    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+impl OffsetStore for Deaf {
+    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
         self.inner.claim(endpoint, places).await
     }
 
-    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+    async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.late.load(Ordering::SeqCst) {
-            self.inner.raise(endpoint, positions).await?;
+            self.inner.advance(endpoint, positions).await?;
         }
         Err(Error::new(ErrorKind::Unknown, "lost"))
     }
@@ -321,7 +321,7 @@ async fn a_rebalance_moves_the_fence() {
         .bed
         .eventually("the store knows", async || {
             let positions = world.positions().await;
-            (positions.values().map(|p| p.base).sum::<i64>() == 120).then_some(positions)
+            (positions.values().map(|p| p.handled_below).sum::<i64>() == 120).then_some(positions)
         })
         .await;
     let other = world.bed.again().await;
@@ -335,11 +335,12 @@ async fn a_rebalance_moves_the_fence() {
         })
         .await;
     // what the first owner still had on its way
-    let late: Vec<Position> = before.values().map(|p| Position { base: p.base + 1000, ..p.clone() }).collect();
-    let stays: Vec<bool> = late.iter().map(|p| after[&p.place.partition].epoch == p.epoch).collect();
+    let late: Vec<Position> =
+        before.values().map(|p| Position { handled_below: p.handled_below + 1000, ..p.clone() }).collect();
+    let stays: Vec<bool> = late.iter().map(|p| after[&p.partition.partition].epoch == p.epoch).collect();
     let moved: Vec<Position> = late.iter().zip(&stays).filter(|(_, stays)| !**stays).map(|(p, _)| p.clone()).collect();
-    assert_eq!(kept(&world.store).raise("q", &moved).await.unwrap(), vec![false; moved.len()]);
-    assert_eq!(world.bases().await, before.iter().map(|(n, p)| (*n, p.base)).collect());
+    assert_eq!(kept(&world.store).advance("q", &moved).await.unwrap(), vec![false; moved.len()]);
+    assert_eq!(world.bases().await, before.iter().map(|(n, p)| (*n, p.handled_below)).collect());
     // both go on, each with its own
     world.bed.fill("q", 120).await;
     let mut seen = 0;

@@ -97,7 +97,7 @@ fn receiving() -> ReceiveOptions {
         window: 10,
         ordered: false,
         lease: Duration::from_secs(10),
-        positions: None,
+        offsets: None,
         runtime,
     }
 }

@@ -26,7 +26,7 @@ async fn world(seed: u64, ordered: bool) -> World {
         window: 100,
         ordered,
         lease: Duration::from_secs(1),
-        positions: None,
+        offsets: None,
         runtime: runtime.clone(),
     };
     let receiver = transport.receive(options).await.unwrap();

@@ -24,7 +24,7 @@ fn to(bed: &Bed, queue: &str) -> Outgoing {
 }
 
 async fn later(process: &Process, outgoing: Outgoing, delay: Duration) -> SendOutcome {
-    process.send_later(&[(outgoing, delay)]).await.remove(0)
+    process.send_delayed(&[(outgoing, delay)]).await.remove(0)
 }
 
 /// Takes and settles until all of these came, each not before its time, and each once.
@@ -76,7 +76,7 @@ async fn many_at_once() {
     let delay = Duration::from_secs(3);
     let batch: Vec<(Outgoing, Duration)> = (0..2000).map(|_| (to(&bed, "q"), delay)).collect();
     let begun = bed.runtime.elapsed();
-    let outcomes = process.send_later(&batch).await;
+    let outcomes = process.send_delayed(&batch).await;
     assert!(outcomes.iter().all(SendOutcome::is_done), "{outcomes:?}");
     let ids: Vec<MessageId> = batch.iter().map(|(outgoing, _)| outgoing.message.headers.message_id).collect();
     let receiver = bed.receiver("q", 1000).await;

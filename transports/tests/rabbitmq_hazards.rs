@@ -423,13 +423,13 @@ async fn headers_are_understood_too() {
         bed.take(&receiver, 5).await.into_iter().map(|delivery| delivery.message.headers.clone()).collect();
     got.sort_by_key(|headers| headers.message_id.0);
     for headers in &got[..3] {
-        assert_eq!((headers.sent_at.0, headers.first), (5, true));
+        assert_eq!((headers.sent_at.0, headers.first_attempt), (5, true));
         assert_eq!(headers.causation_id.map(|id| id.to_string()), Some(uuid(1)));
         assert_eq!(headers.conversation_id.to_string(), uuid(2));
     }
-    assert_eq!((got[3].conversation_id.to_string(), got[3].first), (uuid(1), false));
+    assert_eq!((got[3].conversation_id.to_string(), got[3].first_attempt), (uuid(1), false));
     // another application's id says nothing to us
-    assert_eq!((got[4].conversation_id.to_string(), got[4].first), (uuid(14), false));
+    assert_eq!((got[4].conversation_id.to_string(), got[4].first_attempt), (uuid(14), false));
     assert_eq!(got[4].causation_id, None);
     harness.close().await;
 }

@@ -82,7 +82,7 @@ async fn certificates_on_both_sides() {
         window: 1,
         ordered: false,
         lease: Duration::from_secs(10),
-        positions: None,
+        offsets: None,
         runtime,
     };
     let receiver = transport.receive(options).await.unwrap();

@@ -95,7 +95,7 @@ async fn run(seed: u64) -> (u64, usize, Vec<(String, u32)>) {
             window: 16,
             ordered: true,
             lease: LEASE,
-            positions: None,
+            offsets: None,
             runtime: node.clone(),
         };
         let receiver = loop {
@@ -186,7 +186,7 @@ fn rest_is_cheap() {
             window: 16,
             ordered: false,
             lease: LEASE,
-            positions: None,
+            offsets: None,
             runtime: runtime.clone(),
         };
         let receiver = transport.receive(options).await.unwrap();

@@ -45,7 +45,7 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         window: BATCHES * BATCH,
         ordered: false,
         lease: Duration::from_secs(5),
-        positions: None,
+        offsets: None,
         runtime: runtime.clone(),
     };
     let receiver = transport.receive(options).await?;

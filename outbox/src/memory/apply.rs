@@ -59,7 +59,7 @@ impl Model {
     pub(super) fn apply(&mut self, owner: &Owner, joined: bool, unit: &UnitOfWork, now: Timestamp) -> Outcome {
         let endpoint = &owner.endpoint;
         self.open_gate(endpoint, unit, now);
-        if unit.counted {
+        if unit.has_attempt_row {
             self.attempts.remove(&handling(endpoint, unit));
         }
         self.dispose(endpoint, unit, now);
@@ -69,7 +69,7 @@ impl Model {
         if let Some(write) = &unit.saga {
             self.write_saga(endpoint, write, now);
         }
-        self.sends(owner, joined, &unit.sends, unit.new_ids, now)
+        self.sends(owner, joined, &unit.sends, unit.fresh_ids, now)
     }
 
     fn gate_is_closed(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork) -> bool {
@@ -116,7 +116,7 @@ impl Model {
             Disposition::Deferred { message, key, attempts, delay, .. } => {
                 (RowTable::Retry, row(message, *attempts, key.clone(), now.plus(*delay), More::Retry))
             }
-            Disposition::Dead { message, attempts, reason, detail } => {
+            Disposition::DeadLettered { message, attempts, reason, detail } => {
                 let more = More::Dead { at: now, reason: reason.clone(), detail: detail.clone(), retrying: false };
                 (RowTable::DeadLetter, row(message, *attempts, None, now, more))
             }
@@ -125,7 +125,7 @@ impl Model {
                     let due = if self.has_arrived(kind, key) { now } else { now.plus(*at_most) };
                     (RowTable::Parked, row(message, *attempts, None, due, More::Saga(kind.clone(), key.clone())))
                 }
-                ParkedUntil::Turn { key } => {
+                ParkedUntil::KeyUnblocked { key } => {
                     (RowTable::Parked, row(message, *attempts, Some(key.clone()), now, More::Turn))
                 }
             },

@@ -36,7 +36,7 @@ pub enum Operation {
     Declare,
     /// `Leases`.
     Lease,
-    /// `Positions`.
+    /// `OffsetStore`.
     Position,
     /// `StoreAdmin`.
     Admin,

@@ -11,7 +11,11 @@ impl Model {
         LoadReply {
             probes: request.probes.iter().map(handled).collect(),
             sagas: request.sagas.iter().map(|lookup| self.find(lookup)).collect(),
-            turns: request.turns.iter().map(|(handler, key)| self.is_blocked(endpoint, handler, key)).collect(),
+            blocked_keys: request
+                .blocked_keys
+                .iter()
+                .map(|(handler, key)| self.is_blocked(endpoint, handler, key))
+                .collect(),
         }
     }
 

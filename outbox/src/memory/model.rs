@@ -3,7 +3,7 @@ use super::{
     rows::{AliasEntry, Handling, InboxRow, OutboxEntry, Queue, Row, SagaEntry},
     transaction::Turn,
 };
-use sagabus_core::{AuditEntry, LogPlace, Position, RowTable};
+use sagabus_core::{AuditEntry, LogPartition, Position, RowTable};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -27,7 +27,7 @@ pub(super) struct Model {
     /// How often, and when last.
     pub(super) attempts: BTreeMap<Handling, (u32, sagabus_core::Timestamp)>,
     /// By endpoint and place.
-    pub(super) positions: BTreeMap<(String, LogPlace), Position>,
+    pub(super) positions: BTreeMap<(String, LogPartition), Position>,
     /// With the endpoint.
     pub(super) audit: Vec<(String, AuditEntry)>,
     pub(super) groups: BTreeMap<String, Group>,

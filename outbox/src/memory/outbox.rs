@@ -12,14 +12,14 @@ impl Model {
         owner: &Owner,
         joined: bool,
         sends: &[Outgoing],
-        new_ids: bool,
+        fresh_ids: bool,
         now: Timestamp,
     ) -> Outcome {
         let mut outbox = Vec::new();
         let mut behind = false;
         for outgoing in sends {
             if joined {
-                if let Err(reason) = self.enqueue_one(outgoing, new_ids, now) {
+                if let Err(reason) = self.enqueue_one(outgoing, fresh_ids, now) {
                     self.bury(&owner.endpoint, outgoing, reason, now);
                 }
                 continue;
@@ -30,7 +30,7 @@ impl Model {
             self.outbox.insert(id, entry);
             outbox.push(OutboxId(id));
         }
-        Outcome::Applied { outbox, behind }
+        Outcome::Applied { outbox, blocked_by_predecessor: behind }
     }
 
     /// Whether an earlier unsent row of the same order key belongs to somebody else.
@@ -61,8 +61,8 @@ impl Model {
 
     fn take_over(&mut self, id: i64, node: NodeId) -> Option<OutboxRow> {
         let entry = self.outbox.get_mut(&id)?;
-        let previous = std::mem::replace(&mut entry.node, node);
-        Some(OutboxRow { id: OutboxId(id), outgoing: entry.outgoing.clone(), previous })
+        entry.node = node;
+        Some(OutboxRow { id: OutboxId(id), outgoing: entry.outgoing.clone() })
     }
 
     pub(super) fn own(&self, owner: &Owner, after: OutboxId, limit: usize) -> Vec<OutboxRow> {
@@ -71,7 +71,7 @@ impl Model {
             .filter(|(_, entry)| entry.endpoint == owner.endpoint && entry.node == owner.node)
             .filter(|(id, entry)| !self.is_behind(**id, entry))
             .take(limit)
-            .map(|(id, entry)| OutboxRow { id: OutboxId(*id), outgoing: entry.outgoing.clone(), previous: entry.node })
+            .map(|(id, entry)| OutboxRow { id: OutboxId(*id), outgoing: entry.outgoing.clone() })
             .collect()
     }
 

@@ -1,19 +1,19 @@
 use super::{faults::Operation, handle::MemoryStore, model::Model};
 use async_trait::async_trait;
-use sagabus_core::{AuditEntry, LogPlace, POSITION_RESET, Position, PositionReset, Positions, Result, Timestamp};
+use sagabus_core::{AuditEntry, LogPartition, OffsetStore, POSITION_RESET, Position, PositionReset, Result, Timestamp};
 
 impl Model {
-    fn claim(&mut self, endpoint: &str, place: &LogPlace) -> Position {
-        let unknown = || Position { place: place.clone(), base: 0, epoch: 0, mark: String::new() };
+    fn claim(&mut self, endpoint: &str, place: &LogPartition) -> Position {
+        let unknown = || Position { partition: place.clone(), handled_below: 0, epoch: 0, fingerprint: String::new() };
         let position = self.positions.entry((endpoint.to_string(), place.clone())).or_insert_with(unknown);
         position.epoch += 1;
         position.clone()
     }
 
     fn raise(&mut self, endpoint: &str, raised: &Position) -> bool {
-        let position = self.positions.get_mut(&(endpoint.to_string(), raised.place.clone()));
+        let position = self.positions.get_mut(&(endpoint.to_string(), raised.partition.clone()));
         let Some(position) = position.filter(|position| position.epoch == raised.epoch) else { return false };
-        if raised.base >= position.base {
+        if raised.handled_below >= position.handled_below {
             position.clone_from(raised);
         }
         true
@@ -29,14 +29,14 @@ impl Model {
             if of != endpoint || *place.log != *reset.log || reset.partition.is_some_and(|n| n != place.partition) {
                 continue;
             }
-            let before = position.base;
+            let before = position.handled_below;
             *position = Position {
-                base: before.min(reset.to),
+                handled_below: before.min(reset.to),
                 epoch: position.epoch + 1,
-                mark: String::new(),
+                fingerprint: String::new(),
                 ..position.clone()
             };
-            found.push((place.to_string(), before, position.base));
+            found.push((place.to_string(), before, position.handled_below));
         }
         for (subject, before, after) in &found {
             let entry = AuditEntry {
@@ -56,13 +56,13 @@ impl Model {
 }
 
 #[async_trait]
-impl Positions for MemoryStore {
-    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+impl OffsetStore for MemoryStore {
+    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
         self.run(Operation::Position, |model, _| places.iter().map(|place| model.claim(endpoint, place)).collect())
             .await
     }
 
-    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+    async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         self.run(Operation::Position, |model, _| positions.iter().map(|p| model.raise(endpoint, p)).collect()).await
     }
 }

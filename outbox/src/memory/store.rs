@@ -7,7 +7,7 @@ use super::{
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
-    OutboxId, OutboxRow, Outcome, Outgoing, Owner, Positions, Queues, Result, RowTable, Store, StoreAdmin, Timestamp,
+    OffsetStore, OutboxId, OutboxRow, Outcome, Outgoing, Owner, Queues, Result, RowTable, Store, StoreAdmin, Timestamp,
     Transaction, sabotage,
 };
 use std::{
@@ -49,7 +49,10 @@ impl Store for MemoryStore {
         }
         match self.fault(Operation::Commit).await {
             Some(_) if sabotage::active("commit-error-is-success") => CommitReply {
-                outcomes: vec![Outcome::Applied { outbox: Vec::new(), behind: false }; batch.units.len()],
+                outcomes: vec![
+                    Outcome::Applied { outbox: Vec::new(), blocked_by_predecessor: false };
+                    batch.units.len()
+                ],
                 cleaned: true,
             },
             Some(Fault::Before) => failed(failed_before(Operation::Commit)),
@@ -100,7 +103,7 @@ impl Store for MemoryStore {
         self.run(Operation::Outbox, |model, _| model.forget_sent(sent)).await
     }
 
-    async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
+    async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
         self.run(Operation::Outbox, |model, now| model.bury_rows(owner, rows, now)).await
     }
 
@@ -131,7 +134,7 @@ impl Store for MemoryStore {
         Arc::new(self.clone())
     }
 
-    fn positions(&self) -> Option<Arc<dyn Positions>> {
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         Some(Arc::new(self.clone()))
     }
 

@@ -28,7 +28,7 @@ impl Inner {
         let mut reply = LoadReply {
             probes: vec![false; request.probes.len()],
             sagas: vec![None; request.sagas.len()],
-            turns: vec![false; request.turns.len()],
+            blocked_keys: vec![false; request.blocked_keys.len()],
         };
         let places: Vec<Place> = request.probes.iter().map(|(_, id)| self.place(*id)).collect();
         let Some((sql, keyed, named)) = self.load_sql(request, &places) else { return Ok(reply) };
@@ -37,7 +37,7 @@ impl Inner {
             let (what, at): (i16, usize) = (row.get()?, row.place()?);
             let (list, which) = match what {
                 PROBE => (mark(&mut reply.probes, at), None),
-                TURN => (mark(&mut reply.turns, at), None),
+                TURN => (mark(&mut reply.blocked_keys, at), None),
                 KEY => (true, keyed.get(at)),
                 _ => (true, named.get(at)),
             };
@@ -143,13 +143,13 @@ impl Inner {
     }
 
     fn turns(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest) {
-        if request.turns.is_empty() {
+        if request.blocked_keys.is_empty() {
             return;
         }
         let s = &self.s;
         let endpoint = sql.bind(&*request.endpoint);
-        let handlers = sql.bind(request.turns.iter().map(|(handler, _)| &**handler).collect::<Vec<_>>());
-        let keys = sql.bind(request.turns.iter().map(|(_, key)| escape(key)).collect::<Vec<Cow<'_, str>>>());
+        let handlers = sql.bind(request.blocked_keys.iter().map(|(handler, _)| &**handler).collect::<Vec<_>>());
+        let keys = sql.bind(request.blocked_keys.iter().map(|(_, key)| escape(key)).collect::<Vec<Cow<'_, str>>>());
         let same = format!("t.endpoint={endpoint} and t.handler=w.handler and t.order_key=w.order_key offset 0");
         parts.push(format!(
             "select {TURN}::smallint,w.ord,{NO_SAGA} from unnest({handlers}::text[],{keys}::text[]) with ordinality \

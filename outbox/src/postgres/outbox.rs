@@ -20,10 +20,10 @@ impl Inner {
              owner w where w.node is not null),me as (select exists(select 1 from {s}node m where m.grp=$1 and m.node=$2 \
              and m.lease_until>{NOW} and m.unbroken_since+m.ttl<={NOW}) as steady),gone as (select w.node from owner w,me \
              where w.node is not null and w.node<>$2 and not exists(select 1 from {s}node n where n.grp=$1 and \
-             n.node=w.node and (n.lease_until>{NOW} or not me.steady))),x as materialized (select o.id,o.node from \
+             n.node=w.node and (n.lease_until>{NOW} or not me.steady))),x as materialized (select o.id from \
              {s}outbox o where o.endpoint=$1 and o.node in (select node from gone) order by o.id+0 limit $3 for update skip \
              locked) update {s}outbox o set node=$2 from x where o.id=x.id returning \
-             o.id,x.node,o.topic,o.destination,o.headers,o.body"
+             o.id,o.topic,o.destination,o.headers,o.body"
         ))
         .with(&*owner.endpoint)
         .with(owner.node.0)
@@ -36,7 +36,7 @@ impl Inner {
     pub(crate) async fn outbox_own(&self, owner: &Owner, after: OutboxId, limit: usize) -> Result<Vec<OutboxRow>> {
         let s = &self.s;
         let sql = Sql::new(format!(
-            "select o.id,o.node,o.topic,o.destination,o.headers,o.body from {s}outbox o where o.endpoint=$1 and o.node=$2 \
+            "select o.id,o.topic,o.destination,o.headers,o.body from {s}outbox o where o.endpoint=$1 and o.node=$2 \
              and o.id+0>$3 and (o.order_key is null or not exists(select 1 from {s}outbox e where e.endpoint=$1 and \
              e.order_key=o.order_key and e.id<o.id and e.node<>$2)) order by o.id+0 limit $4"
         ))
@@ -47,10 +47,10 @@ impl Inner {
         outbox_rows(&self.read("read outbox rows", sql).await?)
     }
 
-    pub(crate) async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
+    pub(crate) async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
         let (s, what) = (&self.s, "bury outbox rows");
         let ids: Vec<i64> = rows.iter().map(|(id, _)| id.0).collect();
-        let list = format!("select id,node,topic,destination,headers,body from {s}outbox where id=any($1)");
+        let list = format!("select id,topic,destination,headers,body from {s}outbox where id=any($1)");
         let found = outbox_rows(&self.read(what, Sql::new(list).with(ids)).await?)?;
         let reasons: HashMap<OutboxId, &str> = rows.iter().map(|(id, reason)| (*id, reason.as_str())).collect();
         let shard = |message: &Envelope| i16::try_from(shard_of_row(None, message)).unwrap_or(0);
@@ -81,9 +81,9 @@ impl Inner {
 fn outbox_rows(rows: &[PgRow]) -> Result<Vec<OutboxRow>> {
     let outbox_row = |row| {
         let mut row = Reader::new(row);
-        let (id, previous, topic, name) = (OutboxId(row.get()?), row.node()?, row.get()?, row.text()?);
+        let (id, topic, name) = (OutboxId(row.get()?), row.get()?, row.text()?);
         let to = if topic { Destination::Topic(name) } else { Destination::Queue(name) };
-        Ok(OutboxRow { id, outgoing: Outgoing { to, message: message(&mut row)? }, previous })
+        Ok(OutboxRow { id, outgoing: Outgoing { to, message: message(&mut row)? } })
     };
     rows.iter().map(outbox_row).collect()
 }

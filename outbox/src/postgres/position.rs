@@ -7,7 +7,7 @@ use super::{
     text::escape,
 };
 use async_trait::async_trait;
-use sagabus_core::{AuditEntry, LogPlace, POSITION_RESET, Position, PositionReset, Positions, Result};
+use sagabus_core::{AuditEntry, LogPartition, OffsetStore, POSITION_RESET, Position, PositionReset, Result};
 use sqlx::postgres::PgRow;
 use std::{
     collections::{HashMap, HashSet},
@@ -15,8 +15,8 @@ use std::{
 };
 
 #[async_trait]
-impl Positions for PostgresStore {
-    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+impl OffsetStore for PostgresStore {
+    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
         let inner = self.open_inner()?;
         let sql = Sql::new(format!(
             "insert into {}log_position as p (endpoint,log,part,base,epoch,mark,at) select $1,w.log,w.part,0,1,'',{NOW} from \
@@ -30,11 +30,11 @@ impl Positions for PostgresStore {
         // made again after an unknown outcome, it only takes another epoch
         let rows = inner.write("claim positions", sql).await?;
         let found = rows.iter().map(position).collect::<Result<Vec<_>>>()?;
-        let mut found: HashMap<LogPlace, Position> = found.into_iter().map(|p| (p.place.clone(), p)).collect();
+        let mut found: HashMap<LogPartition, Position> = found.into_iter().map(|p| (p.partition.clone(), p)).collect();
         Ok(places.iter().filter_map(|place| found.remove(place)).collect())
     }
 
-    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+    async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         let inner = self.open_inner()?;
         let sql = Sql::new(format!(
             "update {}log_position p set mark=case when w.base>=p.base then w.mark else p.mark end,\
@@ -44,18 +44,18 @@ impl Positions for PostgresStore {
             inner.s
         ))
         .with(endpoint)
-        .with(logs(positions.iter().map(|position| &position.place)))
-        .with(positions.iter().map(|position| position.place.partition).collect::<Vec<_>>())
-        .with(positions.iter().map(|position| position.base).collect::<Vec<_>>())
+        .with(logs(positions.iter().map(|position| &position.partition)))
+        .with(positions.iter().map(|position| position.partition.partition).collect::<Vec<_>>())
+        .with(positions.iter().map(|position| position.handled_below).collect::<Vec<_>>())
         .with(positions.iter().map(|position| position.epoch).collect::<Vec<_>>())
-        .with(positions.iter().map(|position| escape(&position.mark)).collect::<sql::Texts<'_>>());
+        .with(positions.iter().map(|position| escape(&position.fingerprint)).collect::<sql::Texts<'_>>());
         let rows = inner.write("raise positions", sql).await?;
         let raised = rows.iter().map(|row| place(&mut Reader::new(row))).collect::<Result<HashSet<_>>>()?;
-        Ok(positions.iter().map(|position| raised.contains(&position.place)).collect())
+        Ok(positions.iter().map(|position| raised.contains(&position.partition)).collect())
     }
 }
 
-fn logs<'a>(places: impl IntoIterator<Item = &'a LogPlace>) -> sql::Texts<'a> {
+fn logs<'a>(places: impl IntoIterator<Item = &'a LogPartition>) -> sql::Texts<'a> {
     places.into_iter().map(|place| escape(&place.log)).collect()
 }
 
@@ -99,13 +99,13 @@ impl Inner {
     }
 }
 
-fn place(row: &mut Reader<'_>) -> Result<LogPlace> {
-    Ok(LogPlace { log: Arc::from(row.text()?), partition: row.get()? })
+fn place(row: &mut Reader<'_>) -> Result<LogPartition> {
+    Ok(LogPartition { log: Arc::from(row.text()?), partition: row.get()? })
 }
 
 fn position(row: &PgRow) -> Result<Position> {
     let mut row = Reader::new(row);
-    Ok(Position { place: place(&mut row)?, base: row.get()?, epoch: row.get()?, mark: row.text()? })
+    Ok(Position { partition: place(&mut row)?, handled_below: row.get()?, epoch: row.get()?, fingerprint: row.text()? })
 }
 
 fn entry(row: &PgRow) -> Result<AuditEntry> {

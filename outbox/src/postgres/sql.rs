@@ -168,9 +168,6 @@ impl<'r> Reader<'r> {
         self.get().map(InstanceId)
     }
 
-    pub(crate) fn node(&mut self) -> Result<NodeId> {
-        self.get::<Uuid>().map(NodeId)
-    }
 
     pub(crate) fn shard(&mut self) -> Result<u16> {
         Ok(u16::try_from(self.get::<i16>()?).unwrap_or(0))

@@ -9,7 +9,7 @@ use super::{
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
-    OutboxId, OutboxRow, Outgoing, Owner, Positions, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
+    OffsetStore, OutboxId, OutboxRow, Outgoing, Owner, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
 };
 use sqlx::PgConnection;
 use std::{
@@ -136,8 +136,8 @@ impl Store for PostgresStore {
         self.open_inner()?.forget_sent(sent).await
     }
 
-    async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
-        self.open_inner()?.outbox_bury(owner, rows).await
+    async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
+        self.open_inner()?.outbox_dead_letter(owner, rows).await
     }
 
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
@@ -158,7 +158,7 @@ impl Store for PostgresStore {
         Arc::new(self.again())
     }
 
-    fn positions(&self) -> Option<Arc<dyn Positions>> {
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         Some(Arc::new(self.again()))
     }
 

@@ -67,7 +67,7 @@ async fn load(
     Ok(LoadReply {
         probes: probes(connection, request, now, horizon).await?,
         sagas: sagas(connection, &request.sagas).await?,
-        turns: turns(connection, request).await?,
+        blocked_keys: turns(connection, request).await?,
     })
 }
 
@@ -101,11 +101,11 @@ async fn probes(
 }
 
 async fn turns(connection: &mut SqliteConnection, request: &LoadRequest) -> Result<Vec<bool>> {
-    let mut blocked = vec![false; request.turns.len()];
+    let mut blocked = vec![false; request.blocked_keys.len()];
     let mut place = 0i64;
     let steps = Step::rows(
         &TURN,
-        &request.turns,
+        &request.blocked_keys,
         |_| {},
         |args, (handler, key)| {
             args.int(place);

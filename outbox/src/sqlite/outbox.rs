@@ -7,7 +7,7 @@ use super::{
     sql::{self, Rows, Step},
     tx::Tx,
 };
-use sagabus_core::{Destination, NodeId, OutboxId, OutboxRow, Outgoing, Owner, Result};
+use sagabus_core::{Destination, OutboxId, OutboxRow, Outgoing, Owner, Result};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,21 +18,18 @@ const GONE: &str = "with recursive owner(node) as (select min(o.node) from outbo
      w.node from owner w where w.node is not null and w.node<>?2 and not exists(select 1 from node n where n.grp=?1 and \
      n.node=w.node and not n.gone)";
 
-const ORPHANS: &str = "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and \
+const ORPHANS: &str = "select o.id,o.topic,o.destination,o.headers,o.body from outbox o where o.endpoint=? and \
                        o.node=? order by o.id limit ?";
 
 /// Rows behind an earlier one of their key that another node has not sent yet are not shown.
-const OWN: &str = "select o.id,o.topic,o.destination,o.headers,o.body,o.node from outbox o where o.endpoint=? and o.node=? and \
+const OWN: &str = "select o.id,o.topic,o.destination,o.headers,o.body from outbox o where o.endpoint=? and o.node=? and \
      o.id>? and not exists(select 1 from outbox e where e.endpoint=o.endpoint and e.order_key=o.order_key and \
      e.order_key is not null and e.id<o.id and e.node<>o.node) order by o.id limit ?";
 
 static TAKE: Rows = Rows::new("update outbox set node=? where id in (values ", "(?)", ")");
 
-static READ: Rows = Rows::new(
-    "select id,topic,destination,headers,body,node from outbox where +endpoint=? and id in (values ",
-    "(?)",
-    ")",
-);
+static READ: Rows =
+    Rows::new("select id,topic,destination,headers,body from outbox where +endpoint=? and id in (values ", "(?)", ")");
 
 impl Inner {
     pub(crate) async fn outbox_own(&self, owner: &Owner, after: OutboxId, limit: usize) -> Result<Vec<OutboxRow>> {
@@ -78,7 +75,7 @@ impl Inner {
         .await
     }
 
-    pub(crate) async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
+    pub(crate) async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -171,5 +168,5 @@ fn outbox_row(row: &SqliteRow) -> Result<Option<OutboxRow>> {
     let Some(message) = envelope_or_report(row, 3, "outbox", id) else { return Ok(None) };
     let name: String = sql::column(row, 2)?;
     let to = if sql::column::<i64>(row, 1)? == 1 { Destination::Topic(name) } else { Destination::Queue(name) };
-    Ok(Some(OutboxRow { id: OutboxId(id), outgoing: Outgoing { to, message }, previous: NodeId(sql::uuid(row, 5)?) }))
+    Ok(Some(OutboxRow { id: OutboxId(id), outgoing: Outgoing { to, message } }))
 }

@@ -7,7 +7,7 @@ use super::{
     tx::Tx,
 };
 use async_trait::async_trait;
-use sagabus_core::{AuditEntry, LogPlace, POSITION_RESET, Position, PositionReset, Positions, Result, Timestamp};
+use sagabus_core::{AuditEntry, LogPartition, OffsetStore, POSITION_RESET, Position, PositionReset, Result, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use std::sync::Arc;
 
@@ -29,9 +29,9 @@ const AUDIT: &str = "select id,at,operator,action,subject,before,after,why from 
                      limit ?";
 
 #[async_trait]
-impl Positions for SqliteStore {
-    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
-        let (endpoint, places): (Arc<str>, Arc<[LogPlace]>) = (Arc::from(endpoint), Arc::from(places));
+impl OffsetStore for SqliteStore {
+    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
+        let (endpoint, places): (Arc<str>, Arc<[LogPartition]>) = (Arc::from(endpoint), Arc::from(places));
         let inner = self.open_inner()?;
         inner
             .write(move |tx| {
@@ -41,7 +41,7 @@ impl Positions for SqliteStore {
             .await
     }
 
-    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+    async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         let (endpoint, positions): (Arc<str>, Arc<[Position]>) = (Arc::from(endpoint), Arc::from(positions));
         let inner = self.open_inner()?;
         inner
@@ -53,7 +53,7 @@ impl Positions for SqliteStore {
     }
 }
 
-async fn claim(tx: &mut Tx, endpoint: &Arc<str>, places: &[LogPlace]) -> Result<Vec<Position>> {
+async fn claim(tx: &mut Tx, endpoint: &Arc<str>, places: &[LogPartition]) -> Result<Vec<Position>> {
     let now = tx.now;
     let mut claimed = Vec::with_capacity(places.len());
     for place in places {
@@ -72,7 +72,7 @@ async fn claim(tx: &mut Tx, endpoint: &Arc<str>, places: &[LogPlace]) -> Result<
 async fn raise(tx: &mut Tx, endpoint: &Arc<str>, positions: &[Position]) -> Result<Vec<bool>> {
     let now = tx.now;
     let mut raised = Vec::with_capacity(positions.len());
-    for Position { place, base, epoch, mark } in positions {
+    for Position { partition: place, handled_below: base, epoch, fingerprint: mark } in positions {
         let step = Step::with(RAISE, |args| {
             args.int(*base);
             args.text(mark);
@@ -93,9 +93,9 @@ async fn reset(tx: &mut Tx, endpoint: &Arc<str>, reset: &PositionReset) -> Resul
     let rows = Step::with(LIST, |args| args.shared(endpoint)).fetch(&mut tx.connection, what).await?;
     let mut found = rows.iter().map(position).collect::<Result<Vec<_>>>()?;
     found.retain(|position| {
-        *position.place.log == *reset.log && reset.partition.is_none_or(|n| n == position.place.partition)
+        *position.partition.log == *reset.log && reset.partition.is_none_or(|n| n == position.partition.partition)
     });
-    for Position { place, base, .. } in &found {
+    for Position { partition: place, handled_below: base, .. } in &found {
         let change = Step::with(RESET, |args| {
             args.int(reset.to);
             args.time(now);
@@ -147,8 +147,13 @@ impl SqliteStore {
 }
 
 fn position(row: &SqliteRow) -> Result<Position> {
-    let place = LogPlace { log: Arc::from(sql::column::<&str>(row, 0)?), partition: sql::column(row, 1)? };
-    Ok(Position { place, base: sql::column(row, 2)?, epoch: sql::column(row, 3)?, mark: sql::column(row, 4)? })
+    let place = LogPartition { log: Arc::from(sql::column::<&str>(row, 0)?), partition: sql::column(row, 1)? };
+    Ok(Position {
+        partition: place,
+        handled_below: sql::column(row, 2)?,
+        epoch: sql::column(row, 3)?,
+        fingerprint: sql::column(row, 4)?,
+    })
 }
 
 fn entry(row: &SqliteRow) -> Result<AuditEntry> {

@@ -11,7 +11,7 @@ use super::{
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,
-    OutboxId, OutboxRow, Outgoing, Owner, Positions, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
+    OffsetStore, OutboxId, OutboxRow, Outgoing, Owner, Queues, Result, Store, StoreAdmin, Timestamp, Transaction,
 };
 use sqlx::SqliteConnection;
 use std::{
@@ -142,8 +142,8 @@ impl Store for SqliteStore {
         self.open_inner()?.outbox_delete(sent).await
     }
 
-    async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
-        self.open_inner()?.outbox_bury(owner, rows).await
+    async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
+        self.open_inner()?.outbox_dead_letter(owner, rows).await
     }
 
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
@@ -163,7 +163,7 @@ impl Store for SqliteStore {
         Arc::new(self.clone())
     }
 
-    fn positions(&self) -> Option<Arc<dyn Positions>> {
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         Some(Arc::new(self.clone()))
     }
 

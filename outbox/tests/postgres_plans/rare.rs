@@ -100,7 +100,7 @@ impl Day<'_> {
     }
 
     fn waiting(&self, n: usize) -> UnitOfWork {
-        self.park(ParkedUntil::Turn { key: format!("line {}", n % 10) })
+        self.park(ParkedUntil::KeyUnblocked { key: format!("line {}", n % 10) })
     }
 
     fn deferred(&self, n: usize) -> UnitOfWork {
@@ -112,7 +112,12 @@ impl Day<'_> {
     fn dead(&self) -> UnitOfWork {
         let message = Arc::new(self.load.message(Intent::Command));
         self.unit(
-            Some(Disposition::Dead { message, attempts: 1, reason: "handler failed".into(), detail: Vec::new() }),
+            Some(Disposition::DeadLettered {
+                message,
+                attempts: 1,
+                reason: "handler failed".into(),
+                detail: Vec::new(),
+            }),
             None,
         )
     }
@@ -147,7 +152,7 @@ impl Day<'_> {
             let alias = |n: usize| SagaLookup::Alias { kind: KIND.into(), alias: "ref".into(), value: n.to_string() };
             let turns = range().map(|n| ("rare".into(), format!("key {}", 2 * n))).collect();
             let sagas = range().map(alias).collect();
-            let request = LoadRequest { endpoint: "shop".into(), sagas, turns, ..LoadRequest::default() };
+            let request = LoadRequest { endpoint: "shop".into(), sagas, blocked_keys: turns, ..LoadRequest::default() };
             let loaded = self.store.load(request).await.expect("load");
             assert!(loaded.sagas.iter().all(Option::is_some));
         }
@@ -172,7 +177,7 @@ impl Day<'_> {
             taken += rows.len();
             let unit = |row: &DueRow| {
                 let mut unit = UnitOfWork::new("rare".into(), row.message.headers.message_id, Gate::Row(row.gate));
-                unit.counted = true;
+                unit.has_attempt_row = true;
                 unit
             };
             self.commit(rows.iter().map(unit).collect()).await;

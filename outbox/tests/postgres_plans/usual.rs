@@ -90,8 +90,12 @@ impl Load {
             let range = from..from + BATCH;
             let sagas = range.clone().map(|n| SagaLookup::Key { kind: KIND.into(), key: format!("{n}") }).collect();
             let probes = range.clone().map(|_| ("order".into(), MessageId(self.runtime.uuid()))).collect();
-            let request =
-                LoadRequest { endpoint: "shop".into(), probes, sagas, turns: vec![("order".into(), "k".into())] };
+            let request = LoadRequest {
+                endpoint: "shop".into(),
+                probes,
+                sagas,
+                blocked_keys: vec![("order".into(), "k".into())],
+            };
             assert!(store.load(request).await.expect("load").sagas.iter().all(Option::is_some));
             let mut units: Vec<UnitOfWork> = range
                 .map(|n| {
@@ -107,7 +111,7 @@ impl Load {
             let messages: Vec<MessageId> = units.iter().map(|unit| unit.message_id).collect();
             self.count(store, &messages).await;
             // half of the rows go with their messages, the others stay
-            units.iter_mut().step_by(2).for_each(|unit| unit.counted = true);
+            units.iter_mut().step_by(2).for_each(|unit| unit.has_attempt_row = true);
             self.commit(store, round % 2 == 0, units).await;
             for table in RowTable::DUE {
                 let query = DueQuery { endpoint: "shop".into(), table, shards: all.clone(), after: None, limit: 100 };

@@ -1,7 +1,8 @@
 use crate::Result;
 use futures::future::BoxFuture;
 use sagabus_core::{
-    Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, Message, Route, Run, RunOutput, SagaRow, Target,
+    Context, Decision, Decoded, Effects, EndpointInfo, Envelope, HandlerError, Invocation, InvocationResult, Message,
+    Route, SagaRow,
 };
 use std::{any::type_name, future::Future, marker::PhantomData, sync::Arc};
 
@@ -30,19 +31,19 @@ impl<H: Plain<M>, M: Message> Route for PlainRoute<H, M> {
         type_name::<M>()
     }
 
-    fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Target> {
+    fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Decoded> {
         let input: M =
             info.codec.decode(&message.headers.content_type, &message.body).map_err(HandlerError::permanent)?;
-        Ok(Target { saga: None, input: Some(Box::new(input)) })
+        Ok(Decoded { saga: None, input: Some(Box::new(input)) })
     }
 
     fn decide(&self, _: &Envelope, _: Option<&SagaRow>) -> Decision {
         Decision::Run
     }
 
-    fn run(self: Arc<Self>, run: Run) -> BoxFuture<'static, RunOutput> {
+    fn run(self: Arc<Self>, run: Invocation) -> BoxFuture<'static, InvocationResult> {
         Box::pin(async move {
-            let Run { mut context, input, .. } = run;
+            let Invocation { mut context, input, .. } = run;
             let message = match input.map(|input| input.downcast::<M>()) {
                 Some(Ok(message)) => Ok(*message),
                 Some(Err(_)) | None => context.decode().map_err(HandlerError::permanent),
@@ -57,7 +58,7 @@ impl<H: Plain<M>, M: Message> Route for PlainRoute<H, M> {
             if result.is_err() {
                 *context.effects() = Effects::default();
             }
-            RunOutput { context, result }
+            InvocationResult { context, result }
         })
     }
 }

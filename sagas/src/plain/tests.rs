@@ -1,7 +1,7 @@
 use crate::{Consume, Result, function_route, service_routes};
 use sagabus_core::{
-    Codec, Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, Headers, Incoming, Intent, Limits,
-    Message, MessageId, NodeId, Route, Run, Runtime,
+    Codec, Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, Headers, Incoming, Intent, Invocation,
+    Limits, Message, MessageId, NodeId, Route, Runtime,
 };
 use sagabus_macros::Message;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ async fn run<M: Message>(route: &Arc<dyn Route>, message: M) -> (Effects, Result
     assert!(target.saga.is_none());
     assert_eq!(route.decide(&message, None), Decision::Run);
     let incoming = Incoming { message: Arc::new(message), attempts: 0 };
-    let run = Run { context: Context::new(incoming, info, true), saga: None, input: target.input };
+    let run = Invocation { context: Context::new(incoming, info, true), saga: None, input: target.input };
     let output = Arc::clone(route).run(run).await;
     (output.context.into_parts().0, output.result)
 }

@@ -25,7 +25,7 @@ pub(crate) fn decide(kind: &Kind, role: Role, headers: &Headers, saga: Option<&S
     match (live, role) {
         (None, Role::Start(_)) | (Some(_), Role::Start(OnExisting::Handle)) => Decision::Run,
         (Some(_), Role::Start(OnExisting::Discard)) => Decision::Drop(EXISTS),
-        (Some(row), Role::Start(OnExisting::DeadLetter)) => Decision::Dead(format!(
+        (Some(row), Role::Start(OnExisting::DeadLetter)) => Decision::DeadLetter(format!(
             "saga {} exists already under key {:?}, and {} starts only new ones",
             kind.kind, row.key, headers.message_type
         )),
@@ -42,7 +42,7 @@ pub(crate) fn decide(kind: &Kind, role: Role, headers: &Headers, saga: Option<&S
 fn ended(kind: &Kind, headers: &Headers, key: &str, policy: NotFound) -> Decision {
     match policy {
         NotFound::Discard => Decision::Drop(NOT_FOUND),
-        NotFound::Park(_) | NotFound::DeadLetter => Decision::Dead(format!(
+        NotFound::Park(_) | NotFound::DeadLetter => Decision::DeadLetter(format!(
             "{} is for saga {} under key {key:?}, which has ended",
             headers.message_type, kind.kind
         )),
@@ -53,7 +53,7 @@ fn not_found(kind: &Kind, headers: &Headers, policy: NotFound) -> Decision {
     match policy {
         NotFound::Park(patience) => Decision::Park(patience),
         NotFound::Discard => Decision::Drop(NOT_FOUND),
-        NotFound::DeadLetter => Decision::Dead(format!(
+        NotFound::DeadLetter => Decision::DeadLetter(format!(
             "there is no saga {} for this {}, which does not start one",
             kind.kind, headers.message_type
         )),

@@ -9,8 +9,8 @@ use crate::{Handle, Saga};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use sagabus_core::{
-    Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, InstanceId, Message, Route, Run, RunOutput,
-    SagaAddress, SagaChange, SagaRow, SagaWrite, Target,
+    Context, Decision, Decoded, Effects, EndpointInfo, Envelope, HandlerError, InstanceId, Invocation,
+    InvocationResult, Message, Route, SagaAddress, SagaChange, SagaRow, SagaWrite,
 };
 use std::{
     any::{Any, type_name},
@@ -46,20 +46,20 @@ impl<S: Saga + Handle<M>, M: Message> Route for SagaRoute<S, M> {
         matches!(self.role, Role::Timeout)
     }
 
-    fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Target, HandlerError> {
+    fn target(&self, info: &EndpointInfo, message: &Envelope) -> Result<Decoded, HandlerError> {
         let headers = &message.headers;
         let input: M = info.codec.decode(&headers.content_type, &message.body).map_err(HandlerError::permanent)?;
         let saga = correlate::lookup(&self.kind, self.role, headers, &info.limits, || (self.value)(&input))?;
-        Ok(Target { saga: Some(saga), input: Some(Box::new(input)) })
+        Ok(Decoded { saga: Some(saga), input: Some(Box::new(input)) })
     }
 
     fn decide(&self, message: &Envelope, saga: Option<&SagaRow>) -> Decision {
         policy::decide(&self.kind, self.role, &message.headers, saga)
     }
 
-    fn run(self: Arc<Self>, run: Run) -> BoxFuture<'static, RunOutput> {
+    fn run(self: Arc<Self>, run: Invocation) -> BoxFuture<'static, InvocationResult> {
         Box::pin(async move {
-            let Run { context, saga, input } = run;
+            let Invocation { context, saga, input } = run;
             let live = saga.filter(|row| !row.completed);
             let (mut context, outcome) = match self.prepare(&context, live, input) {
                 Ok((message, life)) => self.handle(context, message, life).await,
@@ -75,7 +75,7 @@ impl<S: Saga + Handle<M>, M: Message> Route for SagaRoute<S, M> {
                     Err(error)
                 }
             };
-            RunOutput { context, result }
+            InvocationResult { context, result }
         })
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn handler(headers: &Headers) -> Option<&str> {
 pub(super) fn retry(endpoint: &str, handler: &str, message: &Envelope, attempts: u32) -> Outgoing {
     let mut message = message.clone();
     message.headers.attempts = attempts;
-    message.headers.first = false;
+    message.headers.first_attempt = false;
     set(&mut message.headers, HANDLER, handler);
     Outgoing { to: Destination::Queue(endpoint.to_string()), message }
 }
@@ -39,7 +39,7 @@ pub(super) fn dead(
     let headers = &mut message.headers;
     headers.attempts = 0;
     // it may be moved anywhere, by anybody
-    headers.first = false;
+    headers.first_attempt = false;
     set(headers, REASON, reason);
     set(headers, DETAIL, detail);
     set(headers, ATTEMPTS, &attempts.to_string());
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_dead_letter_says_why_and_for_whom() {
         let mut headers = Headers::new(MessageId::from_foreign("m"), "t.work", Intent::Command, Timestamp(0));
-        headers.first = true;
+        headers.first_attempt = true;
         let tried = retry("shop", "work", &Envelope::new(headers, "{}"), 3);
         assert_eq!((handler(&tried.message.headers), tried.message.headers.attempts), (Some("work"), 3));
         let letter = dead("shop", "work", &tried.message, 4, ("handler failed", &"ä".repeat(MOST)));
@@ -75,7 +75,7 @@ mod tests {
             ("handler failed", "4")
         );
         assert_eq!((headers.user[DETAIL].value.len(), headers.attempts, handler(headers)), (MOST, 0, Some("work")));
-        assert!(!tried.message.headers.first && !headers.first, "neither is sent for the first time");
+        assert!(!tried.message.headers.first_attempt && !headers.first_attempt, "neither is sent for the first time");
         assert_eq!(handler(&dead("shop", "", &tried.message, 0, ("unroutable", "")).message.headers), None);
     }
 }

@@ -4,7 +4,7 @@ use super::{admin::NoAdmin, letters};
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, Disposition, DuePage, DueQuery, Error, ErrorKind, Lease, LeaseRequest,
-    Leases, LoadReply, LoadRequest, MessageId, NodeId, OutboxId, OutboxRow, Outcome, Outgoing, Owner, Positions,
+    Leases, LoadReply, LoadRequest, MessageId, NodeId, OffsetStore, OutboxId, OutboxRow, Outcome, Outgoing, Owner,
     Queues, Result, Runtime, SendOutcome, Store, StoreAdmin, Timestamp, Transaction, Transport,
 };
 use std::{
@@ -67,7 +67,7 @@ impl Storeless {
                     plan.later.push((at, (again, delay.min(self.longest))));
                 }
             }
-            Disposition::Dead { message, attempts, reason, detail } => {
+            Disposition::DeadLettered { message, attempts, reason, detail } => {
                 let why = (reason.as_str(), detail.join(": "));
                 plan.now.push((at, letters::dead(&self.endpoint, handler, &message, attempts, (why.0, &why.1))));
             }
@@ -89,7 +89,7 @@ impl Storeless {
         let (units, messages): (Vec<usize>, Vec<(Outgoing, Duration)>) =
             std::mem::take(&mut plan.later).into_iter().unzip();
         if !messages.is_empty() {
-            let outcomes = self.transport.send_later(&messages).await;
+            let outcomes = self.transport.send_delayed(&messages).await;
             strays.extend(plan.judge(units, messages.into_iter().map(|(outgoing, _)| outgoing).collect(), outcomes));
         }
         if strays.is_empty() {
@@ -163,7 +163,7 @@ impl Store for Storeless {
         Ok(LoadReply {
             probes: vec![false; request.probes.len()],
             sagas: vec![None; request.sagas.len()],
-            turns: vec![false; request.turns.len()],
+            blocked_keys: vec![false; request.blocked_keys.len()],
         })
     }
 
@@ -173,9 +173,9 @@ impl Store for Storeless {
         let mut counted = Vec::new();
         for (at, unit) in batch.units.into_iter().enumerate() {
             plan.now.extend(unit.sends.into_iter().map(|send| (at, send)));
-            plan.later.extend(unit.later.into_iter().map(|later| (at, later)));
+            plan.later.extend(unit.delayed_sends.into_iter().map(|later| (at, later)));
             self.dispose(at, &unit.handler, unit.disposition, &mut plan);
-            if unit.counted {
+            if unit.has_attempt_row {
                 counted.push((at, (unit.handler, unit.message_id)));
             }
         }
@@ -187,7 +187,7 @@ impl Store for Storeless {
             }
         }
         let outcome = |failed: Option<Error>| match failed {
-            None => Outcome::Applied { outbox: Vec::new(), behind: false },
+            None => Outcome::Applied { outbox: Vec::new(), blocked_by_predecessor: false },
             Some(error) => Outcome::Failed(error),
         };
         CommitReply { outcomes: plan.failed.into_iter().map(outcome).collect(), cleaned: true }
@@ -217,7 +217,7 @@ impl Store for Storeless {
         Ok(())
     }
 
-    async fn outbox_bury(&self, _: &Owner, _: &[(OutboxId, String)]) -> Result<()> {
+    async fn outbox_dead_letter(&self, _: &Owner, _: &[(OutboxId, String)]) -> Result<()> {
         Ok(())
     }
 
@@ -240,7 +240,7 @@ impl Store for Storeless {
         Arc::new(NoLeases)
     }
 
-    fn positions(&self) -> Option<Arc<dyn Positions>> {
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         None
     }
 

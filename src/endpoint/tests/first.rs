@@ -34,11 +34,11 @@ async fn what_is_sent_again_does_not_claim_to_be_the_first() {
     bus.send(Job { order: 1 }).await.unwrap();
     let (one, two) = (take(&sink).await.message, take(&sink).await.message);
     assert_eq!(one.headers.message_id, two.headers.message_id);
-    assert_eq!((one.headers.first, two.headers.first), (true, false));
+    assert_eq!((one.headers.first_attempt, two.headers.first_attempt), (true, false));
 
     let chosen = bus.send(Passed { order: 2 }).await.unwrap();
-    assert!(take(&sink).await.message.headers.first);
+    assert!(take(&sink).await.message.headers.first_attempt);
     bus.send_with(Passed { order: 2 }, SendOptions::new().id(chosen)).await.unwrap();
-    assert!(!take(&sink).await.message.headers.first, "whoever chooses an id may have sent it before");
+    assert!(!take(&sink).await.message.headers.first_attempt, "whoever chooses an id may have sent it before");
     running.stop().await.unwrap();
 }

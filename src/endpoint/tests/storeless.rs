@@ -38,7 +38,7 @@ pub(super) async fn queue(transport: &Arc<dyn Transport>, name: &str) -> Arc<dyn
             window: 100,
             ordered: false,
             lease,
-            positions: None,
+            offsets: None,
             runtime,
         })
         .await
@@ -164,8 +164,8 @@ impl Transport for Late {
         outcomes
     }
 
-    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
-        self.0.send_later(batch).await
+    async fn send_delayed(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        self.0.send_delayed(batch).await
     }
 
     async fn health(&self) -> crate::core::Result<()> {

@@ -5,8 +5,8 @@ use super::{
     step::{Outcome, Sent, Step},
 };
 use sagabus_core::{
-    Codec, Context, Decision, Effects, EndpointInfo, Envelope, Error, Incoming, Intent, Limits, Message, MessageId,
-    NodeId, Outgoing, Route, Run, Runtime, SagaLookup, SagaRow, SendOptions, Timestamp,
+    Codec, Context, Decision, Effects, EndpointInfo, Envelope, Error, Incoming, Intent, Invocation, Limits, Message,
+    MessageId, NodeId, Outgoing, Route, Runtime, SagaLookup, SagaRow, SendOptions, Timestamp,
 };
 use sagabus_sagas::{Saga, saga_routes};
 use std::{
@@ -157,7 +157,7 @@ impl World {
         match (decision, target.saga) {
             (Decision::Run, _) => {
                 let context = Context::new(Incoming { message, attempts }, Arc::clone(&self.info), true);
-                let output = route.run(Run { context, saga, input: target.input }).await;
+                let output = route.run(Invocation { context, saga, input: target.input }).await;
                 if let Err(error) = output.result {
                     return Outcome::Failed(error);
                 }
@@ -171,7 +171,7 @@ impl World {
                 Outcome::Parked(patience)
             }
             (Decision::Park(_), None) => Outcome::Dead("parked without a saga".into()),
-            (Decision::Dead(reason), _) => Outcome::Dead(reason),
+            (Decision::DeadLetter(reason), _) => Outcome::Dead(reason),
             (Decision::Drop(policy), _) => Outcome::Dropped(policy),
         }
     }

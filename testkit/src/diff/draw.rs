@@ -219,7 +219,9 @@ impl Draw {
             let message: MessageId = self.messages.any(&mut self.dice, 90).headers.message_id;
             match self.dice.below(5) {
                 0 | 1 => request.probes.push((self.dice.pick(&HANDLERS).into(), message)),
-                2 => request.turns.push((self.dice.pick(&HANDLERS).into(), self.messages.order_key(&mut self.dice))),
+                2 => request
+                    .blocked_keys
+                    .push((self.dice.pick(&HANDLERS).into(), self.messages.order_key(&mut self.dice))),
                 3 => request.sagas.push(SagaLookup::Key { kind: saga, key: self.dice.pick(&KEYS).into() }),
                 _ => request.sagas.push(SagaLookup::Alias {
                     kind: saga,

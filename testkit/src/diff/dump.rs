@@ -92,11 +92,13 @@ impl Side {
             }
         }
         let (probes, turns) = (asked.probes.clone(), asked.turns.clone());
-        let request = LoadRequest { endpoint: endpoint.clone(), probes, sagas, turns };
+        let request = LoadRequest { endpoint: endpoint.clone(), probes, sagas, blocked_keys: turns };
         let reply = self.store.load(request).await?;
         let mut lines: Lines = reply.sagas.iter().map(|row| answer::saga(row.as_ref())).collect();
         lines.extend(asked.probes.iter().zip(&reply.probes).map(|(probe, seen)| format!("inbox {probe:?} {seen}")));
-        lines.extend(asked.turns.iter().zip(&reply.turns).map(|(turn, blocked)| format!("turn {turn:?} {blocked}")));
+        lines.extend(
+            asked.turns.iter().zip(&reply.blocked_keys).map(|(turn, blocked)| format!("turn {turn:?} {blocked}")),
+        );
         Ok(lines)
     }
 

@@ -110,7 +110,7 @@ impl Op {
             Op::OutboxOwn { .. } => "outbox_own",
             Op::OutboxOrphans { .. } => "outbox_orphans",
             Op::OutboxDelete(_) => "outbox_delete",
-            Op::OutboxBury { .. } => "outbox_bury",
+            Op::OutboxBury { .. } => "outbox_dead_letter",
             Op::CountAttempt { .. } => "count_attempt",
             Op::Prune(_) => "prune",
             Op::Declare(_) => "declare",

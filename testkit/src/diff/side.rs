@@ -70,7 +70,7 @@ impl Side {
                 or_error(self.transaction(owner, *joined, enlisted, unit.as_deref(), sent).await)
             }
             Op::Load(request) => or_error(self.store.load(request.clone()).await.map(|reply| {
-                let mut lines = vec![format!("probes {:?} turns {:?}", reply.probes, reply.turns)];
+                let mut lines = vec![format!("probes {:?} turns {:?}", reply.probes, reply.blocked_keys)];
                 lines.extend(reply.sagas.iter().map(|row| answer::saga(row.as_ref())));
                 lines
             })),
@@ -100,7 +100,7 @@ impl Side {
             Op::OutboxDelete(rows) => or_error(self.store.outbox_delete(&self.sent(rows)).await.map(|()| Vec::new())),
             Op::OutboxBury { owner, rows } => {
                 let rows: Vec<_> = rows.iter().map(|(row, why)| (self.outbox.name(*row), why.clone())).collect();
-                or_error(self.store.outbox_bury(owner, &rows).await.map(|()| Vec::new()))
+                or_error(self.store.outbox_dead_letter(owner, &rows).await.map(|()| Vec::new()))
             }
             Op::CountAttempt { endpoint, handler, message } => {
                 let count = self.store.count_attempt(endpoint, handler, *message).await;
@@ -199,7 +199,7 @@ impl Side {
         }
         for (n, outcome) in reply.outcomes.iter().enumerate() {
             lines.push(match outcome {
-                Outcome::Applied { outbox, behind } => {
+                Outcome::Applied { outbox, blocked_by_predecessor: behind } => {
                     let rows: Vec<usize> = outbox.iter().map(|id| self.outbox_row(endpoint, *id)).collect();
                     format!("unit {n}: applied, outbox {rows:?} behind {behind}")
                 }
@@ -272,7 +272,7 @@ impl Side {
     pub(super) fn outbox_rows(&mut self, endpoint: &Arc<str>, rows: &[OutboxRow]) -> Lines {
         let line = |row: &OutboxRow| {
             let number = self.outbox_row(endpoint, row.id);
-            format!("outbox {number} of {} {}", row.previous, answer::outgoing(&row.outgoing))
+            format!("outbox {number} {}", answer::outgoing(&row.outgoing))
         };
         rows.iter().map(line).collect()
     }

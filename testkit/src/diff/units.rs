@@ -91,14 +91,14 @@ impl Draw {
             return None;
         }
         batch.parked |= matches!(unit.disposition, Disposition::Parked { until: ParkedUntil::Saga { .. }, .. });
-        unit.counted = self.dice.percent(20);
+        unit.has_attempt_row = self.dice.percent(20);
         let handled = matches!(unit.disposition, Disposition::Handled);
         if handled && self.dice.percent(55) {
             unit.saga = self.saga(side, batch, endpoint).await;
         }
         if self.dice.percent(if handled { 35 } else { 5 }) {
-            unit.new_ids = self.dice.percent(50);
-            unit.sends = self.sends(4, unit.new_ids);
+            unit.fresh_ids = self.dice.percent(50);
+            unit.sends = self.sends(4, unit.fresh_ids);
         }
         if handled && self.dice.percent(25) {
             unit.timers = self.timers(endpoint, unit.saga.as_ref());
@@ -122,13 +122,14 @@ impl Draw {
         key: &str,
     ) -> bool {
         let line = (handler.clone(), key.to_owned());
-        let request = LoadRequest { endpoint: endpoint.clone(), turns: vec![line.clone()], ..LoadRequest::default() };
-        let blocked = side.store.load(request).await.is_ok_and(|reply| reply.turns == [true]);
+        let request =
+            LoadRequest { endpoint: endpoint.clone(), blocked_keys: vec![line.clone()], ..LoadRequest::default() };
+        let blocked = side.store.load(request).await.is_ok_and(|reply| reply.blocked_keys == [true]);
         batch.lines.insert(line) && !blocked
     }
 
-    fn sends(&mut self, most: usize, new_ids: bool) -> Vec<sagabus_core::Outgoing> {
-        (0..1 + self.dice.below(most)).map(|_| self.messages.outgoing(&mut self.dice, new_ids)).collect()
+    fn sends(&mut self, most: usize, fresh_ids: bool) -> Vec<sagabus_core::Outgoing> {
+        (0..1 + self.dice.below(most)).map(|_| self.messages.outgoing(&mut self.dice, fresh_ids)).collect()
     }
 
     fn disposition(&mut self, endpoint: &str, message: &Arc<Envelope>, line: Option<String>) -> Disposition {
@@ -143,7 +144,7 @@ impl Draw {
             }
             8..14 => {
                 let detail = (0..self.dice.below(3)).map(|n| format!("cause {n} \u{0}\"")).collect();
-                Disposition::Dead { message, attempts, reason: self.dice.pick(&KEYS).into(), detail }
+                Disposition::DeadLettered { message, attempts, reason: self.dice.pick(&KEYS).into(), detail }
             }
             14..23 => {
                 let (saga, key) = (self.dice.pick(&KINDS), self.dice.pick(&KEYS));
@@ -155,7 +156,7 @@ impl Draw {
             }
             23..29 => {
                 let key = key.unwrap_or_else(|| self.messages.order_key(&mut self.dice));
-                Disposition::Parked { message, attempts, until: ParkedUntil::Turn { key } }
+                Disposition::Parked { message, attempts, until: ParkedUntil::KeyUnblocked { key } }
             }
             29..31 => Disposition::Dropped { policy: "expired" },
             _ => Disposition::Handled,

@@ -149,7 +149,7 @@ impl Bed {
     /// Commits one unit split, which must apply: (outbox rows, behind).
     pub async fn split_one(&self, unit: UnitOfWork) -> (Vec<OutboxId>, bool) {
         match self.split(vec![unit]).await.outcomes.remove(0) {
-            Outcome::Applied { outbox, behind } => (outbox, behind),
+            Outcome::Applied { outbox, blocked_by_predecessor: behind } => (outbox, behind),
             other => panic!("not applied: {other:?}"),
         }
     }
@@ -192,7 +192,7 @@ impl Bed {
     /// Whether a message of the order key is blocked, for the handler `order`.
     pub async fn blocked(&self, key: &str) -> bool {
         let turns = vec![("order".into(), key.into())];
-        self.load(LoadRequest { turns, ..LoadRequest::default() }).await.turns[0]
+        self.load(LoadRequest { blocked_keys: turns, ..LoadRequest::default() }).await.blocked_keys[0]
     }
 
     /// A query over all shards.
@@ -307,7 +307,7 @@ pub(super) fn parked_turn(message: &Arc<Envelope>, key: &str) -> Disposition {
     Disposition::Parked {
         message: message.clone(),
         attempts: 0,
-        until: sagabus_core::ParkedUntil::Turn { key: key.into() },
+        until: sagabus_core::ParkedUntil::KeyUnblocked { key: key.into() },
     }
 }
 
@@ -322,7 +322,7 @@ pub(super) fn parked_saga(message: &Arc<Envelope>, key: &str, at_most: Duration)
 
 /// A dead letter.
 pub(super) fn buried(message: &Arc<Envelope>, reason: &str) -> Disposition {
-    Disposition::Dead {
+    Disposition::DeadLettered {
         message: message.clone(),
         attempts: 4,
         reason: reason.into(),

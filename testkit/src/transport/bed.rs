@@ -50,7 +50,7 @@ impl Bed {
             window,
             ordered: false,
             lease: self.harness.lease(),
-            positions: None,
+            offsets: None,
             runtime: self.runtime.clone(),
         }
     }

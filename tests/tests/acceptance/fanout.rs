@@ -89,7 +89,7 @@ pub(crate) async fn a_duplicate_that_nothing_gives_away_takes_effect_once(w: &Wo
     let id = MessageId(Runtime::system().uuid());
     let body = serde_json::to_vec(&Happened::new(w.run, "k", 0)).unwrap();
     // both say that they are the first
-    let same = |headers: &mut Headers| (headers.message_id, headers.first) = (id, true);
+    let same = |headers: &mut Headers| (headers.message_id, headers.first_attempt) = (id, true);
     w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
     w.eventually("the entry", || async { w.book("shop", "k").await == [3] }).await;
     w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;

@@ -148,7 +148,7 @@ impl<'r> Fields<'r> {
                 h::SAGA => headers.saga = json::<SagaAddress>(value),
                 h::ORIGINATOR => headers.originator = json::<SagaAddress>(value),
                 h::ATTEMPTS => headers.attempts = number().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-                h::FIRST => headers.first = *value == b"1",
+                h::FIRST => headers.first_attempt = *value == b"1",
                 h::TRACEPARENT => headers.traceparent = text(),
                 h::TRACESTATE => headers.tracestate = text(),
                 h::PROPAGATE => propagate = json(value).unwrap_or_default(),

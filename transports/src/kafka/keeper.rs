@@ -5,17 +5,17 @@ use super::{
     receiver::Shared,
     watch::{Event, Watch},
 };
-use sagabus_core::{LogPlace, Position, Positions};
+use sagabus_core::{LogPartition, OffsetStore, Position};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// The store's name of a partition.
-pub(super) fn log_place((topic, partition): &Place) -> LogPlace {
-    LogPlace { log: format!("kafka:{topic}").into(), partition: *partition }
+pub(super) fn log_place((topic, partition): &Place) -> LogPartition {
+    LogPartition { log: format!("kafka:{topic}").into(), partition: *partition }
 }
 
 enum Job {
-    Claim(u64, Vec<LogPlace>),
+    Claim(u64, Vec<LogPartition>),
     Raise(Vec<(u64, Position)>),
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Its task ends with it.
-    pub(super) fn start(positions: Arc<dyn Positions>, shared: Arc<Shared>, watch: Arc<Watch>) -> Self {
+    pub(super) fn start(positions: Arc<dyn OffsetStore>, shared: Arc<Shared>, watch: Arc<Watch>) -> Self {
         let (jobs, mut waiting) = mpsc::unbounded_channel();
         shared.home.options.runtime.clone().spawn(async move {
             while let Some(job) = waiting.recv().await {
@@ -34,9 +34,11 @@ impl Keeper {
                         Event::Claimed { round, outcome: positions.claim(&shared.queue, &places).await }
                     }
                     Job::Raise(raises) => {
-                        let (what, raises): (Vec<_>, Vec<_>) =
-                            raises.into_iter().map(|(lane, position)| ((lane, position.base), position)).unzip();
-                        Event::Raised { what, outcome: positions.raise(&shared.queue, &raises).await }
+                        let (what, raises): (Vec<_>, Vec<_>) = raises
+                            .into_iter()
+                            .map(|(lane, position)| ((lane, position.handled_below), position))
+                            .unzip();
+                        Event::Raised { what, outcome: positions.advance(&shared.queue, &raises).await }
                     }
                 };
                 watch.add(event);

@@ -196,7 +196,7 @@ impl Lane {
     /// What is to be written down, if anything changed, or (`keep`) if the store does not know of it yet. `last` says that
     /// nothing will be handed out any more.
     pub(super) fn note(&mut self, last: bool, keep: bool) -> Option<Note> {
-        let behind = self.start.position.as_ref().is_some_and(|position| position.base < self.progress.base());
+        let behind = self.start.position.as_ref().is_some_and(|position| position.handled_below < self.progress.base());
         if !self.start.durable || !(self.changed || self.starved || last || (keep && behind)) {
             return None;
         }
@@ -224,17 +224,17 @@ impl Lane {
     /// What the store is to know, now that the group has this base.
     pub(super) fn raise(&mut self, base: i64) -> Option<Position> {
         let base = base.min(self.progress.base());
-        let position = self.start.position.as_mut().filter(|position| position.base < base)?;
+        let position = self.start.position.as_mut().filter(|position| position.handled_below < base)?;
         if let Some(mark) = self.mark.take_if(|mark| mark.offset < base) {
-            position.mark = mark.text();
+            position.fingerprint = mark.text();
         }
-        Some(Position { base, ..position.clone() })
+        Some(Position { handled_below: base, ..position.clone() })
     }
 
     /// It knows; or somebody else has the partition, or an operator has reset it, and it does not want to know.
     pub(super) fn raised(&mut self, base: i64, done: bool) {
         match &mut self.start.position {
-            Some(position) if done => position.base = position.base.max(base),
+            Some(position) if done => position.handled_below = position.handled_below.max(base),
             position => *position = None,
         }
     }

@@ -160,7 +160,7 @@ impl KafkaReceiver {
             halted: Mutex::default(),
             home,
         });
-        let positions = options.positions.filter(|_| !single);
+        let positions = options.offsets.filter(|_| !single);
         let watch = Arc::clone(consumer.context());
         let keeper = positions.map(|positions| Keeper::start(positions, Arc::clone(&shared), watch));
         let running = Arc::clone(&shared);

@@ -34,7 +34,7 @@ pub(super) fn starts(
         places.iter().map(|(topic, partition)| shared.home.ends(topic, *partition)).collect::<Result<Vec<_>>>()?;
     let mut marks = HashMap::new();
     for (place, (low, high)) in places.iter().zip(&ends) {
-        let mark = positions.get(place).and_then(|position| Mark::read(&position.mark));
+        let mark = positions.get(place).and_then(|position| Mark::read(&position.fingerprint));
         // what retention has removed cannot be looked at, and beyond the end there is nothing
         if let Some(mark) = mark.filter(|mark| (*low..*high).contains(&mark.offset)) {
             marks.insert(place.clone(), mark);
@@ -44,7 +44,7 @@ pub(super) fn starts(
     for ((place, note), ends) in places.iter().zip(notes).zip(ends) {
         let wanted = shared.wanted(&place.0, place.1);
         let position = positions.get(place);
-        let base = position.map_or(0, |position| position.base);
+        let base = position.map_or(0, |position| position.handled_below);
         let forgotten = note.is_none() && base > 0;
         let facts = Facts { note, ends, wanted: wanted.as_deref(), base, stranger: strangers.contains(place) };
         match begin(facts) {

@@ -154,7 +154,7 @@ impl MemoryBroker {
         batch.iter().map(|outgoing| state.send(outgoing, &self.0.runtime, now, None)).collect()
     }
 
-    pub(super) fn send_later(&self, outgoing: &Outgoing, delay: Duration) -> SendOutcome {
+    pub(super) fn send_delayed(&self, outgoing: &Outgoing, delay: Duration) -> SendOutcome {
         let now = self.0.runtime.elapsed();
         lock(&self.0.state).send(outgoing, &self.0.runtime, now, Some(now.saturating_add(delay)))
     }

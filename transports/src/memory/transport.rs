@@ -112,11 +112,11 @@ impl Transport for MemoryTransport {
         crate::send_within(batch, limit, async |batch| self.broker.send(batch)).await
     }
 
-    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+    async fn send_delayed(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
         if let Err(error) = self.open() {
             return vec![SendOutcome::Retry(error); batch.len()];
         }
-        batch.iter().map(|(outgoing, delay)| self.broker.send_later(outgoing, *delay)).collect()
+        batch.iter().map(|(outgoing, delay)| self.broker.send_delayed(outgoing, *delay)).collect()
     }
 
     async fn health(&self) -> Result<()> {

@@ -212,7 +212,7 @@ fn own(name: &str, value: &AMQPValue, headers: &mut Headers) {
         h::SAGA => headers.saga = json::<SagaAddress>(value),
         h::ORIGINATOR => headers.originator = json::<SagaAddress>(value),
         h::ATTEMPTS => headers.attempts = number(value).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-        h::FIRST => headers.first = matches!(value, AMQPValue::Boolean(true)),
+        h::FIRST => headers.first_attempt = matches!(value, AMQPValue::Boolean(true)),
         h::TRACEPARENT => headers.traceparent = scalar(value),
         h::TRACESTATE => headers.tracestate = scalar(value),
         h::USER => headers.user.extend(json::<BTreeMap<String, UserHeader>>(value).unwrap_or_default()),

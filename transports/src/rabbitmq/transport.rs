@@ -243,7 +243,7 @@ impl Transport for RabbitTransport {
         outcomes
     }
 
-    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+    async fn send_delayed(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
         match self.open() {
             Ok(()) => self.later(batch).await,
             Err(error) => vec![SendOutcome::Retry(error); batch.len()],

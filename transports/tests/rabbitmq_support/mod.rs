@@ -237,8 +237,8 @@ impl Transport for Process {
         self.inner.send_batch(batch).await
     }
 
-    async fn send_later(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
-        self.inner.send_later(batch).await
+    async fn send_delayed(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
+        self.inner.send_delayed(batch).await
     }
 
     async fn health(&self) -> Result<()> {

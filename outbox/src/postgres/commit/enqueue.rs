@@ -17,7 +17,7 @@ pub(crate) struct Queued<'a> {
     pub(crate) outgoing: &'a Outgoing,
     /// The queue's number; none for one that goes to whoever subscribed.
     pub(crate) number: Option<i32>,
-    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::new_ids`].
+    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::fresh_ids`].
     pub(crate) new_id: bool,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Plan<'b> {
 /// A message that leaves.
 pub(super) struct Sending<'b> {
     pub(super) outgoing: &'b Outgoing,
-    /// See [`UnitOfWork::new_ids`].
+    /// See [`UnitOfWork::fresh_ids`].
     pub(super) new_id: bool,
 }
 
@@ -145,11 +145,11 @@ impl<'b> Plan<'b> {
         if let Some(SagaWrite { kind, key, change: SagaChange::Complete { instance, .. }, .. }) = &unit.saga {
             self.timers.retain(|timer| !timer.is_of(kind, key, Some(*instance)));
         }
-        if unit.counted {
+        if unit.has_attempt_row {
             self.counted.push((&unit.handler, unit.message_id));
         }
         self.dispose(&unit.handler, &unit.disposition);
-        self.sends.extend(unit.sends.iter().map(|outgoing| Sending { outgoing, new_id: unit.new_ids }));
+        self.sends.extend(unit.sends.iter().map(|outgoing| Sending { outgoing, new_id: unit.fresh_ids }));
     }
 
     /// Cancels reach back into the batch: a timer that an earlier unit of it sets is not set at all.
@@ -229,7 +229,7 @@ impl<'b> Plan<'b> {
                 delay: micros(*delay),
                 reason,
             }),
-            Disposition::Dead { message, attempts, reason, detail } => self.dead.push(Dead {
+            Disposition::DeadLettered { message, attempts, reason, detail } => self.dead.push(Dead {
                 handler,
                 message,
                 attempts: *attempts,
@@ -245,7 +245,7 @@ impl<'b> Plan<'b> {
                         let (saga, ask) = (Some((kind, key.as_str())), arrived.is_none());
                         Parked { handler, message, attempts, turn: None, saga, delay, ask }
                     }
-                    ParkedUntil::Turn { key } => {
+                    ParkedUntil::KeyUnblocked { key } => {
                         Parked { handler, message, attempts, turn: Some(key), saga: None, delay: 0, ask: false }
                     }
                 };

@@ -168,7 +168,7 @@ impl<'b> Run<'b> {
     fn lost(&mut self, error: sqlx::Error, units: &[usize]) -> Result<()> {
         if sabotage::active("commit-error-is-success") {
             for index in units {
-                self.end(*index, Outcome::Applied { outbox: Vec::new(), behind: false });
+                self.end(*index, Outcome::Applied { outbox: Vec::new(), blocked_by_predecessor: false });
             }
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl<'b> Run<'b> {
             let key = |outgoing: &Outgoing| {
                 outgoing.message.headers.order_key.as_ref().is_some_and(|key| behind.contains(key))
             };
-            let outcome = Outcome::Applied { outbox, behind: unit.sends.iter().any(key) };
+            let outcome = Outcome::Applied { outbox, blocked_by_predecessor: unit.sends.iter().any(key) };
             self.end(*index, outcome);
         }
         self.note(plan);

@@ -214,7 +214,7 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<
             Disposition::Deferred { message, key, attempts, delay, reason } => {
                 deferred.push((*handler, message, key.as_deref(), *attempts, desk.now.plus(*delay), reason));
             }
-            Disposition::Dead { message, attempts, reason, detail } => {
+            Disposition::DeadLettered { message, attempts, reason, detail } => {
                 dead.push(Dead { handler, message, attempts: *attempts, reason, detail });
             }
             Disposition::Parked { message, attempts, until } => parked.push((*handler, message, *attempts, until)),
@@ -241,7 +241,7 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<
         |args| args.time(desk.now),
         |args, (handler, message, attempts, until)| {
             let (turn, saga) = match until {
-                ParkedUntil::Turn { key } => (Some(key.as_str()), None),
+                ParkedUntil::KeyUnblocked { key } => (Some(key.as_str()), None),
                 ParkedUntil::Saga { kind, key, at_most } => (None, Some((kind, key.as_str(), desk.now.plus(*at_most)))),
             };
             whose(args, plan.endpoint, handler, turn, message);

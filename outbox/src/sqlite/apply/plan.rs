@@ -105,7 +105,7 @@ impl<'b> Plan<'b> {
             {
                 return Err(Refused::Broken);
             }
-            if unit.counted {
+            if unit.has_attempt_row {
                 plan.counted.push((&unit.handler, unit.message_id));
             }
             if !matches!(unit.disposition, Disposition::Handled | Disposition::Dropped { .. }) {
@@ -196,7 +196,9 @@ impl<'b> Plan<'b> {
     /// The lines of an ordered endpoint, (handler, key), in which a message was deferred or parked.
     pub(super) fn waiting_lines(&self) -> BTreeSet<(Arc<str>, String)> {
         let line = |story: &Story<'_>| match story.disposition {
-            Disposition::Parked { until: ParkedUntil::Turn { key }, .. } => Some((story.handler.clone(), key.clone())),
+            Disposition::Parked { until: ParkedUntil::KeyUnblocked { key }, .. } => {
+                Some((story.handler.clone(), key.clone()))
+            }
             _ => None,
         };
         self.stories.iter().filter_map(line).collect()

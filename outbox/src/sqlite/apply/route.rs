@@ -49,7 +49,7 @@ const MANY: usize = 64;
 pub(super) struct QueueInsert<'a> {
     pub(super) queue: Arc<str>,
     pub(super) outgoing: &'a Outgoing,
-    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::new_ids`].
+    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::fresh_ids`].
     pub(super) new_id: bool,
 }
 
@@ -208,7 +208,7 @@ pub(super) async fn resolve<'b>(
     let sends: Vec<&'b Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
     let is_new = |place: usize| {
         let unit = plan.sends.get(place).and_then(|(unit, _)| batch.units.get(*unit));
-        unit.is_some_and(|unit| unit.new_ids)
+        unit.is_some_and(|unit| unit.fresh_ids)
     };
     let mut routed = queues_of(desk, &sends, is_new).await?;
     if careful {
@@ -299,7 +299,10 @@ pub(super) async fn outcomes(
     ids: &[OutboxId],
 ) -> Result<Vec<Outcome>> {
     if batch.joined || plan.sends.is_empty() {
-        return Ok(live.iter().map(|_| Outcome::Applied { outbox: Vec::new(), behind: false }).collect());
+        return Ok(live
+            .iter()
+            .map(|_| Outcome::Applied { outbox: Vec::new(), blocked_by_predecessor: false })
+            .collect());
     }
     let late = behind(desk, batch, plan).await?;
     let mut by_unit: BTreeMap<usize, Vec<OutboxId>> = BTreeMap::new();
@@ -308,7 +311,7 @@ pub(super) async fn outcomes(
     }
     let outcome = |unit: &usize| Outcome::Applied {
         outbox: by_unit.remove(unit).unwrap_or_default(),
-        behind: late.contains(unit),
+        blocked_by_predecessor: late.contains(unit),
     };
     Ok(live.iter().map(outcome).collect())
 }

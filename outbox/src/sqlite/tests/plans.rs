@@ -72,7 +72,7 @@ async fn everything(bed: &Bed) {
     let lease = store.heartbeat(&request).await.unwrap();
     let mut unit = bed.create("k", life);
     unit.fence = Some(Fence { group: "g".into(), shard: lease.shards[0].0, epoch: lease.shards[0].1 });
-    unit.counted = true;
+    unit.has_attempt_row = true;
     unit.saga.as_mut().unwrap().aliases.push(("a".into(), "v".into()));
     unit.sends.push(Outgoing { to: sagabus_core::Destination::Topic("t".into()), message: bed.message() });
     unit.sends.push(Outgoing { to: sagabus_core::Destination::Queue("nowhere".into()), message: foreign(bed) });
@@ -98,13 +98,13 @@ async fn everything(bed: &Bed) {
             delay: Duration::ZERO,
             reason: "r".into(),
         },
-        Disposition::Parked { message: message.clone(), attempts: 1, until: ParkedUntil::Turn { key: line() } },
+        Disposition::Parked { message: message.clone(), attempts: 1, until: ParkedUntil::KeyUnblocked { key: line() } },
         Disposition::Parked {
             message: message.clone(),
             attempts: 1,
             until: ParkedUntil::Saga { kind: kind.clone(), key: "other".into(), at_most: Duration::ZERO },
         },
-        Disposition::Dead { message, attempts: 1, reason: "r".into(), detail: Vec::new() },
+        Disposition::DeadLettered { message, attempts: 1, reason: "r".into(), detail: Vec::new() },
     ] {
         let mut unit = bed.unit();
         unit.disposition = disposition;
@@ -158,10 +158,10 @@ async fn loads(bed: &Bed, life: InstanceId) {
             SagaLookup::Alias { kind, alias: "a".into(), value: "v".into() },
             SagaLookup::Instance(address),
         ],
-        turns: vec![("order".into(), "line".into())],
+        blocked_keys: vec![("order".into(), "line".into())],
     };
     let reply = bed.store.load(request).await.unwrap();
-    assert!(reply.sagas.iter().all(Option::is_some) && reply.turns[0] && reply.probes == [false, true]);
+    assert!(reply.sagas.iter().all(Option::is_some) && reply.blocked_keys[0] && reply.probes == [false, true]);
 }
 
 /// Opens the gate of a row of every table.
@@ -192,7 +192,7 @@ async fn outside(bed: &Bed) {
     let rows = store.outbox_own(&bed.owner, OutboxId(0), 9).await.unwrap();
     let other = sagabus_core::Owner { node: sagabus_core::NodeId(bed.runtime.uuid()), ..bed.owner.clone() };
     assert_eq!(store.outbox_orphans(&other, 9).await.unwrap().len(), rows.len());
-    store.outbox_bury(&other, &[(rows[0].id, "r".into())]).await.unwrap();
+    store.outbox_dead_letter(&other, &[(rows[0].id, "r".into())]).await.unwrap();
     store.outbox_delete(&[rows[0].id]).await.unwrap();
     store.count_attempt("shop", "order", bed.id()).await.unwrap();
     let (id, query) = (TimerId(bed.runtime.uuid()), (0..9).map(i64::from).collect::<Vec<_>>());

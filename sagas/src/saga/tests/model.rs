@@ -3,8 +3,8 @@
 use crate::{Handle, Result, Routes, Saga, SagaContext, saga_routes};
 use bytes::Bytes;
 use sagabus_core::{
-    Codec, Context, Effects, EndpointInfo, Envelope, HandlerError, Headers, Incoming, InstanceId, Intent, Limits,
-    Message, MessageId, NodeId, Route, Run, Runtime, SagaAddress, SagaRow,
+    Codec, Context, Effects, EndpointInfo, Envelope, HandlerError, Headers, Incoming, InstanceId, Intent, Invocation,
+    Limits, Message, MessageId, NodeId, Route, Runtime, SagaAddress, SagaRow,
 };
 use sagabus_macros::Message;
 use serde::{Deserialize, Serialize};
@@ -195,7 +195,7 @@ pub(super) async fn run(route: Arc<dyn Route>, message: Envelope, saga: Option<S
     let input = route.target(&info, &message).ok().and_then(|target| target.input);
     let incoming = Incoming { message: Arc::new(message), attempts: 0 };
     let context = Context::new(incoming, info, true);
-    let output = route.run(Run { context, saga, input }).await;
+    let output = route.run(Invocation { context, saga, input }).await;
     (output.context.into_parts().0, output.result)
 }
 

@@ -66,7 +66,7 @@ fn kept() -> SagaRow {
 
 fn is_dead(decision: Decision, text: &str) {
     match decision {
-        Decision::Dead(reason) => assert!(reason.contains(text) && reason.contains("shop/order"), "{reason}"),
+        Decision::DeadLetter(reason) => assert!(reason.contains(text) && reason.contains("shop/order"), "{reason}"),
         other => panic!("{other:?}"),
     }
 }

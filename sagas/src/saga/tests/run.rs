@@ -106,7 +106,7 @@ async fn a_later_run_decodes_again() {
         let incoming =
             sagabus_core::Incoming { message: envelope(&placed(What::Send), Intent::Event).into(), attempts: 1 };
         let context = sagabus_core::Context::new(incoming, info.clone(), true);
-        let run = sagabus_core::Run { context, saga: None, input };
+        let run = sagabus_core::Invocation { context, saga: None, input };
         let output = route.clone().run(run).await;
         output.result.unwrap();
         assert_eq!(output.context.into_parts().0.sends.len(), 1);

@@ -183,7 +183,7 @@ defects! {
     LowersPositions,
     /// A position's mark is lost.
     ForgetsMarks,
-    /// Positions do not tell endpoints apart.
+    /// OffsetStore do not tell endpoints apart.
     MixesPositions,
     /// Claiming a position gives no new epoch.
     ClaimsNothing,

@@ -1,6 +1,6 @@
 use super::{Broken, Defect};
 use async_trait::async_trait;
-use sagabus_core::{Error, LogPlace, Position, PositionReset, Positions, Result};
+use sagabus_core::{Error, LogPartition, OffsetStore, Position, PositionReset, Result};
 use std::sync::Arc;
 
 impl Broken {
@@ -8,14 +8,14 @@ impl Broken {
         if self.is(Defect::MixesPositions) { "all" } else { endpoint }
     }
 
-    fn positions(&self) -> Result<Arc<dyn Positions>> {
-        self.inner.positions().ok_or_else(|| Error::unsupported("the store keeps no positions"))
+    fn positions(&self) -> Result<Arc<dyn OffsetStore>> {
+        self.inner.offsets().ok_or_else(|| Error::unsupported("the store keeps no positions"))
     }
 }
 
 #[async_trait]
-impl Positions for Broken {
-    async fn claim(&self, endpoint: &str, places: &[LogPlace]) -> Result<Vec<Position>> {
+impl OffsetStore for Broken {
+    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
         let mut claimed = self.positions()?.claim(self.whose(endpoint), places).await?;
         if self.is(Defect::ClaimsNothing) {
             claimed.iter_mut().for_each(|position| position.epoch = 1);
@@ -23,25 +23,29 @@ impl Positions for Broken {
         Ok(claimed)
     }
 
-    async fn raise(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
+    async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         let endpoint = self.whose(endpoint);
         let mut positions = positions.to_vec();
         let there = self.inner.admin().positions(endpoint).await?;
         for position in &mut positions {
-            let Some(there) = there.iter().find(|there| there.place == position.place) else { continue };
+            let Some(there) = there.iter().find(|there| there.partition == position.partition) else { continue };
             if self.is(Defect::ForgetsMarks) {
-                position.mark.clear();
+                position.fingerprint.clear();
             }
             if self.is(Defect::RaisesForAnybody) {
                 position.epoch = there.epoch;
             }
-            if self.is(Defect::LowersPositions) && there.epoch == position.epoch && there.base > position.base {
-                let (log, partition) = (there.place.log.to_string(), Some(there.place.partition));
-                let reset = PositionReset { log, partition, to: position.base, by: String::new(), why: String::new() };
+            if self.is(Defect::LowersPositions)
+                && there.epoch == position.epoch
+                && there.handled_below > position.handled_below
+            {
+                let (log, partition) = (there.partition.log.to_string(), Some(there.partition.partition));
+                let reset =
+                    PositionReset { log, partition, to: position.handled_below, by: String::new(), why: String::new() };
                 self.inner.admin().reset_positions(endpoint, &reset).await?;
                 return Ok(vec![true; positions.len()]);
             }
         }
-        self.positions()?.raise(endpoint, &positions).await
+        self.positions()?.advance(endpoint, &positions).await
     }
 }

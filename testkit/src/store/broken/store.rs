@@ -1,9 +1,9 @@
 use super::{Broken, Defect};
 use async_trait::async_trait;
 use sagabus_core::{
-    CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Gate, Leases, LoadReply, LoadRequest, MessageId, OutboxId,
-    OutboxRow, Outgoing, Owner, Positions, Queues, Result, RowTable, SagaLookup, Store, StoreAdmin, Timestamp,
-    Transaction, UnitOfWork,
+    CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Gate, Leases, LoadReply, LoadRequest, MessageId,
+    OffsetStore, OutboxId, OutboxRow, Outgoing, Owner, Queues, Result, RowTable, SagaLookup, Store, StoreAdmin,
+    Timestamp, Transaction, UnitOfWork,
 };
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ impl Store for Broken {
         let mut reply = self.inner.load(request).await?;
         match self.defect {
             Defect::ProbesNothing => reply.probes.fill(false),
-            Defect::SeesNoTurns => reply.turns.fill(false),
+            Defect::SeesNoTurns => reply.blocked_keys.fill(false),
             _ => {}
         }
         Ok(reply)
@@ -128,12 +128,12 @@ impl Store for Broken {
         self.inner.outbox_delete(sent).await
     }
 
-    async fn outbox_bury(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
+    async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
         if self.is(Defect::BuriesNowhere) {
             let ids: Vec<OutboxId> = rows.iter().map(|row| row.0).collect();
             return self.inner.outbox_delete(&ids).await;
         }
-        self.inner.outbox_bury(owner, rows).await
+        self.inner.outbox_dead_letter(owner, rows).await
     }
 
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
@@ -158,8 +158,8 @@ impl Store for Broken {
         Arc::new(self.clone())
     }
 
-    fn positions(&self) -> Option<Arc<dyn Positions>> {
-        self.inner.positions().map(|_| Arc::new(self.clone()) as Arc<dyn Positions>)
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
+        self.inner.offsets().map(|_| Arc::new(self.clone()) as Arc<dyn OffsetStore>)
     }
 
     fn queues(&self) -> Option<Arc<dyn Queues>> {

@@ -24,7 +24,7 @@ impl Broken {
             }
             Defect::NeverBehind => {
                 for outcome in &mut reply.outcomes {
-                    if let Outcome::Applied { behind, .. } = outcome {
+                    if let Outcome::Applied { blocked_by_predecessor: behind, .. } = outcome {
                         *behind = false;
                     }
                 }
@@ -73,7 +73,7 @@ impl Broken {
             Defect::IgnoresRowGates if matches!(unit.gate, Gate::Row(_)) => unit.gate = Gate::None,
             Defect::IgnoresTokens => self.current_token(endpoint, unit).await,
             Defect::IgnoresFence => unit.fence = None,
-            Defect::KeepsAttempts => unit.counted = false,
+            Defect::KeepsAttempts => unit.has_attempt_row = false,
             _ => {}
         }
         for change in &mut unit.timers {
@@ -159,13 +159,13 @@ fn early(due: Due) -> Due {
 
 fn spoil_disposition(defect: Defect, disposition: &mut Disposition) {
     match (defect, disposition) {
-        (Defect::DropsReason, Disposition::Dead { reason, detail, .. }) => {
+        (Defect::DropsReason, Disposition::DeadLettered { reason, detail, .. }) => {
             reason.clear();
             detail.clear();
         }
         (Defect::IgnoresDelay, Disposition::Deferred { delay, .. }) => *delay = Duration::ZERO,
         (Defect::AdoptsNothing, Disposition::Parked { until: ParkedUntil::Saga { key, .. }, .. }) => key.push('?'),
-        (Defect::JumpsTheQueue, Disposition::Parked { until: ParkedUntil::Turn { key }, message, .. }) => {
+        (Defect::JumpsTheQueue, Disposition::Parked { until: ParkedUntil::KeyUnblocked { key }, message, .. }) => {
             key.push_str(&message.headers.message_id.to_string());
         }
         _ => {}

@@ -12,7 +12,7 @@ async fn full(bed: &Bed, key: &str) -> UnitOfWork {
     let mut unit = bed.unit();
     let attempts = bed.store.count_attempt("shop", "order", unit.message_id).await.expect("count");
     assert_eq!(attempts, 1);
-    unit.counted = true;
+    unit.has_attempt_row = true;
     let mut write = create(key, bed.instance(), &b"full"[..]);
     write.aliases.push(("invoice".into(), key.into()));
     unit.saga = Some(write);
@@ -149,7 +149,10 @@ pub async fn own_row_gate_and_effects_are_one(bed: Bed) {
 pub async fn no_effects_still_open_the_gate(bed: Bed) {
     let unit = bed.unit();
     let first = bed.commit_one(unit.clone()).await;
-    assert!(matches!(&first, Outcome::Applied { outbox, behind: false } if outbox.is_empty()), "{first:?}");
+    assert!(
+        matches!(&first, Outcome::Applied { outbox, blocked_by_predecessor: false } if outbox.is_empty()),
+        "{first:?}"
+    );
     assert!(matches!(bed.commit_one(unit).await, Outcome::Duplicate));
     assert_eq!(bed.inbox().await, 1);
 }

@@ -33,7 +33,7 @@ pub async fn counts_do_not_mix(bed: Bed) {
 /// k1: a counted unit that commits takes its count with it; one that is stale, or another message's, does not.
 pub async fn a_commit_ends_the_count(bed: Bed) {
     let mut unit = bed.unit();
-    unit.counted = true;
+    unit.has_attempt_row = true;
     let other = bed.id();
     count(&bed, "order", unit.message_id).await;
     count(&bed, "order", other).await;
@@ -52,7 +52,7 @@ pub async fn a_row_gate_ends_the_count(bed: Bed) {
     let row = bed.row(sagabus_core::RowTable::Retry).await;
     let mut unit = bed.handled(&row);
     assert!(matches!(unit.gate, Gate::Row(_)));
-    unit.counted = true;
+    unit.has_attempt_row = true;
     count(&bed, "order", unit.message_id).await;
     bed.apply(unit).await;
     assert_eq!(bed.count("attempt").await, 0);

@@ -114,7 +114,7 @@ pub async fn messages_survive_every_table(bed: Bed) {
     headers.expires_at = Some(Timestamp(i64::MAX));
     headers.causation_id = Some(bed.id());
     headers.attempts = 7;
-    headers.first = true;
+    headers.first_attempt = true;
     headers.content_type = "application/x-other".into();
     for body in [Vec::new(), vec![0, 255, 39, 34, 92, 0], vec![7; 300_000], "{\"ü\":\"\\u0000\"}".into()] {
         message.body = body.into();

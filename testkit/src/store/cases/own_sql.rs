@@ -103,7 +103,7 @@ pub async fn sends_and_sent_rows(bed: Bed) {
     let mut unit = bed.unit();
     unit.sends = vec![to_queue("q", bed.message()), to_queue("q", bed.message())];
     let reply = transaction.finish(bed.batch(false, vec![unit.clone()])).await;
-    let Outcome::Applied { outbox, behind: false } = &reply.outcomes[0] else { panic!("{reply:?}") };
+    let Outcome::Applied { outbox, blocked_by_predecessor: false } = &reply.outcomes[0] else { panic!("{reply:?}") };
     assert_eq!(outbox.len(), 2);
     let mut batch = bed.batch(false, vec![unit]);
     batch.sent = outbox[..1].to_vec();

@@ -194,8 +194,8 @@ pub async fn a_key_blocks_itself_only(bed: Bed) {
     assert_eq!(bed.due(RowTable::Parked).await.len(), 2);
     let turns = [("order", "k"), ("order", "K"), ("audit", "k"), ("order", "other"), ("none", "k")];
     let turns = turns.map(|(handler, key)| (handler.into(), key.into())).into();
-    let reply = bed.load(sagabus_core::LoadRequest { turns, ..Default::default() }).await;
-    assert_eq!(reply.turns, [true, false, true, true, false]);
+    let reply = bed.load(sagabus_core::LoadRequest { blocked_keys: turns, ..Default::default() }).await;
+    assert_eq!(reply.blocked_keys, [true, false, true, true, false]);
     let billing = bed.endpoint("billing");
     assert!(!billing.blocked("k").await);
     assert_eq!(billing.due(RowTable::Parked).await.len(), 0);

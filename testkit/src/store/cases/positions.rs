@@ -1,29 +1,29 @@
 //! How far an endpoint has come in a log that others can set back.
 
 use crate::store::Bed;
-use sagabus_core::{LogPlace, POSITION_RESET, Position, PositionReset, Positions};
+use sagabus_core::{LogPartition, OffsetStore, POSITION_RESET, Position, PositionReset};
 use std::{sync::Arc, time::Duration};
 
-fn place(log: &str, partition: i32) -> LogPlace {
-    LogPlace { log: log.into(), partition }
+fn place(log: &str, partition: i32) -> LogPartition {
+    LogPartition { log: log.into(), partition }
 }
 
 fn at(claimed: &Position, base: i64) -> Position {
-    Position { base, mark: format!("before {base}"), ..claimed.clone() }
+    Position { handled_below: base, fingerprint: format!("before {base}"), ..claimed.clone() }
 }
 
-fn kept(bed: &Bed) -> Arc<dyn Positions> {
-    bed.store.positions().expect("a store keeps positions")
+fn kept(bed: &Bed) -> Arc<dyn OffsetStore> {
+    bed.store.offsets().expect("a store keeps positions")
 }
 
-async fn claim(bed: &Bed, places: &[LogPlace]) -> Vec<Position> {
+async fn claim(bed: &Bed, places: &[LogPartition]) -> Vec<Position> {
     let claimed = kept(bed).claim(&bed.owner.endpoint, places).await.expect("claim");
-    assert_eq!(claimed.iter().map(|p| p.place.clone()).collect::<Vec<_>>(), places, "one each, in order");
+    assert_eq!(claimed.iter().map(|p| p.partition.clone()).collect::<Vec<_>>(), places, "one each, in order");
     claimed
 }
 
 async fn raise(bed: &Bed, positions: &[Position]) -> Vec<bool> {
-    kept(bed).raise(&bed.owner.endpoint, positions).await.expect("raise")
+    kept(bed).advance(&bed.owner.endpoint, positions).await.expect("raise")
 }
 
 async fn listed(bed: &Bed) -> Vec<Position> {
@@ -38,13 +38,13 @@ fn reset(log: &str, partition: Option<i32>, to: i64) -> PositionReset {
 pub async fn a_position_is_claimed_and_raised(bed: Bed) {
     let places = [place("kafka:b", 1), place("kafka:a", 10), place("kafka:b", 0)];
     let claimed = claim(&bed, &places).await;
-    assert!(claimed.iter().all(|p| p.base == 0 && p.mark.is_empty() && p.epoch > 0), "{claimed:?}");
+    assert!(claimed.iter().all(|p| p.handled_below == 0 && p.fingerprint.is_empty() && p.epoch > 0), "{claimed:?}");
     let raised = [at(&claimed[0], 5), at(&claimed[2], i64::MAX)];
     assert_eq!(raise(&bed, &raised).await, [true, true]);
     assert_eq!(listed(&bed).await, [claimed[1].clone(), raised[1].clone(), raised[0].clone()], "in their order");
     let next = claim(&bed.other().await, &places).await;
-    assert_eq!(next.iter().map(|p| p.base).collect::<Vec<_>>(), [5, 0, i64::MAX]);
-    assert_eq!((next[0].mark.as_str(), next[1].mark.as_str()), ("before 5", ""));
+    assert_eq!(next.iter().map(|p| p.handled_below).collect::<Vec<_>>(), [5, 0, i64::MAX]);
+    assert_eq!((next[0].fingerprint.as_str(), next[1].fingerprint.as_str()), ("before 5", ""));
     assert_eq!(claim(&bed, &[]).await, []);
     assert_eq!(raise(&bed, &[]).await, Vec::<bool>::new());
 }
@@ -65,11 +65,11 @@ pub async fn a_claim_fences_the_owner_before(bed: Bed) {
     assert_eq!(raise(&bed, &[at(&first[0], 5), at(&first[1], 6)]).await, [true, true]);
     let other = bed.other().await;
     let second = claim(&other, &places[..1]).await.remove(0);
-    assert!(second.epoch > first[0].epoch && second.base == 5, "{second:?}");
+    assert!(second.epoch > first[0].epoch && second.handled_below == 5, "{second:?}");
     assert_eq!(raise(&bed, &[at(&first[0], 100), at(&first[1], 7)]).await, [false, true]);
     assert_eq!(raise(&other, &[at(&second, 8)]).await, [true]);
     assert_eq!(listed(&bed).await, [at(&second, 8), at(&first[1], 7)]);
-    let never = Position { place: place("log", 2), base: 1, epoch: 1, mark: String::new() };
+    let never = Position { partition: place("log", 2), handled_below: 1, epoch: 1, fingerprint: String::new() };
     assert_eq!(raise(&bed, &[never]).await, [false], "nobody has claimed it");
     assert_eq!(bed.count("log_position").await, 2);
 }
@@ -85,7 +85,7 @@ pub async fn endpoints_and_logs_have_positions_of_their_own(bed: Bed) {
             assert_eq!(raise(bed, &[at(&position, base)]).await, [true]);
         }
     }
-    let bases = |all: Vec<Position>| all.iter().map(|p| p.base).collect::<Vec<_>>();
+    let bases = |all: Vec<Position>| all.iter().map(|p| p.handled_below).collect::<Vec<_>>();
     assert_eq!(bases(listed(&bed).await), [2, 1, 3]);
     assert_eq!(bases(listed(&billing).await), [5, 4, 6]);
     assert_eq!(bed.store.admin().reset_positions("billing", &reset("log", None, 0)).await.expect("reset"), 2);
@@ -107,12 +107,15 @@ pub async fn a_reset_allows_a_replay_and_says_who(bed: Bed) {
     assert_eq!(admin.reset_positions("shop", &reset("nowhere", None, 0)).await.expect("reset"), 0);
     assert_eq!(admin.reset_positions("shop", &reset("log", None, 55)).await.expect("reset"), 2);
     let now = listed(&bed).await;
-    assert_eq!(now.iter().map(|p| p.base).collect::<Vec<_>>(), [50, 20, 70]);
-    assert_eq!((now[0].mark.as_str(), now[1].mark.as_str(), now[2].mark.as_str()), ("", "", "before 70"));
+    assert_eq!(now.iter().map(|p| p.handled_below).collect::<Vec<_>>(), [50, 20, 70]);
+    assert_eq!(
+        (now[0].fingerprint.as_str(), now[1].fingerprint.as_str(), now[2].fingerprint.as_str()),
+        ("", "", "before 70")
+    );
     // the owner's next write does not undo it
     assert_eq!(raise(&bed, &raised).await, [false, false, true]);
     assert_eq!(listed(&bed).await, now);
-    assert_eq!(claim(&bed, &places[1..2]).await[0].base, 20);
+    assert_eq!(claim(&bed, &places[1..2]).await[0].handled_below, 20);
     let audit = admin.audit("shop", 0, 10).await.expect("audit");
     let told: Vec<_> = audit.iter().map(|e| (e.subject.as_str(), e.before.as_str(), e.after.as_str())).collect();
     assert_eq!(told, [("log/1", "60", "20"), ("log/0", "50", "50"), ("log/1", "20", "20")]);
@@ -128,7 +131,7 @@ pub async fn positions_outlive_retention(bed: Bed) {
     assert_eq!(raise(&bed, &[at(&claimed, 5)]).await, [true]);
     assert_eq!(bed.store.admin().reset_positions("shop", &reset("log", None, 4)).await.expect("reset"), 1);
     bed.store.prune(Duration::ZERO).await.expect("prune");
-    assert_eq!(listed(&bed).await[0].base, 4);
+    assert_eq!(listed(&bed).await[0].handled_below, 4);
     assert_eq!(bed.count("operator_audit").await, 1);
 }
 
@@ -143,7 +146,7 @@ pub async fn racing_claims_leave_one_owner(bed: Bed) {
     let race = others.iter().map(|bed| async move {
         let mut claimed = claim(bed, all).await;
         for base in 1..20 {
-            claimed.iter_mut().for_each(|position| position.base = base);
+            claimed.iter_mut().for_each(|position| position.handled_below = base);
             raise(bed, &claimed).await;
         }
         (claim(bed, all).await, bed)

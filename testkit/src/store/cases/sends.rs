@@ -108,9 +108,9 @@ pub async fn new_ids_are_sent_once(bed: Bed) {
     queues.subscribe("r", &["t".into()]).await.expect("subscribe");
     let seen = bed.message();
     bed.enqueue("q", seen.clone()).await;
-    let unit = |new_ids, sends| {
+    let unit = |fresh_ids, sends| {
         let mut unit = bed.unit();
-        (unit.new_ids, unit.sends) = (new_ids, sends);
+        (unit.fresh_ids, unit.sends) = (fresh_ids, sends);
         unit
     };
     let (first, second, third) = (bed.message(), bed.message(), bed.message());

@@ -120,7 +120,7 @@ pub async fn every_field(bed: Bed) {
     headers.saga = Some(address("a"));
     headers.originator = Some(address(""));
     headers.attempts = 7;
-    headers.first = true;
+    headers.first_attempt = true;
     headers.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
     headers.tracestate = Some("a=1,b=2".into());
     for name in ["tenant", "sagabus", "sagabus-first", "traceparent"] {

@@ -21,7 +21,7 @@ impl Session {
         self.claiming = false;
         match outcome {
             Ok(positions) => {
-                let mut by_place: HashMap<_, _> = positions.into_iter().map(|p| (p.place.clone(), p)).collect();
+                let mut by_place: HashMap<_, _> = positions.into_iter().map(|p| (p.partition.clone(), p)).collect();
                 for place in self.assigned.iter().flatten() {
                     if let Some(position) = by_place.remove(&log_place(place)) {
                         self.claimed.insert(place.clone(), position);

@@ -14,7 +14,7 @@ pub struct UnitOfWork {
     pub handler: Arc<str>,
     /// The message that was handled.
     pub message_id: MessageId,
-    /// What opens once.
+    /// The guard that the unit claims, once.
     pub gate: Gate,
     /// What became of the message.
     pub disposition: Disposition,
@@ -26,13 +26,13 @@ pub struct UnitOfWork {
     pub sends: Vec<Outgoing>,
     /// Whether every id in `sends` was drawn for this unit. Then its gate alone keeps them from being sent twice, and no
     /// queue has to remember them. Never with [`Gate::None`].
-    pub new_ids: bool,
-    /// Messages that leave so much later; only where [`Store::longest_delay`](crate::Store::longest_delay) says so.
-    pub later: Vec<(Outgoing, Duration)>,
+    pub fresh_ids: bool,
+    /// Messages that leave after a delay; only where [`Store::longest_delay`](crate::Store::longest_delay) says so.
+    pub delayed_sends: Vec<(Outgoing, Duration)>,
     /// Timers set and cancelled.
     pub timers: Vec<TimerChange>,
     /// Whether an attempt row was written for (handler, message) and is to be removed.
-    pub counted: bool,
+    pub has_attempt_row: bool,
 }
 
 impl UnitOfWork {
@@ -46,15 +46,16 @@ impl UnitOfWork {
             fence: None,
             saga: None,
             sends: Vec::new(),
-            new_ids: false,
-            later: Vec::new(),
+            fresh_ids: false,
+            delayed_sends: Vec::new(),
             timers: Vec::new(),
-            counted: false,
+            has_attempt_row: false,
         }
     }
 }
 
-/// What makes a unit apply at most once. The gate opens once, in the same transaction as the effects.
+/// The guard that makes a unit apply at most once. A unit claims its gate in the same transaction as its effects; a gate that
+/// is already claimed means a duplicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// The inbox has no row for (endpoint, handler, message id) yet; the unit inserts it.
@@ -72,7 +73,7 @@ pub struct RowGate {
     pub table: RowTable,
     /// Its id.
     pub id: i64,
-    /// Its token: it changes when the row is moved, so that an earlier reading cannot open the gate any more.
+    /// Its token: it changes when the row is moved, so that an earlier reading cannot claim the gate any more.
     /// Queue rows are never moved: theirs is 0.
     pub token: i64,
 }
@@ -87,7 +88,7 @@ pub enum RowTable {
     Timer,
     /// A delayed retry.
     Retry,
-    /// A message that waits for its saga, or for its turn.
+    /// A message that waits for its saga, or for the earlier messages of its key.
     Parked,
     /// A dead letter that an operator sent again.
     DeadLetter,
@@ -109,7 +110,7 @@ impl RowTable {
     }
 }
 
-/// What became of the message. Each opens the gate, so that a redelivery is settled and never runs beside its own copy.
+/// The result of handling. Each one claims the gate, so that a redelivery is settled and never runs beside its own copy.
 #[derive(Clone, Debug)]
 pub enum Disposition {
     /// Its effects are in the unit.
@@ -128,7 +129,7 @@ pub enum Disposition {
         reason: String,
     },
     /// It is a dead letter.
-    Dead {
+    DeadLettered {
         /// The message.
         message: Arc<Envelope>,
         /// How often it was tried.
@@ -138,7 +139,7 @@ pub enum Disposition {
         /// The error and its causes, outermost first.
         detail: Vec<String>,
     },
-    /// It waits: for a saga to be created, or on an ordered endpoint for its turn.
+    /// It waits: for a saga to be created, or on an ordered endpoint for the earlier messages of its key.
     Parked {
         /// The message.
         message: Arc<Envelope>,
@@ -167,8 +168,8 @@ pub enum ParkedUntil {
         /// By the database's clock, from the commit.
         at_most: Duration,
     },
-    /// Its turn: an earlier message of its key is being retried. Due as soon as no row of the key lies before it.
-    Turn {
+    /// The earlier messages of its order key, which are being retried. Due as soon as no row of the key lies before it.
+    KeyUnblocked {
         /// The order key.
         key: String,
     },
@@ -190,10 +191,10 @@ pub struct SagaWrite {
 /// See [`SagaWrite`].
 #[derive(Clone, Debug)]
 pub enum SagaChange {
-    /// The first message of a new life. Stale if a live one exists; replaces a completed one that was kept.
+    /// The first message of a new instance. Stale if a running one exists; replaces a completed one that was kept.
     /// Its version is 1 afterwards. Makes the messages parked for it due.
     Create {
-        /// The new life.
+        /// The new instance.
         instance: InstanceId,
         /// Its encoded state.
         state: Bytes,
@@ -204,7 +205,7 @@ pub enum SagaChange {
     },
     /// Another message. Stale unless the row has this instance and version; the version is one more afterwards.
     Update {
-        /// This life.
+        /// The instance.
         instance: InstanceId,
         /// The version that was loaded.
         version: i64,
@@ -215,7 +216,7 @@ pub enum SagaChange {
     },
     /// The last message. Its timers and aliases go too. The last unit of its key in a batch.
     Complete {
-        /// This life.
+        /// The instance.
         instance: InstanceId,
         /// The version that was loaded; 0 for a saga that its first message completes, which is never stored but must
         /// not exist.
@@ -273,13 +274,13 @@ pub enum TimerChange {
         /// Which one.
         id: TimerId,
     },
-    /// Cancels all of one message type that this life has set.
+    /// Cancels all of one message type that this instance has set.
     CancelType {
         /// `endpoint/saga`.
         kind: Arc<str>,
         /// The correlation value.
         key: String,
-        /// This life.
+        /// The instance.
         instance: InstanceId,
         /// The timeout's wire name.
         message_type: String,
@@ -348,9 +349,9 @@ pub enum Outcome {
         /// The outbox rows of its sends, in order; empty when joined.
         outbox: Vec<OutboxId>,
         /// An unsent row of the same order key has another owner: the relay sends these in order, the committer does not.
-        behind: bool,
+        blocked_by_predecessor: bool,
     },
-    /// The gate was already open: the message was handled, deferred, parked or buried before. Nothing was done.
+    /// The gate was already claimed: the message was handled, deferred, parked or dead-lettered before. Nothing was done.
     Duplicate,
     /// The saga, or the fence, is not what the unit was built on. Nothing was done; load again and run again.
     Stale,
