@@ -1,8 +1,8 @@
 //! The port of a database that holds saga state, inbox, outbox, timers and dead letters.
 
 use crate::{
-    CommitBatch, CommitReply, Envelope, InstanceId, Leases, MessageId, OffsetStore, OutboxId, Outgoing, Owner,
-    Queues, Result, RowGate, RowTable, SagaAddress, Timestamp, Transaction,
+    CommitBatch, CommitReply, Envelope, InstanceId, Leases, MessageId, OffsetStore, OutboxId, Outgoing, Owner, Queues,
+    Result, RowGate, RowTable, SagaAddress, Timestamp, Transaction,
 };
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,13 +1,12 @@
 //! Statements: a text, its arguments, and how they are run.
 
 use super::{pool::Conn, text};
-use sagabus_core::{Error, ErrorKind, InstanceId, MessageId, NodeId, Result, Timestamp};
+use sagabus_core::{Error, ErrorKind, InstanceId, MessageId, Result, Timestamp};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Connection as _, Encode, Postgres, Row as _, Type,
     postgres::{PgArguments, PgRow},
 };
 use std::{borrow::Cow, time::Duration};
-use uuid::Uuid;
 
 /// The database's clock, as a scalar that a statement computes once.
 pub(crate) const NOW: &str = "(select (extract(epoch from statement_timestamp())*1000000)::bigint)";
@@ -167,7 +166,6 @@ impl<'r> Reader<'r> {
     pub(crate) fn instance(&mut self) -> Result<InstanceId> {
         self.get().map(InstanceId)
     }
-
 
     pub(crate) fn shard(&mut self) -> Result<u16> {
         Ok(u16::try_from(self.get::<i16>()?).unwrap_or(0))
