@@ -96,6 +96,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod at_least_once;
 mod bus;
 mod endpoint;
 mod engine;
@@ -104,7 +105,7 @@ mod shutdown;
 pub mod testing;
 
 pub use bus::Bus;
-pub use endpoint::{Endpoint, EndpointBuilder, Health, Running, StoreSource, TransportSource};
+pub use endpoint::{Endpoint, EndpointBuilder, Health, RunningEndpoint, StoreSource, TransportSource};
 pub use engine::{Recoverability, Stats};
 pub use sagabus_core::{
     AuditEntry, BodyCodec, Codec, Context, DeadLetter, Envelope, Error, ErrorKind, HandlerError, HandlerResultExt,
@@ -159,6 +160,6 @@ pub mod prelude {
     pub use crate::Sqlite;
     pub use crate::{
         Bus, Consume, Context, Endpoint, Error, Handle, HandlerError, HandlerResultExt, Message, NotFound, OnExisting,
-        Recoverability, Result, Routes, Running, Saga, SagaContext, SendOptions, shutdown_signal,
+        Recoverability, Result, Routes, RunningEndpoint, Saga, SagaContext, SendOptions, shutdown_signal,
     };
 }

@@ -20,7 +20,7 @@ type Make = fn(&Options) -> EndpointBuilder;
 ///
 /// Building declares an endpoint's queue and subscriptions. Every process declares all of them, so that it does not
 /// matter which one comes first: an event that is published before anyone has subscribed to it reaches nobody.
-pub(crate) async fn start(options: &Options) -> Result<Vec<Running>, Error> {
+pub(crate) async fn start(options: &Options) -> Result<Vec<RunningEndpoint>, Error> {
     let all: [(Role, Make); 4] =
         [(Role::Saga, shop), (Role::Payment, payment), (Role::Shipping, shipping), (Role::Place, placer)];
     let mut endpoints = Vec::new();

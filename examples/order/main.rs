@@ -31,7 +31,7 @@ mod summary;
 
 use database::Database;
 use options::{HELP, Options, Role};
-use sagabus::{Running, shutdown_signal};
+use sagabus::{RunningEndpoint, shutdown_signal};
 use std::{error::Error, process::ExitCode, time::Duration};
 use stop::Stop;
 
@@ -99,7 +99,12 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(good)
 }
 
-async fn work(options: &Options, running: &[Running], pool: &Database, stop: &Stop) -> Result<(), Box<dyn Error>> {
+async fn work(
+    options: &Options,
+    running: &[RunningEndpoint],
+    pool: &Database,
+    stop: &Stop,
+) -> Result<(), Box<dyn Error>> {
     if options.role.includes(Role::Place)
         && let Some(placer) = running.last()
     {

@@ -10,7 +10,7 @@ use crate::{
     options::Options,
     rows::{self, Order},
 };
-use sagabus::Running;
+use sagabus::RunningEndpoint;
 use std::{collections::BTreeMap, error::Error};
 
 /// Prints it; true if everything is as it must be.
@@ -63,9 +63,9 @@ fn outcomes(orders: &BTreeMap<u64, Order>, seed: u64) -> BTreeMap<&'static str, 
 }
 
 /// The dead letters of the three services, one line each.
-pub(crate) async fn dead_letters(running: &[Running]) -> Result<Vec<String>, Box<dyn Error>> {
+pub(crate) async fn dead_letters(running: &[RunningEndpoint]) -> Result<Vec<String>, Box<dyn Error>> {
     // all endpoints share a store, so anyone can look
-    let Some(admin) = running.first().and_then(Running::admin) else { return Ok(Vec::new()) };
+    let Some(admin) = running.first().and_then(RunningEndpoint::admin) else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for name in endpoints::NAMES {
         for letter in admin.dead_letters(name, 0, 100).await? {

@@ -1,9 +1,9 @@
 //! Sending from outside handlers.
 
-mod direct;
+mod direct_sender;
 mod request;
 
-use direct::Direct;
+use direct_sender::DirectSender;
 use request::Requests;
 use sagabus_core::{
     EndpointInfo, Error, Intent, Message, MessageId, Outgoing, Owner, Result, SendOptions, SendOutcome, Transport,
@@ -23,7 +23,7 @@ pub struct Bus {
     info: Arc<EndpointInfo>,
     owner: Owner,
     joined: bool,
-    direct: Direct,
+    direct: DirectSender,
     requests: Requests,
     enlisted: Arc<Notify>,
 }
@@ -36,7 +36,7 @@ impl Bus {
         joined: bool,
         lease: Duration,
     ) -> Self {
-        let direct = Direct::new(transport.clone(), &info.runtime);
+        let direct = DirectSender::new(transport.clone(), &info.runtime);
         let requests = Requests::new(transport, info.clone(), lease);
         Self { info, owner, joined, direct, requests, enlisted: Arc::default() }
     }

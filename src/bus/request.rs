@@ -11,9 +11,9 @@ use tokio::sync::{OnceCell, oneshot};
 
 /// Requests that wait for their replies, and the queue that these come to. The queue is made with the first request.
 #[derive(Clone)]
-pub(super) struct Requests(Arc<Inner>);
+pub(super) struct Requests(Arc<RequestState>);
 
-struct Inner {
+struct RequestState {
     transport: Arc<dyn Transport>,
     info: Arc<EndpointInfo>,
     lease: Duration,
@@ -23,7 +23,7 @@ struct Inner {
 }
 
 /// One expected reply. Dropping it stops expecting.
-pub(super) struct Expected {
+pub(super) struct ExpectedReply {
     requests: Requests,
     correlation: String,
     reply: oneshot::Receiver<Envelope>,
@@ -33,11 +33,18 @@ pub(super) struct Expected {
 impl Requests {
     pub(super) fn new(transport: Arc<dyn Transport>, info: Arc<EndpointInfo>, lease: Duration) -> Self {
         let queue = format!("{}.replies.{}", info.name, info.node);
-        Self(Arc::new(Inner { transport, info, lease, queue, receiver: OnceCell::new(), waiting: Mutex::default() }))
+        Self(Arc::new(RequestState {
+            transport,
+            info,
+            lease,
+            queue,
+            receiver: OnceCell::new(),
+            waiting: Mutex::default(),
+        }))
     }
 
     /// Makes the message a request: says where its reply goes, and remembers it.
-    pub(super) async fn expect(&self, outgoing: &mut Outgoing) -> Result<Expected> {
+    pub(super) async fn expect(&self, outgoing: &mut Outgoing) -> Result<ExpectedReply> {
         if !self.0.transport.capabilities().reply_queues {
             return Err(Error::unsupported("this transport has no reply queues"));
         }
@@ -48,7 +55,7 @@ impl Requests {
         headers.reply_to = Some(self.0.queue.clone());
         let (sender, reply) = oneshot::channel();
         self.waiting().insert(correlation.clone(), sender);
-        Ok(Expected { requests: self.clone(), correlation, reply, runtime: self.0.info.runtime.clone() })
+        Ok(ExpectedReply { requests: self.clone(), correlation, reply, runtime: self.0.info.runtime.clone() })
     }
 
     async fn open(&self) -> Result<Arc<dyn Receiver>> {
@@ -111,7 +118,7 @@ async fn listen(requests: Requests, receiver: Arc<dyn Receiver>) {
     }
 }
 
-impl Expected {
+impl ExpectedReply {
     pub(super) async fn wait(mut self, within: Duration) -> Result<Envelope> {
         match self.runtime.timeout(within, &mut self.reply).await {
             Some(Ok(reply)) => Ok(reply),
@@ -121,7 +128,7 @@ impl Expected {
     }
 }
 
-impl Drop for Expected {
+impl Drop for ExpectedReply {
     fn drop(&mut self) {
         self.requests.waiting().remove(&self.correlation);
     }

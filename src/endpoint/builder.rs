@@ -1,8 +1,10 @@
-use super::{
-    Endpoint, RouteTable, StoreSource, TransportSource, connect,
-    storeless::{self, Storeless},
+use super::{Endpoint, StoreSource, TransportSource, settings::Settings, url};
+use crate::{
+    Recoverability,
+    at_least_once::{self, AtLeastOnceStore},
+    bus::Bus,
+    engine::RouteTable,
 };
-use crate::{Recoverability, bus::Bus};
 use sagabus_core::{
     Codec, EndpointInfo, Error, Limits, Message, NodeId, Owner, Result, Runtime, Store, Topology, Transport, check_name,
 };
@@ -21,23 +23,6 @@ pub struct EndpointBuilder {
     settings: Settings,
 }
 
-/// What can be set, beside handlers, store and transport.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) codec: Codec,
-    pub(crate) limits: Limits,
-    pub(crate) recoverability: Recoverability,
-    pub(crate) runtime: Runtime,
-    pub(crate) concurrency: usize,
-    pub(crate) batch: usize,
-    pub(crate) ordered: bool,
-    pub(crate) at_least_once: bool,
-    pub(crate) lease: Duration,
-    pub(crate) horizon: Duration,
-    pub(crate) migrate: bool,
-    pub(crate) drain: Duration,
-}
-
 impl EndpointBuilder {
     pub(super) fn new(name: String) -> Self {
         Self {
@@ -47,21 +32,7 @@ impl EndpointBuilder {
             store: None,
             owners: HashMap::new(),
             problems: Vec::new(),
-            settings: Settings {
-                codec: Codec::json(),
-                limits: Limits::default(),
-                recoverability: Recoverability::default(),
-                runtime: Runtime::system(),
-                concurrency: 256,
-                // SQLite's statements come in powers of two
-                batch: 384,
-                ordered: false,
-                at_least_once: false,
-                lease: Duration::from_secs(5),
-                horizon: Duration::from_secs(7 * 86_400),
-                migrate: true,
-                drain: Duration::from_secs(30),
-            },
+            settings: Settings::default(),
         }
     }
 
@@ -233,7 +204,7 @@ impl EndpointBuilder {
     pub async fn build(self) -> Result<Endpoint> {
         let Self { name, transport, store, handlers, mut owners, mut problems, settings } = self;
         if settings.at_least_once {
-            problems.extend(storeless::refused(&name, store.is_some(), &settings, &handlers));
+            problems.extend(at_least_once::unsupported_settings(&name, store.is_some(), settings.ordered, &handlers));
         }
         if let Err(error) = check_name("endpoint", &name) {
             problems.push(error.to_string());
@@ -265,7 +236,7 @@ impl EndpointBuilder {
         let has_queue = !routes.is_empty();
         let capabilities = transport.capabilities();
         if settings.at_least_once {
-            store = Some(Arc::new(Storeless::new(&name, &transport, settings.runtime.clone())?));
+            store = Some(Arc::new(AtLeastOnceStore::new(&name, &transport, settings.runtime.clone())?));
         }
         if has_queue && store.is_none() {
             let instead = match capabilities.longest_delay {
@@ -334,7 +305,7 @@ async fn connect_both(
             if settings.migrate {
                 store.migrate().await?;
             }
-            Ok((connect::queues_of(&store)?, Some(store)))
+            Ok((url::queues_of(&store)?, Some(store)))
         }
         (Some(transport), store) => {
             let store = match store {

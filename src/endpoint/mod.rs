@@ -1,22 +1,19 @@
 //! An endpoint: a named queue, its handlers, its store.
 
 mod builder;
-mod connect;
-mod routes;
 mod running;
-pub(crate) mod storeless;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod url;
 
 pub use builder::EndpointBuilder;
-pub use connect::{StoreSource, TransportSource};
-pub use running::{Health, Running};
+pub use running::{Health, RunningEndpoint};
+pub use url::{StoreSource, TransportSource};
 
-pub(crate) use routes::RouteTable;
-
-use crate::bus::Bus;
-use builder::Settings;
+use crate::{bus::Bus, engine::RouteTable};
 use sagabus_core::{EndpointInfo, Owner, Result, Store, StoreAdmin, Transport};
+use settings::Settings;
 use std::{future::Future, sync::Arc};
 
 /// An endpoint that is configured and connected, and does not receive yet.
@@ -49,8 +46,8 @@ impl Endpoint {
         self.store.as_ref().map(|store| store.admin())
     }
 
-    /// Starts receiving. The endpoint runs until [`Running::stop`]; dropping the handle lets it run on.
-    pub async fn start(self) -> Result<Running> {
+    /// Starts receiving. The endpoint runs until [`RunningEndpoint::stop`]; dropping the handle lets it run on.
+    pub async fn start(self) -> Result<RunningEndpoint> {
         running::start(self).await
     }
 

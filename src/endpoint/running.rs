@@ -4,7 +4,7 @@ use super::Endpoint;
 use crate::{
     Stats,
     bus::Bus,
-    engine::{self, Counters, Engine, Event, Shared, dispatcher},
+    engine::{self, Counters, EndpointContext, Engine, Event, dispatcher},
 };
 use sagabus_core::{
     EndpointInfo, Error, LeaseKeeper, LeaseKeeperOptions, ReceiveOptions, Receiver, Result, Runtime, Store, StoreAdmin,
@@ -18,11 +18,11 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 /// A running endpoint.
-pub struct Running {
+pub struct RunningEndpoint {
     pub(super) bus: Bus,
     info: Arc<EndpointInfo>,
     transport: Arc<dyn Transport>,
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<EndpointContext>>,
     keeper: Option<Arc<LeaseKeeper>>,
     receiver: Option<Arc<dyn Receiver>>,
     events: mpsc::UnboundedSender<Event>,
@@ -54,13 +54,13 @@ pub struct Health {
     pub in_flight: u64,
 }
 
-pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
+pub(super) async fn start(endpoint: Endpoint) -> Result<RunningEndpoint> {
     let Endpoint { info, routes, transport, store, joined, owner, bus, settings } = endpoint;
     let runtime = info.runtime.clone();
     let (events, inbox) = mpsc::unbounded_channel();
     let (paused, paused_rx) = watch::channel(false);
     let (stop, stop_rx) = watch::channel(false);
-    let mut running = Running {
+    let mut running = RunningEndpoint {
         bus,
         info: info.clone(),
         transport: transport.clone(),
@@ -87,14 +87,14 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         })
         .await?,
     );
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(EndpointContext {
         info: info.clone(),
         store: store.clone(),
         routes,
         policy: settings.recoverability.clone(),
         counters: Counters::default(),
         joined,
-        storeless: settings.at_least_once,
+        at_least_once: settings.at_least_once,
         ordered: settings.ordered,
         concurrency: settings.concurrency,
         batch: settings.batch,
@@ -137,8 +137,8 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
         let engine = Engine::new(shared.clone(), (events.clone(), inbox), settle, due_done, to_transport);
         tasks.engine = Some(runtime.spawn(engine.run()));
         tasks.settler = Some(runtime.spawn(engine::settler(receiver.clone(), settlements, runtime.clone())));
-        let pump = engine::pump(receiver.clone(), events.clone(), paused_rx, runtime.clone());
-        tasks.readers.push(("the receiver", runtime.spawn(pump)));
+        let receive_loop = engine::receive_loop(receiver.clone(), events.clone(), paused_rx, runtime.clone());
+        tasks.readers.push(("the receiver", runtime.spawn(receive_loop)));
         let due = engine::due_reader(shared.clone(), keeper.clone(), events, due_finished, stop_rx);
         tasks.readers.push(("the reader of what is due", runtime.spawn(due)));
         running.receiver = Some(receiver);
@@ -149,7 +149,7 @@ pub(super) async fn start(endpoint: Endpoint) -> Result<Running> {
     Ok(running)
 }
 
-impl Running {
+impl RunningEndpoint {
     /// Sends and publishes from outside handlers.
     pub fn bus(&self) -> Bus {
         self.bus.clone()
@@ -160,7 +160,7 @@ impl Running {
         self.info.store.as_ref().map(|store| store.admin())
     }
 
-    /// Takes no more messages from the transport until [`resume`](Running::resume). What is in flight goes on; timers
+    /// Takes no more messages from the transport until [`resume`](RunningEndpoint::resume). What is in flight goes on; timers
     /// and delayed retries too.
     pub fn pause(&self) {
         self.paused.send_replace(true);

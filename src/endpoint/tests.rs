@@ -12,10 +12,10 @@ macro_rules! message {
     };
 }
 
-mod burial;
-mod first;
+mod at_least_once;
+mod dead_letters;
+mod first_attempt;
 mod speculation;
-mod storeless;
 
 use crate::{prelude::*, store::memory::MemoryStore};
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
 //! From a delivery to units.
 
 use super::{
-    Engine, InFlight, Ready, Source,
-    unit::{Finished, Stage, Tally, Unit, UnitId, Verdict},
+    DeliverySource, Engine, InFlight, Ready,
+    unit::{Predetermined, Stage, Tally, Unit, UnitId},
 };
-use crate::endpoint::storeless;
+use crate::at_least_once;
 use sagabus_core::{
     Delivery, Destination, Disposition, DueRow, Effects, Envelope, Fence, Gate, HandlerError, Headers, Intent,
     MessageId, Outgoing, Route, RowTable, SagaLookup, crash, sabotage,
@@ -17,7 +17,7 @@ use std::{
 impl Engine {
     pub(super) fn admit(&mut self, delivery: Delivery) {
         if self.draining {
-            return self.settlements.push(super::settle::give_back(delivery.token));
+            return self.settlements.push(super::settle::returned(delivery.token));
         }
         super::add(&self.shared.counters.received, 1);
         if self.shared.ordered
@@ -38,7 +38,7 @@ impl Engine {
         let message = delivery.message;
         let headers = &message.headers;
         let order_key = if shared.ordered { headers.order_key.clone() } else { None };
-        let verdict = if let Some(defect) = delivery.defect {
+        let predetermined = if let Some(defect) = delivery.defect {
             Some(dead(&message, "undecodable", vec![defect]))
         } else if let Err(error) = message.check(&shared.info.limits) {
             Some(dead(&message, "over the limits", vec![error.to_string()]))
@@ -50,20 +50,20 @@ impl Engine {
         } else {
             None
         };
-        let retried = if shared.storeless { storeless::handler(headers) } else { None };
-        let routes: &[Arc<dyn Route>] = match (&verdict, retried) {
+        let retried = if shared.at_least_once { at_least_once::intended_handler(headers) } else { None };
+        let routes: &[Arc<dyn Route>] = match (&predetermined, retried) {
             (Some(_), _) => &[],
             (None, None) => shared.routes.of(headers),
             (None, Some(handler)) => {
                 shared.routes.find(handler, &headers.message_type).map_or(&[], std::slice::from_ref)
             }
         };
-        let verdict = verdict.or_else(|| {
+        let predetermined = predetermined.or_else(|| {
             let text = format!("endpoint {} has no handler for {}", shared.info.name, headers.message_type);
             routes.is_empty().then(|| dead(&message, "unknown message type", vec![text]))
         });
 
-        let count = if verdict.is_some() { 1 } else { routes.len() };
+        let count = if predetermined.is_some() { 1 } else { routes.len() };
         let gate = match delivery.gate {
             Some(row) if shared.joined && count == 1 => Gate::Row(row),
             _ => Gate::Inbox,
@@ -72,7 +72,7 @@ impl Engine {
         self.deliveries.insert(
             id,
             InFlight {
-                source: Source::Transport(delivery.token),
+                source: DeliverySource::Transport(delivery.token),
                 remaining: count,
                 row_is_gate: matches!(gate, Gate::Row(_)),
                 returned: false,
@@ -86,23 +86,23 @@ impl Engine {
         // a lease of another database cannot be compared in the unit's transaction; the inbox keeps the order there: a
         // process that lost its shard finds each message handled by the new owner, in the same order
         let fence = delivery.fence.filter(|_| shared.joined);
-        let attempts = if shared.storeless { message.headers.attempts } else { 0 };
+        let attempts = if shared.at_least_once { message.headers.attempts } else { 0 };
         let origin = Origin { delivery: id, message, gate, fence, attempts };
-        if let Some(verdict) = verdict {
+        if let Some(predetermined) = predetermined {
             let mut unit = origin.unit(None, "".into());
-            unit.verdict = Some(Box::new(Verdict::Dispose(verdict)));
+            unit.predetermined = Some(Box::new(Predetermined::Dispose(predetermined)));
             return self.admit_unit(unit);
         }
         for (n, route) in routes.iter().enumerate() {
             let mut unit = origin.unit(Some(route.clone()), route.handler().clone());
             unit.suspect = delivery.suspect;
-            unit.in_turn = order_key.is_some();
+            unit.waits_for_key = order_key.is_some();
             unit.order_key.clone_from(&order_key);
             self.target(&mut unit, route);
             if n > 0 && sabotage::active("second-saga-duplicate") {
                 let unit_id = self.id();
                 self.units.insert(unit_id, unit);
-                self.finish_unit(unit_id, false);
+                self.complete_unit(unit_id, false);
                 continue;
             }
             self.admit_unit(unit);
@@ -121,7 +121,7 @@ impl Engine {
         self.deliveries.insert(
             id,
             InFlight {
-                source: Source::Due(row.gate),
+                source: DeliverySource::Due(row.gate),
                 remaining: 1,
                 row_is_gate: true,
                 returned: false,
@@ -144,12 +144,12 @@ impl Engine {
         } else if let (true, Some(to)) = (unit.handler.is_empty(), self.destination(&unit.message.headers)) {
             // it never reached a handler: an operator's retry sends it by today's routes
             let message = self.sent_again(&unit.message, &to);
-            unit.verdict = Some(Box::new(Verdict::Send(Outgoing { to, message })));
+            unit.predetermined = Some(Box::new(Predetermined::Send(Outgoing { to, message })));
         } else {
             let kind = &unit.message.headers.message_type;
             let text = format!("endpoint {} has no handler {:?} for {kind}", self.shared.info.name, unit.handler);
             let dead = dead(&unit.message, "unknown message type", vec![text]);
-            unit.verdict = Some(Box::new(Verdict::Dispose(dead)));
+            unit.predetermined = Some(Box::new(Predetermined::Dispose(dead)));
         }
         self.admit_unit(unit);
     }
@@ -183,14 +183,14 @@ impl Engine {
     fn target(&self, unit: &mut Unit, route: &Arc<dyn Route>) {
         let decoded =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| route.target(&self.shared.info, &unit.message)))
-                .unwrap_or_else(|panic| Err(HandlerError::permanent(super::run::panic_text(&*panic))));
+                .unwrap_or_else(|panic| Err(HandlerError::permanent(super::handler_tasks::panic_text(&*panic))));
         match decoded {
             Ok(target) => {
                 unit.input = target.input;
                 unit.lookup = target.saga;
             }
             Err(error) => {
-                unit.verdict = Some(Box::new(Verdict::Dispose(Disposition::DeadLettered {
+                unit.predetermined = Some(Box::new(Predetermined::Dispose(Disposition::DeadLettered {
                     message: unit.message.clone(),
                     attempts: unit.attempts,
                     reason: "undecodable".into(),
@@ -215,11 +215,11 @@ impl Engine {
                 }
                 Entry::Vacant(place) => {
                     place.insert(id);
-                    unit.keeps_gate = true;
+                    unit.owns_gate = true;
                 }
             }
         }
-        let suspect = unit.suspect && unit.verdict.is_none();
+        let suspect = unit.suspect && unit.predetermined.is_none();
         self.units.insert(id, unit);
         if suspect {
             return self.suspects.push_back(id);
@@ -228,31 +228,32 @@ impl Engine {
     }
 
     /// What was decided before any handler goes to the committer, as often as it takes.
-    fn judged(&mut self, id: UnitId, verdict: Verdict) {
-        let outgoing = match verdict {
-            Verdict::Dispose(disposition) => return self.dispose(id, disposition),
-            Verdict::Send(outgoing) => outgoing,
+    fn submit_predetermined(&mut self, id: UnitId, predetermined: Predetermined) {
+        let outgoing = match predetermined {
+            Predetermined::Dispose(disposition) => return self.dispose(id, disposition),
+            Predetermined::Send(outgoing) => outgoing,
         };
         let Some(unit) = self.units.get_mut(&id) else { return };
         let effects = Effects { sends: vec![outgoing], ..Effects::default() };
-        let work = unit.handled(effects, !self.shared.joined && !self.shared.storeless);
-        self.submit(Finished { unit: id, work, transaction: None });
+        let work = unit.handled(effects, !self.shared.joined && !self.shared.at_least_once);
+        self.submit(id, work, None);
     }
 
     /// Finds out what a unit needs before it can run: a load, its lane, or nothing.
     pub(super) fn begin(&mut self, id: UnitId) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Waiting;
-        if let Some(verdict) = unit.verdict.as_deref().cloned() {
-            return self.judged(id, verdict);
+        if let Some(predetermined) = unit.predetermined.as_deref().cloned() {
+            return self.submit_predetermined(id, predetermined);
         }
         // the gate is what decides; asking for it beforehand only saves running the handler of a duplicate
-        let known =
-            unit.message.headers.first_attempt && !unit.suspect && self.shared.info.runtime.elapsed() >= self.wary;
-        let probed = unit.gate == Gate::Inbox && !known && !self.shared.storeless;
+        let known = unit.message.headers.first_attempt
+            && !unit.suspect
+            && self.shared.info.runtime.elapsed() >= self.probe_until;
+        let probed = unit.gate == Gate::Inbox && !known && !self.shared.at_least_once;
         // an alias may be another life's by now
         let alias = matches!(unit.lookup, Some(SagaLookup::Alias { .. }));
-        let simple = !probed && !unit.in_turn && !alias;
+        let simple = !probed && !unit.waits_for_key && !alias;
         let key = match (&unit.lane, &unit.lookup) {
             (Some(lane), _) => Some(lane.clone()),
             (None, Some(SagaLookup::Key { kind, key })) => {
@@ -304,23 +305,23 @@ impl Origin {
             message_id: self.message.headers.message_id,
             input: None,
             gate: self.gate,
-            keeps_gate: false,
+            owns_gate: false,
             fence: self.fence.clone(),
             lookup: None,
             lane: None,
             order_key: None,
-            in_turn: false,
+            waits_for_key: false,
             attempts: self.attempts,
-            base_attempts: self.attempts,
+            attempts_before: self.attempts,
             counted: false,
-            spared: false,
+            dead_letter_postponed: false,
             suspect: false,
-            verdict: None,
+            predetermined: None,
             followers: Vec::new(),
-            settled: false,
+            needs_committed_state: false,
             epoch: 0,
             sends: Vec::new(),
-            outcome: Tally::Handled,
+            tally: Tally::Handled,
             stage: Stage::Waiting,
             stale: 0,
         })

@@ -2,16 +2,17 @@
 
 use super::{
     Engine, Event,
-    unit::{Finished, LaneKey, Stage, Tally, UnitId},
+    unit::{LaneKey, Stage, Tally, UnitId},
 };
 use foldhash::HashSet;
 use sagabus_core::{
-    CommitBatch, CommitReply, Disposition, Gate, OutboxId, Outcome, RowTable, SagaChange, UnitOfWork, crash, sabotage,
+    CommitBatch, CommitReply, Disposition, Gate, OutboxId, Outcome, RowTable, SagaChange, Transaction, UnitOfWork,
+    crash, sabotage,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// The longest that a batch which is not full waits while what was committed before it is still being sent.
-const LINGER: Duration = Duration::from_millis(10);
+const MAX_LINGER: Duration = Duration::from_millis(10);
 
 /// One stream of commits: takes what queued up while its last one was under way.
 #[derive(Default)]
@@ -62,41 +63,40 @@ impl Engine {
     pub(super) fn dispose(&mut self, id: UnitId, disposition: Disposition) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let work = unit.disposed(disposition);
-        self.submit(Finished { unit: id, work, transaction: None });
+        self.submit(id, work, None);
     }
 
     /// Hands a finished unit to its committer, or finishes its own transaction.
-    pub(super) fn submit(&mut self, finished: Finished) {
-        let Some(unit) = self.units.get_mut(&finished.unit) else { return };
+    pub(super) fn submit(&mut self, id: UnitId, work: UnitOfWork, transaction: Option<Box<dyn Transaction>>) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Committing;
         if sabotage::active("dispatch-before-commit") {
-            let early = finished.work.sends.iter().map(|send| (OutboxId(-1), send.clone())).collect();
+            let early = work.sends.iter().map(|send| (OutboxId(-1), send.clone())).collect();
             self.dispatcher.send(early);
         }
-        let Some(transaction) = finished.transaction else {
+        let Some(transaction) = transaction else {
             let shard = unit.lane.as_ref().map(|lane| usize::from(sagabus_core::shard_of(lane.key.as_bytes())));
             let at = match shard {
                 Some(shard) => shard % self.committers.len(),
-                None if self.shared.storeless => self.idlest(),
+                None if self.shared.at_least_once => self.least_loaded(),
                 None => 0,
             };
-            return self.committers[at].queue.push_back((finished.unit, finished.work));
+            return self.committers[at].queue.push_back((id, work));
         };
-        let batch = self.batch(vec![finished.work], Vec::new());
+        let batch = self.batch(vec![work], Vec::new());
         let sender = self.sender.clone();
-        let id = finished.unit;
         self.shared.info.runtime.spawn(async move {
             let reply = transaction.finish(batch).await;
             // the engine may have ended meanwhile
-            let _ = sender.send(Event::Finished { unit: id, reply });
+            let _ = sender.send(Event::OwnTransactionDone { unit: id, reply });
         });
     }
 
     /// The committer with the least to do: without a saga it does not matter which.
-    fn idlest(&self) -> usize {
+    fn least_loaded(&self) -> usize {
         let load = |committer: &Committer| (committer.busy, committer.queue.len());
-        let idlest = self.committers.iter().enumerate().min_by_key(|(_, committer)| load(committer));
-        idlest.map_or(0, |(at, _)| at)
+        let least_loaded = self.committers.iter().enumerate().min_by_key(|(_, committer)| load(committer));
+        least_loaded.map_or(0, |(at, _)| at)
     }
 
     fn batch(&self, units: Vec<UnitOfWork>, sent: Vec<OutboxId>) -> CommitBatch {
@@ -108,12 +108,12 @@ impl Engine {
             if self.committers[at].busy || self.committers[at].queue.is_empty() || self.store_pause {
                 continue;
             }
-            if self.lingers(at) {
+            if self.should_linger(at) {
                 continue;
             }
             let (units, work) = self.committers[at].take(self.shared.batch);
             self.committers[at].busy = true;
-            let sent = self.dispatcher.take_sent();
+            let sent = self.dispatcher.take_confirmed();
             let batch = self.batch(work, sent.clone());
             let (store, sender) = (self.shared.store.clone(), self.sender.clone());
             let span = tracing::debug_span!("commit", endpoint = %self.shared.info.name, units = units.len());
@@ -130,7 +130,7 @@ impl Engine {
 
     /// Whether a committer's next batch is to wait: the transport has enough to do with the last one, and larger batches
     /// cost less, here and there. (Nagle's rule for small packets, RFC 896.) With less than a batch in flight nothing waits.
-    fn lingers(&mut self, at: usize) -> bool {
+    fn should_linger(&mut self, at: usize) -> bool {
         let few = self.units.len() < self.shared.batch;
         let committer = &mut self.committers[at];
         if few || committer.queue.len() >= self.shared.batch || self.draining || !self.dispatcher.is_busy() {
@@ -145,8 +145,8 @@ impl Engine {
             }
             Some(_) => true,
             None => {
-                committer.linger = Some(now + LINGER);
-                self.later(LINGER, Event::Lingered);
+                committer.linger = Some(now + MAX_LINGER);
+                self.later(MAX_LINGER, Event::Lingered);
                 true
             }
         }
@@ -155,9 +155,9 @@ impl Engine {
     pub(super) fn committed(&mut self, at: usize, units: &[UnitId], sent: Vec<OutboxId>, reply: CommitReply) {
         self.committers[at].busy = false;
         if reply.cleaned {
-            self.dispatcher.forget(&sent);
+            self.dispatcher.untrack(&sent);
         } else {
-            self.dispatcher.give_back_sent(sent);
+            self.dispatcher.restore_confirmed(sent);
         }
         crash::reach("committed");
         super::add(&self.shared.counters.commits, 1);
@@ -166,19 +166,19 @@ impl Engine {
             self.flush_commits();
         }
         for (id, outcome) in units.iter().zip(reply.outcomes) {
-            self.outcome(*id, outcome);
+            self.apply_outcome(*id, outcome);
         }
     }
 
-    pub(super) fn finished(&mut self, id: UnitId, reply: CommitReply) {
+    pub(super) fn own_transaction_done(&mut self, id: UnitId, reply: CommitReply) {
         crash::reach("committed");
         super::add(&self.shared.counters.commits, 1);
         let outcome = reply.outcomes.into_iter().next();
         let missing = || sagabus_core::Error::new(sagabus_core::ErrorKind::Unknown, "the store did not answer");
-        self.outcome(id, outcome.unwrap_or_else(|| Outcome::Failed(missing())));
+        self.apply_outcome(id, outcome.unwrap_or_else(|| Outcome::Failed(missing())));
     }
 
-    fn outcome(&mut self, id: UnitId, outcome: Outcome) {
+    fn apply_outcome(&mut self, id: UnitId, outcome: Outcome) {
         let applied = outcome.is_applied();
         if let Some(key) = self.units.get(&id).and_then(|unit| unit.lane.clone())
             && let Some(lane) = self.lanes.get_mut(&key)
@@ -186,54 +186,54 @@ impl Engine {
         {
             lane.pending.remove(at);
             if applied {
-                lane.exclusive = false;
-                lane.remembered = false;
+                lane.own_sql_committing = false;
+                lane.from_cache = false;
             } else {
-                self.break_lane(&key);
+                self.invalidate_lane(&key);
             }
         }
         match outcome {
             Outcome::Applied { outbox, blocked_by_predecessor: behind } => self.applied(id, outbox, behind),
             Outcome::Duplicate => {
                 super::add(&self.shared.counters.duplicates, 1);
-                self.beware();
-                self.finish_unit(id, false);
+                self.expect_duplicates();
+                self.complete_unit(id, false);
             }
             Outcome::Stale => self.stale(id),
             Outcome::Failed(error) => {
                 tracing::warn!(%error, "commit failed, trying again");
                 if error.is_unknown() {
                     // it may have been committed: then all of it comes to the gate for a second time
-                    self.beware();
+                    self.expect_duplicates();
                     self.dispatcher.sweep();
                 }
-                self.run_again(id, true);
+                self.reload_and_rerun(id, true);
             }
         }
     }
 
     /// What the lane's later units were built on never was. Those that wait for the next commit are called back: by then
     /// somebody else may have written the very version that they expect.
-    fn break_lane(&mut self, key: &LaneKey) {
+    fn invalidate_lane(&mut self, key: &LaneKey) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.invalidate();
         let at = usize::from(sagabus_core::shard_of(key.key.as_bytes())) % self.committers.len();
         let queue = &mut self.committers[at].queue;
-        let mut called_back = Vec::new();
+        let mut recalled = Vec::new();
         queue.retain(|(unit, _)| {
             let later = lane.pending.contains(unit);
-            called_back.extend(later.then_some(*unit));
+            recalled.extend(later.then_some(*unit));
             !later
         });
-        for id in called_back {
+        for id in recalled {
             let Some(lane) = self.lanes.get_mut(key) else { return };
             lane.pending.retain(|other| *other != id);
             if self.draining {
-                self.give_back(id);
+                self.return_to_transport(id);
             } else if let Some(unit) = self.units.get_mut(&id) {
                 unit.stage = Stage::Waiting;
                 unit.sends.clear();
-                lane.put_back(id);
+                lane.enqueue(id);
             }
         }
     }
@@ -242,7 +242,7 @@ impl Engine {
         self.store_failures = 0;
         let Some(unit) = self.units.get_mut(&id) else { return };
         let counters = &self.shared.counters;
-        match unit.outcome {
+        match unit.tally {
             Tally::Handled => super::add(&counters.handled, 1),
             Tally::Deferred => {
                 crash::reach("deferred");
@@ -261,7 +261,7 @@ impl Engine {
         } else if !outbox.is_empty() && !sabotage::active("dispatch-before-commit") {
             self.dispatcher.send(outbox.into_iter().zip(sends).collect());
         }
-        self.finish_unit(id, false);
+        self.complete_unit(id, false);
     }
 
     /// The saga has moved on, or the fence is lost.
@@ -271,15 +271,15 @@ impl Engine {
         unit.stale += 1;
         if unit.fence.is_some() && unit.stale > 3 {
             // another node owns the shard now, and the message with it
-            return self.give_back(id);
+            return self.return_to_transport(id);
         }
-        self.run_again(id, false);
+        self.reload_and_rerun(id, false);
     }
 
     /// Nothing was committed for it: everything from the load on happens again.
-    fn run_again(&mut self, id: UnitId, store_failed: bool) {
+    fn reload_and_rerun(&mut self, id: UnitId, store_failed: bool) {
         if self.draining {
-            return self.give_back(id);
+            return self.return_to_transport(id);
         }
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.stage = Stage::Waiting;

@@ -1,6 +1,6 @@
 //! From committed units to the transport.
 
-use super::{Event, Shared, add};
+use super::{EndpointContext, Event, add};
 use foldhash::HashSet;
 use sagabus_core::{Error, OutboxId, Outgoing, SendOutcome, Transport, crash, sabotage};
 use std::{
@@ -11,12 +11,12 @@ use std::{
 use tokio::sync::{Notify, mpsc};
 
 /// Most messages in one send.
-const BATCH: usize = 500;
+const MAX_MESSAGES_PER_SEND: usize = 500;
 /// A backlog at which no more handlers start, and one at which they start again.
-const FULL: usize = 10_000;
-const RELIEVED: usize = 5_000;
+const BACKLOG_HIGH_WATERMARK: usize = 10_000;
+const BACKLOG_LOW_WATERMARK: usize = 5_000;
 /// How long confirmed rows wait for a commit to ride on.
-const IDLE: Duration = Duration::from_millis(50);
+const CONFIRM_DELETE_DELAY: Duration = Duration::from_millis(50);
 
 type Item = (OutboxId, Outgoing);
 
@@ -24,18 +24,18 @@ type Item = (OutboxId, Outgoing);
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     items: mpsc::UnboundedSender<Vec<Item>>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RowTracking>>,
     sweep: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct State {
+struct RowTracking {
     /// Confirmed, row still there.
-    sent: Vec<OutboxId>,
+    confirmed: Vec<OutboxId>,
     /// Queued, under way, or confirmed with the row still there.
-    known: HashSet<OutboxId>,
+    tracked: HashSet<OutboxId>,
     /// About how many wait for their first attempt, or for what comes of it.
-    fresh: usize,
+    unattempted: usize,
 }
 
 /// The receiving end: what [`run`](Outbound::run) works on.
@@ -54,22 +54,22 @@ impl Dispatcher {
     /// Queues messages whose rows are committed.
     pub(crate) fn send(&self, items: Vec<Item>) {
         let mut state = self.state();
-        state.known.extend(items.iter().map(|(id, _)| *id));
-        state.fresh += items.len();
+        state.tracked.extend(items.iter().map(|(id, _)| *id));
+        state.unattempted += items.len();
         drop(state);
         // without a dispatcher the relay of another node finds the rows
         let _ = self.items.send(items);
     }
 
-    /// Whether messages are on their way whose fate is not known yet, other than those that failed before.
+    /// Whether messages are on their way whose fate is not tracked yet, other than those that failed before.
     pub(super) fn is_busy(&self) -> bool {
-        self.state().fresh > 0
+        self.state().unattempted > 0
     }
 
     /// So many were sent, or failed. What failed and is sent again is not told apart: then it is idle a little too early.
-    fn tried(&self, count: usize) {
+    fn mark_attempted(&self, count: usize) {
         let mut state = self.state();
-        state.fresh = state.fresh.saturating_sub(count);
+        state.unattempted = state.unattempted.saturating_sub(count);
     }
 
     /// Asks the relay to look for rows of this node that nobody has in memory.
@@ -81,29 +81,29 @@ impl Dispatcher {
         self.sweep.notified().await;
     }
 
-    pub(super) fn knows(&self, id: OutboxId) -> bool {
-        self.state().known.contains(&id)
+    pub(super) fn tracks(&self, id: OutboxId) -> bool {
+        self.state().tracked.contains(&id)
     }
 
     /// Confirmed rows, for the next commit to remove.
-    pub(super) fn take_sent(&self) -> Vec<OutboxId> {
-        std::mem::take(&mut self.state().sent)
+    pub(super) fn take_confirmed(&self) -> Vec<OutboxId> {
+        std::mem::take(&mut self.state().confirmed)
     }
 
     /// The commit did not remove them.
-    pub(super) fn give_back_sent(&self, sent: Vec<OutboxId>) {
-        self.state().sent.extend(sent);
+    pub(super) fn restore_confirmed(&self, sent: Vec<OutboxId>) {
+        self.state().confirmed.extend(sent);
     }
 
     /// Their rows are gone.
-    pub(super) fn forget(&self, ids: &[OutboxId]) {
+    pub(super) fn untrack(&self, ids: &[OutboxId]) {
         let mut state = self.state();
         for id in ids {
-            state.known.remove(id);
+            state.tracked.remove(id);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RowTracking> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,7 +113,7 @@ impl Outbound {
     /// the rows are there, and the relay of another node, or of the next start, takes them over.
     pub(crate) async fn run(
         mut self,
-        shared: Arc<Shared>,
+        shared: Arc<EndpointContext>,
         transport: Arc<dyn Transport>,
         events: mpsc::UnboundedSender<Event>,
     ) {
@@ -129,7 +129,7 @@ impl Outbound {
         let mut full = false;
         while open || !queue.is_empty() || !held.is_empty() {
             if queue.is_empty() {
-                let wait = if held.is_empty() { IDLE } else { pause(failures) };
+                let wait = if held.is_empty() { CONFIRM_DELETE_DELAY } else { pause(failures) };
                 match runtime.timeout(wait, self.items.recv()).await {
                     Some(Some(items)) => queue.extend(items),
                     Some(None) if held.is_empty() => open = false,
@@ -140,7 +140,7 @@ impl Outbound {
                     None => {}
                 }
                 if queue.is_empty() {
-                    self.clean(&shared).await;
+                    self.delete_confirmed(&shared).await;
                     held_keys.clear();
                     queue.append(&mut held);
                     continue;
@@ -149,7 +149,7 @@ impl Outbound {
             while let Ok(items) = self.items.try_recv() {
                 queue.extend(items);
             }
-            if (queue.len() > FULL) != full && (full == (queue.len() < RELIEVED)) {
+            if (queue.len() > BACKLOG_HIGH_WATERMARK) != full && (full == (queue.len() < BACKLOG_LOW_WATERMARK)) {
                 full = !full;
                 // the engine may have ended meanwhile
                 let _ = events.send(Event::Backlog(full));
@@ -160,7 +160,7 @@ impl Outbound {
             }
             let count = batch.len();
             let failed = self.send_batch(&shared, &*transport, batch).await;
-            self.dispatcher.tried(count);
+            self.dispatcher.mark_attempted(count);
             // the engine may have ended meanwhile
             let _ = events.send(Event::Dispatched);
             failures = if failed.is_empty() { 0 } else { failures + 1 };
@@ -178,11 +178,11 @@ impl Outbound {
                 held_keys.clear();
             }
         }
-        self.clean(&shared).await;
+        self.delete_confirmed(&shared).await;
     }
 
     /// Sends one batch; returns what has to be sent again, in order.
-    async fn send_batch(&self, shared: &Shared, transport: &dyn Transport, batch: Vec<Item>) -> Vec<Item> {
+    async fn send_batch(&self, shared: &EndpointContext, transport: &dyn Transport, batch: Vec<Item>) -> Vec<Item> {
         let (ids, messages): (Vec<OutboxId>, Vec<Outgoing>) = batch.into_iter().unzip();
         if sabotage::active("outbox-delete-early") {
             let _ = shared.store.outbox_delete(&ids).await;
@@ -192,12 +192,12 @@ impl Outbound {
         let outcomes = transport.send_batch(&messages).await;
         crash::reach("publish-sent");
         let mut again = Vec::new();
-        let mut buried = Vec::new();
+        let mut unroutable = Vec::new();
         let mut confirmed = Vec::new();
         for ((id, message), outcome) in ids.into_iter().zip(messages).zip(outcomes) {
             match outcome {
                 SendOutcome::Done => confirmed.push(id),
-                SendOutcome::Unroutable(reason) => buried.push((id, reason)),
+                SendOutcome::Unroutable(reason) => unroutable.push((id, reason)),
                 SendOutcome::Retry(error) | SendOutcome::Unknown(error) => {
                     warn_failed(&error, &message);
                     let mut message = message;
@@ -208,14 +208,14 @@ impl Outbound {
         }
         crash::reach("confirmed");
         add(&shared.counters.dispatched, confirmed.len());
-        self.dispatcher.state().sent.extend(confirmed.iter().filter(|id| id.0 >= 0));
-        if !buried.is_empty() {
-            self.bury(shared, &buried).await;
+        self.dispatcher.state().confirmed.extend(confirmed.iter().filter(|id| id.0 >= 0));
+        if !unroutable.is_empty() {
+            self.dead_letter(shared, &unroutable).await;
         }
         again
     }
 
-    async fn bury(&self, shared: &Shared, rows: &[(OutboxId, String)]) {
+    async fn dead_letter(&self, shared: &EndpointContext, rows: &[(OutboxId, String)]) {
         let mut failures = 0;
         while let Err(error) = shared.store.outbox_dead_letter(&shared.owner, rows).await {
             tracing::warn!(%error, rows = rows.len(), "burying unroutable messages failed, trying again");
@@ -228,20 +228,20 @@ impl Outbound {
         }
         add(&shared.counters.dead, rows.len());
         let ids: Vec<OutboxId> = rows.iter().map(|(id, _)| *id).collect();
-        self.dispatcher.forget(&ids);
+        self.dispatcher.untrack(&ids);
     }
 
     /// Removes confirmed rows when no commit came to do it.
-    async fn clean(&self, shared: &Shared) {
-        let sent = self.dispatcher.take_sent();
+    async fn delete_confirmed(&self, shared: &EndpointContext) {
+        let sent = self.dispatcher.take_confirmed();
         if sent.is_empty() {
             return;
         }
         match shared.store.outbox_delete(&sent).await {
-            Ok(()) => self.dispatcher.forget(&sent),
+            Ok(()) => self.dispatcher.untrack(&sent),
             Err(error) => {
                 tracing::debug!(%error, "removing confirmed outbox rows failed; they ride with the next commit");
-                self.dispatcher.give_back_sent(sent);
+                self.dispatcher.restore_confirmed(sent);
             }
         }
     }
@@ -249,8 +249,8 @@ impl Outbound {
 
 /// The next batch, leaving out what must wait behind an earlier message of its key.
 fn take(queue: &mut VecDeque<Item>, held: &mut VecDeque<Item>, held_keys: &HashSet<String>) -> Vec<Item> {
-    let mut batch = Vec::with_capacity(queue.len().min(BATCH));
-    while batch.len() < BATCH {
+    let mut batch = Vec::with_capacity(queue.len().min(MAX_MESSAGES_PER_SEND));
+    while batch.len() < MAX_MESSAGES_PER_SEND {
         let Some(item) = queue.pop_front() else { break };
         match &item.1.message.headers.order_key {
             Some(key) if held_keys.contains(key) => held.push_back(item),

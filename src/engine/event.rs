@@ -1,5 +1,5 @@
-use super::{group::Ran, unit::UnitId};
-use sagabus_core::{CommitReply, Delivery, DueRow, LoadReply, OutboxId, Result, SagaRow};
+use super::{handler_tasks::HandlerRan, unit::UnitId};
+use sagabus_core::{CommitReply, Delivery, DueRow, HandlerError, LoadReply, OutboxId, Result, SagaRow};
 
 /// What happens to an engine, one after another.
 pub(crate) enum Event {
@@ -10,9 +10,9 @@ pub(crate) enum Event {
     /// A load has come back.
     Loaded(Result<LoadReply>),
     /// Handlers are done.
-    Ran(Vec<Ran>),
+    HandlersRan(Vec<HandlerRan>),
     /// A failure is counted: how many there are since the counter's row was made, if the store could tell.
-    Counted { unit: UnitId, failures: Option<u32>, error: FailureText },
+    FailureCounted { unit: UnitId, failures: Option<u32>, error: HandlerError },
     /// A suspect is counted and may run, on this saga.
     SuspectCounted { unit: UnitId, saga: Option<Box<SagaRow>>, deaths: Option<u32> },
     /// A retry's pause is over.
@@ -20,7 +20,7 @@ pub(crate) enum Event {
     /// A committer is done.
     Committed { committer: usize, units: Vec<UnitId>, sent: Vec<OutboxId>, reply: CommitReply },
     /// A unit with its own transaction is done.
-    Finished { unit: UnitId, reply: CommitReply },
+    OwnTransactionDone { unit: UnitId, reply: CommitReply },
     /// A pause after a failure of the store is over.
     StoreAgain,
     /// The slow-down's pause is over.
@@ -33,9 +33,4 @@ pub(crate) enum Event {
     Backlog(bool),
     /// Stop: hand back what has not started, finish the rest.
     Stop,
-}
-
-/// A handler's failure, as far as it must outlive the error.
-pub(crate) struct FailureText {
-    pub(crate) error: sagabus_core::HandlerError,
 }

@@ -2,8 +2,7 @@
 
 use super::{
     Engine, Event,
-    event::FailureText,
-    recoverability::Next,
+    retry_policy::Next,
     unit::{Stage, UnitId},
 };
 use sagabus_core::{Disposition, Error, HandlerError, SagaRow};
@@ -31,17 +30,17 @@ impl Engine {
                 tracing::warn!(%error, "counting an attempt failed; it counts in memory only");
             }
             // the engine may have ended meanwhile
-            let _ = sender.send(Event::Counted { unit: id, failures: counted.ok(), error: FailureText { error } });
+            let _ = sender.send(Event::FailureCounted { unit: id, failures: counted.ok(), error });
         });
     }
 
-    pub(super) fn counted(&mut self, id: UnitId, failures: Option<u32>, error: &HandlerError) {
+    pub(super) fn failure_counted(&mut self, id: UnitId, failures: Option<u32>, error: &HandlerError) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let seen = unit.attempts;
         unit.attempts = match failures {
             Some(failures) => {
                 unit.counted = true;
-                (unit.base_attempts + failures).max(unit.attempts + 1)
+                (unit.attempts_before + failures).max(unit.attempts + 1)
             }
             None => unit.attempts + 1,
         };
@@ -56,8 +55,8 @@ impl Engine {
     fn after_failure(&mut self, id: UnitId, error: &HandlerError, knew: bool) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let next = match self.shared.policy.after(unit.attempts, error, &self.shared.info.runtime) {
-            Next::Bury if !knew && !unit.spared => {
-                unit.spared = true;
+            Next::DeadLetter if !knew && !unit.dead_letter_postponed => {
+                unit.dead_letter_postponed = true;
                 Next::Retry(self.shared.policy.pause)
             }
             next => next,
@@ -65,7 +64,7 @@ impl Engine {
         match next {
             Next::Retry(_) if self.draining => {
                 self.leave_lane(id);
-                self.give_back(id);
+                self.return_to_transport(id);
             }
             Next::Retry(pause) => {
                 unit.stage = Stage::Retrying;
@@ -82,7 +81,7 @@ impl Engine {
                 self.leave_lane(id);
                 self.dispose(id, disposition);
             }
-            Next::Bury => {
+            Next::DeadLetter => {
                 let disposition = Disposition::DeadLettered {
                     message: unit.message.clone(),
                     attempts: unit.attempts,
@@ -106,7 +105,7 @@ impl Engine {
             Some(key) => {
                 if let Some(lane) = self.lanes.get_mut(&key) {
                     lane.running = None;
-                    lane.put_back(id);
+                    lane.enqueue(id);
                 }
                 self.wake_lane(&key);
             }
@@ -119,7 +118,7 @@ impl Engine {
         tracing::warn!(%error, "infrastructure failed under a handler, trying again");
         self.leave_lane(id);
         if self.draining {
-            return self.give_back(id);
+            return self.return_to_transport(id);
         }
         self.stalled.push(id);
         if let Some(unit) = self.units.get_mut(&id) {
@@ -171,7 +170,7 @@ impl Engine {
             return self.infrastructure(id, &HandlerError::new("counting a suspect failed"));
         };
         unit.counted = true;
-        unit.attempts = unit.base_attempts + deaths - 1;
+        unit.attempts = unit.attempts_before + deaths - 1;
         let most = self.shared.policy.deaths;
         if deaths > most {
             let disposition = Disposition::DeadLettered {

@@ -5,7 +5,7 @@ use sagabus_core::{SagaChange, SagaRow, SagaWrite};
 use std::collections::VecDeque;
 
 /// Most units of one key that run ahead of their commits.
-const MOST_PENDING: usize = 128;
+const MAX_UNITS_AHEAD_OF_COMMIT: usize = 128;
 
 /// One saga key's waiting, running and uncommitted units.
 ///
@@ -23,12 +23,12 @@ pub(crate) struct Lane {
     /// Grows with each invalidation: what started under an older one is void.
     pub(crate) epoch: u64,
     /// A unit with its own SQL is being committed: nothing may run ahead of it.
-    pub(crate) exclusive: bool,
+    pub(crate) own_sql_committing: bool,
     /// The state is remembered, not loaded, and no commit has proved it yet.
-    pub(crate) remembered: bool,
+    pub(crate) from_cache: bool,
     /// The last unit that had arrived when the state was asked for. For those that came later it may be too old: another
     /// node may have created the saga that they are for.
-    pub(crate) as_of: UnitId,
+    pub(crate) loaded_as_of: UnitId,
     /// It stands in the engine's ready list.
     pub(crate) ready: bool,
     /// A load for it is under way.
@@ -38,10 +38,10 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn can_run(&self) -> bool {
         self.running.is_none()
-            && !self.exclusive
+            && !self.own_sql_committing
             && !self.waiting.is_empty()
             && self.state.is_some()
-            && self.pending.len() < MOST_PENDING
+            && self.pending.len() < MAX_UNITS_AHEAD_OF_COMMIT
     }
 
     pub(crate) fn wants_load(&self) -> bool {
@@ -57,7 +57,7 @@ impl Lane {
     }
 
     /// Puts a unit back to waiting, by its order of arrival.
-    pub(crate) fn put_back(&mut self, unit: UnitId) {
+    pub(crate) fn enqueue(&mut self, unit: UnitId) {
         let at = self.waiting.partition_point(|other| *other < unit);
         self.waiting.insert(at, unit);
     }
@@ -65,13 +65,13 @@ impl Lane {
     /// Has the state loaded before anything else happens.
     pub(crate) fn reload(&mut self) {
         self.state = None;
-        self.remembered = false;
+        self.from_cache = false;
     }
 
     pub(crate) fn invalidate(&mut self) {
         self.epoch += 1;
         self.reload();
-        self.exclusive = false;
+        self.own_sql_committing = false;
     }
 
     /// The state that the next unit builds on.

@@ -1,4 +1,4 @@
-//! What the waiting units need to know, in one round trip.
+//! Loads: what the waiting units need to know, in one round trip.
 
 use super::{
     Engine, Event, Ready,
@@ -10,7 +10,7 @@ use sagabus_core::{
 };
 
 /// Most units in one load.
-const MOST: usize = 500;
+const MAX_UNITS_PER_LOAD: usize = 500;
 
 /// Which entry of a load belongs to whom.
 #[derive(Default)]
@@ -25,7 +25,7 @@ struct LoadUnit {
     unit: UnitId,
     probe: Option<usize>,
     saga: Option<usize>,
-    turn: Option<usize>,
+    blocked_key: Option<usize>,
 }
 
 impl Engine {
@@ -35,12 +35,12 @@ impl Engine {
         if lane.is_idle()
             && lane.state.is_none()
             && !lane.loading
-            && let Some(row) = self.recent.take(&key)
+            && let Some(row) = self.saga_cache.take(&key)
         {
             lane.state = Some(Some(row));
-            lane.remembered = true;
+            lane.from_cache = true;
         }
-        lane.put_back(id);
+        lane.enqueue(id);
         self.wake_lane(&key);
     }
 
@@ -56,8 +56,8 @@ impl Engine {
         } else if lane.is_idle() && !lane.ready && !lane.loading {
             let lane = self.lanes.remove(key);
             match lane.and_then(|lane| lane.state.flatten()) {
-                Some(row) if self.alone && !row.completed => self.recent.put(key.clone(), row),
-                _ => drop(self.recent.take(key)),
+                Some(row) if self.alone && !row.completed => self.saga_cache.put(key.clone(), row),
+                _ => drop(self.saga_cache.take(key)),
             }
         }
     }
@@ -66,7 +66,7 @@ impl Engine {
     fn knows(&self, lookup: &SagaLookup) -> bool {
         let SagaLookup::Key { kind, key } = lookup else { return false };
         let key = LaneKey { kind: kind.clone(), key: key.as_str().into() };
-        self.recent.contains(&key) || self.lanes.get(&key).is_some_and(|lane| lane.state.is_some())
+        self.saga_cache.contains(&key) || self.lanes.get(&key).is_some_and(|lane| lane.state.is_some())
     }
 
     /// Sends one load for everything that waits, unless one is under way.
@@ -76,16 +76,16 @@ impl Engine {
         }
         let mut request = LoadRequest { endpoint: self.shared.info.name.clone(), ..LoadRequest::default() };
         let mut pending = PendingLoad { as_of: self.next, ..PendingLoad::default() };
-        let lanes = self.lanes_to_load.len().min(MOST);
+        let lanes = self.lanes_to_load.len().min(MAX_UNITS_PER_LOAD);
         for key in self.lanes_to_load.drain(..lanes) {
             pending.lanes.push((key.clone(), request.sagas.len()));
             request.sagas.push(SagaLookup::Key { kind: key.kind, key: key.key.to_string() });
         }
-        let units = self.to_load.len().min(MOST);
+        let units = self.to_load.len().min(MAX_UNITS_PER_LOAD);
         let units: Vec<UnitId> = self.to_load.drain(..units).collect();
         for id in units {
             let Some(unit) = self.units.get(&id) else { continue };
-            let mut entry = LoadUnit { unit: id, probe: None, saga: None, turn: None };
+            let mut entry = LoadUnit { unit: id, probe: None, saga: None, blocked_key: None };
             if unit.gate == Gate::Inbox {
                 entry.probe = Some(request.probes.len());
                 request.probes.push((unit.handler.clone(), unit.message_id));
@@ -98,8 +98,8 @@ impl Engine {
                     other => other.clone(),
                 });
             }
-            if let (true, Some(key)) = (unit.in_turn, &unit.order_key) {
-                entry.turn = Some(request.blocked_keys.len());
+            if let (true, Some(key)) = (unit.waits_for_key, &unit.order_key) {
+                entry.blocked_key = Some(request.blocked_keys.len());
                 request.blocked_keys.push((unit.handler.clone(), key.clone()));
             }
             pending.units.push(entry);
@@ -126,7 +126,7 @@ impl Engine {
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.loading = false;
                 if lane.state.is_none() {
-                    (lane.state, lane.as_of) = (Some(row), pending.as_of);
+                    (lane.state, lane.loaded_as_of) = (Some(row), pending.as_of);
                 }
                 self.wake_lane(&key);
             }
@@ -135,11 +135,11 @@ impl Engine {
             let row = entry.saga.and_then(|at| reply.sagas.get_mut(at).and_then(Option::take));
             if entry.probe.is_some_and(|at| reply.probes.get(at).copied().unwrap_or(false)) {
                 super::add(&self.shared.counters.duplicates, 1);
-                self.beware();
-                self.finish_unit(entry.unit, true);
+                self.expect_duplicates();
+                self.complete_unit(entry.unit, true);
                 continue;
             }
-            let blocked = entry.turn.is_some_and(|at| reply.blocked_keys.get(at).copied().unwrap_or(false));
+            let blocked = entry.blocked_key.is_some_and(|at| reply.blocked_keys.get(at).copied().unwrap_or(false));
             self.unit_loaded(entry.unit, entry.saga.is_some().then_some(pending.as_of), row, blocked);
         }
     }
@@ -168,13 +168,13 @@ impl Engine {
         let lane: &mut Lane = self.lanes.entry(key.clone()).or_default();
         // what a busy lane knows is newer than what was read meanwhile
         if let Some(as_of) = asked
-            && !self.recent.contains(&key)
+            && !self.saga_cache.contains(&key)
             && lane.state.is_none()
             && lane.running.is_none()
             && lane.pending.is_empty()
             && !lane.loading
         {
-            (lane.state, lane.as_of) = (Some(row), as_of);
+            (lane.state, lane.loaded_as_of) = (Some(row), as_of);
         }
         self.enter_lane(id, key);
     }
@@ -189,7 +189,7 @@ impl Engine {
             other => other,
         };
         let parked_as = sagabus_core::alias_key(alias, value);
-        self.decided(id, decision, kind, parked_as);
+        self.apply_decision(id, decision, kind, parked_as);
     }
 
     fn load_failed(&mut self, pending: PendingLoad, error: &sagabus_core::Error) {

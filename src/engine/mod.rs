@@ -11,39 +11,42 @@
 mod admit;
 mod commit;
 mod dispatch;
-mod due;
+mod due_reader;
 mod event;
 mod failure;
-mod group;
+mod handler_tasks;
 mod lane;
 mod load;
-mod pump;
-mod recent;
-mod recoverability;
+mod receive_loop;
 mod relay;
+mod retry_policy;
+mod route_table;
 mod run;
+mod saga_cache;
 mod settle;
+mod shared;
 mod stats;
 mod unit;
 
-pub use recoverability::Recoverability;
+pub use retry_policy::Recoverability;
 pub use stats::Stats;
 
 pub(crate) use dispatch::{Dispatcher, dispatcher};
-pub(crate) use due::due_reader;
+pub(crate) use due_reader::due_reader;
 pub(crate) use event::Event;
-pub(crate) use pump::pump;
+pub(crate) use receive_loop::receive_loop;
 pub(crate) use relay::relay;
+pub(crate) use route_table::RouteTable;
 pub(crate) use settle::settler;
+pub(crate) use shared::EndpointContext;
 pub(crate) use stats::{Counters, add};
 
-use crate::endpoint::RouteTable;
 use commit::Committer;
 use foldhash::{HashMap, HashSet};
 use lane::Lane;
 use load::PendingLoad;
-use recent::Recent;
-use sagabus_core::{Delivery, EndpointInfo, LeaseKeeper, Owner, RowGate, Settlement, Store, Token, crash, sabotage};
+use saga_cache::SagaCache;
+use sagabus_core::{Delivery, RowGate, Settlement, Token, crash, sabotage};
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
@@ -52,36 +55,19 @@ use std::{
 use tokio::sync::mpsc;
 use unit::{GateKey, LaneKey, Unit, UnitId};
 
-/// What the tasks of an endpoint share.
-pub(crate) struct Shared {
-    pub(crate) info: Arc<EndpointInfo>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) routes: RouteTable,
-    pub(crate) policy: Recoverability,
-    pub(crate) counters: Counters,
-    pub(crate) joined: bool,
-    /// Nothing remembers what was handled: see [`storeless`](crate::endpoint::storeless).
-    pub(crate) storeless: bool,
-    pub(crate) ordered: bool,
-    pub(crate) concurrency: usize,
-    pub(crate) batch: usize,
-    pub(crate) owner: Owner,
-    pub(crate) keeper: Arc<LeaseKeeper>,
-}
-
 /// After a duplicate, for so long others are expected.
-const WARY: Duration = Duration::from_secs(10);
+const PROBE_AFTER_DUPLICATE: Duration = Duration::from_secs(10);
 
 /// Where a delivery came from.
 #[derive(Clone, Copy, Debug)]
-enum Source {
+enum DeliverySource {
     Transport(Token),
     Due(RowGate),
 }
 
 /// A delivery whose units are not all through.
 struct InFlight {
-    source: Source,
+    source: DeliverySource,
     remaining: usize,
     /// Its queue row is the gate of its one unit: the commit removes it.
     row_is_gate: bool,
@@ -97,7 +83,7 @@ enum Ready {
 }
 
 pub(crate) struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EndpointContext>,
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
     next: u64,
@@ -107,12 +93,12 @@ pub(crate) struct Engine {
     lanes: HashMap<LaneKey, Lane>,
     /// Ordered endpoints: deliveries that wait for the one before them of their key.
     orders: HashMap<String, VecDeque<Delivery>>,
-    recent: Recent,
+    saga_cache: SagaCache,
     /// Whether this is the only node of its endpoint, as far as the lease tells.
     alone: bool,
     ready: VecDeque<Ready>,
     /// Handlers that are to run, until the end of the step.
-    starts: Vec<group::Start>,
+    starts: Vec<handler_tasks::HandlerStart>,
     to_load: Vec<UnitId>,
     lanes_to_load: Vec<LaneKey>,
     loading: Option<PendingLoad>,
@@ -129,7 +115,7 @@ pub(crate) struct Engine {
     failures_in_a_row: u32,
     slow: bool,
     /// Until when every message is looked up in the inbox before its handler runs.
-    wary: Duration,
+    probe_until: Duration,
     backlog_full: bool,
     draining: bool,
     settlements: Vec<Settlement>,
@@ -141,7 +127,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<EndpointContext>,
         channel: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
         settle: mpsc::UnboundedSender<Vec<Settlement>>,
         due_done: mpsc::UnboundedSender<Vec<RowGate>>,
@@ -158,7 +144,7 @@ impl Engine {
             gates: HashMap::default(),
             lanes: HashMap::default(),
             orders: HashMap::default(),
-            recent: Recent::default(),
+            saga_cache: SagaCache::default(),
             alone: false,
             ready: VecDeque::new(),
             starts: Vec::new(),
@@ -175,7 +161,7 @@ impl Engine {
             running: 0,
             failures_in_a_row: 0,
             slow: false,
-            wary: Duration::ZERO,
+            probe_until: Duration::ZERO,
             backlog_full: false,
             draining: false,
             settlements: Vec::new(),
@@ -210,7 +196,7 @@ impl Engine {
     fn step(&mut self) {
         let alone = self.shared.keeper.view().members <= 1;
         if std::mem::replace(&mut self.alone, alone) && !alone {
-            self.recent.clear();
+            self.saga_cache.clear();
         }
         self.start_suspect();
         self.start_ready();
@@ -226,12 +212,12 @@ impl Engine {
             Event::Deliveries(deliveries) => deliveries.into_iter().for_each(|d| self.admit(d)),
             Event::Due(rows) => rows.into_iter().for_each(|row| self.admit_due(row)),
             Event::Loaded(reply) => self.loaded(reply),
-            Event::Ran(all) => all.into_iter().for_each(|ran| self.ran(ran.unit, ran.epoch, ran.output)),
-            Event::Counted { unit, failures, error } => self.counted(unit, failures, &error.error),
+            Event::HandlersRan(all) => all.into_iter().for_each(|ran| self.ran(ran.unit, ran.epoch, ran.output)),
+            Event::FailureCounted { unit, failures, error } => self.failure_counted(unit, failures, &error),
             Event::SuspectCounted { unit, saga, deaths } => self.suspect_counted(unit, saga.map(|row| *row), deaths),
             Event::Retry { unit } => self.retry(unit),
             Event::Committed { committer, units, sent, reply } => self.committed(committer, &units, sent, reply),
-            Event::Finished { unit, reply } => self.finished(unit, reply),
+            Event::OwnTransactionDone { unit, reply } => self.own_transaction_done(unit, reply),
             Event::StoreAgain => self.store_again(),
             Event::SlowAgain => self.slow = false,
             // what may be committed now is seen at the end of the step
@@ -242,8 +228,8 @@ impl Engine {
     }
 
     /// A message came again: others may, too.
-    fn beware(&mut self) {
-        self.wary = self.shared.info.runtime.elapsed() + WARY;
+    fn expect_duplicates(&mut self) {
+        self.probe_until = self.shared.info.runtime.elapsed() + PROBE_AFTER_DUPLICATE;
     }
 
     fn id(&mut self) -> u64 {
@@ -264,8 +250,8 @@ impl Engine {
     /// The planted bug: everything in flight counts as done.
     fn drop_work(&mut self) {
         let done = |delivery: &InFlight| match delivery.source {
-            Source::Transport(token) => Some(Settlement { token, settle: sagabus_core::Settle::Done }),
-            Source::Due(_) => None,
+            DeliverySource::Transport(token) => Some(Settlement { token, settle: sagabus_core::Settle::Done }),
+            DeliverySource::Due(_) => None,
         };
         self.settlements.extend(self.deliveries.values().filter_map(done));
         self.units.clear();
@@ -280,7 +266,7 @@ impl Engine {
             return self.drop_work();
         }
         for (_, deliveries) in std::mem::take(&mut self.orders) {
-            self.settlements.extend(deliveries.iter().map(|d| settle::give_back(d.token)));
+            self.settlements.extend(deliveries.iter().map(|d| settle::returned(d.token)));
         }
         let started: HashSet<UnitId> = self
             .units
@@ -297,7 +283,7 @@ impl Engine {
         self.stalled.clear();
         self.suspects.clear();
         for unit in waiting {
-            self.give_back(unit);
+            self.return_to_transport(unit);
         }
     }
 }

@@ -1,19 +1,19 @@
 //! Committed messages that nobody has in memory.
 
-use super::{Dispatcher, Shared, add};
+use super::{Dispatcher, EndpointContext, add};
 use sagabus_core::{LeaseKeeper, OutboxId, OutboxRow, Result, crash};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
-const PAGE: usize = 500;
+const ROWS_PER_PAGE: usize = 500;
 /// After a caller's own transaction has recorded sends, its commit is looked for this often, and for so long.
-const SOON: Duration = Duration::from_millis(20);
-const HURRY: Duration = Duration::from_secs(2);
+const FAST_POLL: Duration = Duration::from_millis(20);
+const FAST_POLL_FOR: Duration = Duration::from_secs(2);
 
 /// Finds outbox rows that have no sender: those of nodes that are gone, and those of this node that an unknown commit or
 /// a caller's own transaction left behind. It never takes a row because of its age.
 pub(crate) async fn relay(
-    shared: Arc<Shared>,
+    shared: Arc<EndpointContext>,
     dispatcher: Dispatcher,
     keeper: Arc<LeaseKeeper>,
     enlisted: Arc<Notify>,
@@ -21,13 +21,13 @@ pub(crate) async fn relay(
     mut stop: watch::Receiver<bool>,
 ) {
     let runtime = shared.info.runtime.clone();
-    let mut hurry = Duration::ZERO;
+    let mut poll_fast_until = Duration::ZERO;
     while !*stop.borrow() {
         if keeper.is_good() {
-            if let Err(error) = orphans(&shared, &dispatcher).await {
+            if let Err(error) = relay_orphans(&shared, &dispatcher).await {
                 tracing::warn!(%error, "taking over outbox rows failed, trying again");
             }
-            if let Err(error) = own(&shared, &dispatcher).await {
+            if let Err(error) = relay_own_rows(&shared, &dispatcher).await {
                 tracing::warn!(%error, "looking for own outbox rows failed, trying again");
             }
         }
@@ -36,20 +36,20 @@ pub(crate) async fn relay(
             _ = stop.changed() => {}
             () = dispatcher.sweep_wanted() => {}
             // a caller has recorded sends in its own transaction: nobody says when that commits
-            () = enlisted.notified() => hurry = runtime.elapsed() + HURRY,
-            () = runtime.sleep(if runtime.elapsed() < hurry { SOON } else { period }) => {}
+            () = enlisted.notified() => poll_fast_until = runtime.elapsed() + FAST_POLL_FOR,
+            () = runtime.sleep(if runtime.elapsed() < poll_fast_until { FAST_POLL } else { period }) => {}
         }
     }
 }
 
-async fn orphans(shared: &Shared, dispatcher: &Dispatcher) -> Result<()> {
+async fn relay_orphans(shared: &EndpointContext, dispatcher: &Dispatcher) -> Result<()> {
     loop {
-        let rows = shared.store.outbox_orphans(&shared.owner, PAGE).await?;
+        let rows = shared.store.outbox_orphans(&shared.owner, ROWS_PER_PAGE).await?;
         if rows.is_empty() {
             return Ok(());
         }
         crash::reach("relay-read");
-        let full = rows.len() == PAGE;
+        let full = rows.len() == ROWS_PER_PAGE;
         hand_over(shared, dispatcher, rows);
         if !full {
             return Ok(());
@@ -59,17 +59,17 @@ async fn orphans(shared: &Shared, dispatcher: &Dispatcher) -> Result<()> {
 
 /// Rows of this node that were there twice, a moment apart, and that nobody had in memory: a row whose commit has just
 /// come back is not among them.
-async fn own(shared: &Shared, dispatcher: &Dispatcher) -> Result<()> {
+async fn relay_own_rows(shared: &EndpointContext, dispatcher: &Dispatcher) -> Result<()> {
     let mut after = OutboxId(0);
     loop {
-        let unknown = |rows: Vec<OutboxRow>| rows.into_iter().filter(|row| !dispatcher.knows(row.id));
-        let page = shared.store.outbox_own(&shared.owner, after, PAGE).await?;
-        let full = page.len() == PAGE;
+        let unknown = |rows: Vec<OutboxRow>| rows.into_iter().filter(|row| !dispatcher.tracks(row.id));
+        let page = shared.store.outbox_own(&shared.owner, after, ROWS_PER_PAGE).await?;
+        let full = page.len() == ROWS_PER_PAGE;
         let last = page.last().map(|row| row.id);
         let seen: HashSet<OutboxId> = unknown(page).map(|row| row.id).collect();
         if !seen.is_empty() {
             shared.info.runtime.sleep(Duration::from_millis(100)).await;
-            let page = shared.store.outbox_own(&shared.owner, after, PAGE).await?;
+            let page = shared.store.outbox_own(&shared.owner, after, ROWS_PER_PAGE).await?;
             let rows: Vec<OutboxRow> = unknown(page).filter(|row| seen.contains(&row.id)).collect();
             hand_over(shared, dispatcher, rows);
         }
@@ -80,7 +80,7 @@ async fn own(shared: &Shared, dispatcher: &Dispatcher) -> Result<()> {
     }
 }
 
-fn hand_over(shared: &Shared, dispatcher: &Dispatcher, rows: Vec<OutboxRow>) {
+fn hand_over(shared: &EndpointContext, dispatcher: &Dispatcher, rows: Vec<OutboxRow>) {
     if rows.is_empty() {
         return;
     }

@@ -2,15 +2,14 @@
 
 use super::{
     Engine, Event, Ready,
-    group::{Start, launch},
-    unit::{Finished, LaneKey, Stage, UnitId},
+    handler_tasks::{HandlerStart, launch},
+    unit::{LaneKey, Stage, UnitId},
 };
-use futures::FutureExt;
 use sagabus_core::{
-    Context, Decision, Disposition, Gate, HandlerError, Incoming, Invocation, InvocationResult, ParkedUntil, Route,
-    RowTable, SagaRow, crash,
+    Context, Decision, Disposition, Gate, HandlerError, Incoming, Invocation, InvocationResult, ParkedUntil, RowTable,
+    SagaRow, crash,
 };
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::sync::Arc;
 
 impl Engine {
     /// Starts handlers, up to the limit.
@@ -42,7 +41,7 @@ impl Engine {
         }
         let Some(id) = lane.waiting.pop_front() else { return };
         let Some(unit) = self.units.get_mut(&id) else { return self.wake_lane(key) };
-        if !lane.pending.is_empty() && (unit.settled || self.transactional.contains(&unit.handler)) {
+        if !lane.pending.is_empty() && (unit.needs_committed_state || self.transactional.contains(&unit.handler)) {
             // its own SQL must see what the units before it commit; the commit wakes the lane
             lane.waiting.push_front(id);
             return;
@@ -56,24 +55,24 @@ impl Engine {
                 self.start(id, row);
             }
             _ if !lane.pending.is_empty() => {
-                // no verdict on a state that may turn out not to be; the commit wakes the lane
+                // no predetermined on a state that may turn out not to be; the commit wakes the lane
                 lane.waiting.push_front(id);
             }
-            _ if lane.remembered || lane.as_of < id => {
+            _ if lane.from_cache || lane.loaded_as_of < id => {
                 // nor on one that may be old
                 lane.reload();
                 lane.waiting.push_front(id);
                 self.wake_lane(key);
             }
             decision => {
-                self.decided(id, decision, key.kind.clone(), key.key.to_string());
+                self.apply_decision(id, decision, key.kind.clone(), key.key.to_string());
                 self.wake_lane(key);
             }
         }
     }
 
     /// What a route decided for a message that its handler does not get.
-    pub(super) fn decided(&mut self, id: UnitId, decision: Decision, kind: Arc<str>, key: String) {
+    pub(super) fn apply_decision(&mut self, id: UnitId, decision: Decision, kind: Arc<str>, key: String) {
         let Some(unit) = self.units.get(&id) else { return };
         let message = unit.message.clone();
         let waited = matches!(unit.gate, Gate::Row(row) if row.table == RowTable::Parked);
@@ -111,7 +110,7 @@ impl Engine {
         };
         let incoming = Incoming { message: unit.message.clone(), attempts: unit.attempts };
         let mut context = Context::new(incoming, self.shared.info.clone(), may_begin);
-        if self.shared.storeless {
+        if self.shared.at_least_once {
             context = context.with_same_ids(unit.handler.clone());
         }
         let span = tracing::info_span!(
@@ -123,7 +122,7 @@ impl Engine {
             saga.key = unit.lane.as_ref().map(|lane| &*lane.key),
         );
         let run = Invocation { context, saga, input: unit.input.take() };
-        self.starts.push(Start { unit: id, epoch: unit.epoch, route, run, span });
+        self.starts.push(HandlerStart { unit: id, epoch: unit.epoch, route, run, span });
         if self.failures_in_a_row >= self.shared.policy.slow_down_after {
             self.slow = true;
             self.later(self.shared.policy.slow_down, Event::SlowAgain);
@@ -138,27 +137,27 @@ impl Engine {
         {
             // what it was built on has turned out not to be so
             let key = key.clone();
-            return self.back_to_lane(id, &key);
+            return self.requeue_in_lane(id, &key);
         }
         let failed = output.as_ref().is_ok_and(|output| !output.context.wanted_begin() && output.result.is_err());
         if (failed || output.is_err())
             && let Some(key) = &unit.lane
             && self.lanes.get(key).is_some_and(|lane| !lane.pending.is_empty())
         {
-            // no verdict on a state that may turn out not to be: once more, on what is committed
+            // no predetermined on a state that may turn out not to be: once more, on what is committed
             let key = key.clone();
-            unit.settled = true;
-            return self.back_to_lane(id, &key);
+            unit.needs_committed_state = true;
+            return self.requeue_in_lane(id, &key);
         }
         if (failed || output.is_err())
             && let Some(key) = &unit.lane
             && let Some(lane) = self.lanes.get_mut(key)
-            && lane.remembered
+            && lane.from_cache
         {
             // nor on one that may be old
             lane.reload();
             let key = key.clone();
-            return self.back_to_lane(id, &key);
+            return self.requeue_in_lane(id, &key);
         }
         let output = match output {
             Ok(output) => *output,
@@ -167,7 +166,7 @@ impl Engine {
         if output.context.wanted_begin() {
             self.transactional.insert(unit.handler.clone());
             return match unit.lane.clone() {
-                Some(key) => self.back_to_lane(id, &key),
+                Some(key) => self.requeue_in_lane(id, &key),
                 None => self.begin(id),
             };
         }
@@ -181,7 +180,7 @@ impl Engine {
         if matches!(unit.gate, Gate::Row(row) if row.table == RowTable::Timer) {
             crash::reach("timer-handled");
         }
-        let work = unit.handled(effects, !self.shared.joined && !self.shared.storeless);
+        let work = unit.handled(effects, !self.shared.joined && !self.shared.at_least_once);
         if let Some(key) = unit.lane.clone()
             && let Some(lane) = self.lanes.get_mut(&key)
         {
@@ -189,20 +188,20 @@ impl Engine {
             if let Some(write) = &work.saga {
                 lane.advance(write);
             }
-            lane.exclusive = transaction.is_some();
+            lane.own_sql_committing = transaction.is_some();
             lane.pending.push_back(id);
             self.wake_lane(&key);
         }
         if transaction.is_some() {
             self.transactional.insert(work.handler.clone());
         }
-        self.submit(Finished { unit: id, work, transaction });
+        self.submit(id, work, transaction);
     }
 
     /// A run that is void: its unit waits again.
-    fn back_to_lane(&mut self, id: UnitId, key: &LaneKey) {
+    fn requeue_in_lane(&mut self, id: UnitId, key: &LaneKey) {
         if self.draining {
-            return self.give_back(id);
+            return self.return_to_transport(id);
         }
         if let Some(unit) = self.units.get_mut(&id) {
             unit.stage = Stage::Waiting;
@@ -211,20 +210,8 @@ impl Engine {
             if lane.running == Some(id) {
                 lane.running = None;
             }
-            lane.put_back(id);
+            lane.enqueue(id);
         }
         self.wake_lane(key);
     }
-}
-
-pub(super) async fn handle(route: Arc<dyn Route>, run: Invocation) -> Result<Box<InvocationResult>, String> {
-    let panicked = |panic: Box<dyn Any + Send>| format!("the handler panicked: {}", panic_text(&*panic));
-    // building the future is the route's code too
-    let future = std::panic::catch_unwind(AssertUnwindSafe(|| route.run(run))).map_err(panicked)?;
-    AssertUnwindSafe(future).catch_unwind().await.map(Box::new).map_err(panicked)
-}
-
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".into())
 }

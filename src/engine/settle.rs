@@ -1,28 +1,28 @@
 //! The end of a unit, and of its delivery.
 
-use super::{Engine, Source, unit::UnitId};
+use super::{DeliverySource, Engine, unit::UnitId};
 use sagabus_core::{Receiver, Settle, Settlement, Token, crash};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-pub(super) fn give_back(token: Token) -> Settlement {
+pub(super) fn returned(token: Token) -> Settlement {
     Settlement { token, settle: Settle::Return }
 }
 
 impl Engine {
     /// A unit is through: committed by us, or found to be already.
-    pub(super) fn finish_unit(&mut self, id: UnitId, found_early: bool) {
+    pub(super) fn complete_unit(&mut self, id: UnitId, found_early: bool) {
         self.end_unit(id, false, found_early);
     }
 
     /// A unit is not done here: its delivery goes back to where it came from.
-    pub(super) fn give_back(&mut self, id: UnitId) {
+    pub(super) fn return_to_transport(&mut self, id: UnitId) {
         self.end_unit(id, true, false);
     }
 
     fn end_unit(&mut self, id: UnitId, returned: bool, found_early: bool) {
         let Some(unit) = self.units.remove(&id) else { return };
-        if unit.keeps_gate
+        if unit.owns_gate
             && let Some(key) = unit.gate_key()
         {
             self.gates.remove(&key);
@@ -57,8 +57,8 @@ impl Engine {
 
     fn end_delivery(&mut self, delivery: &super::InFlight) {
         match delivery.source {
-            Source::Due(gate) => self.due_settled.push(gate),
-            Source::Transport(token) => {
+            DeliverySource::Due(gate) => self.due_settled.push(gate),
+            DeliverySource::Transport(token) => {
                 let settle = match (delivery.returned, delivery.row_is_gate) {
                     (true, _) => Settle::Return,
                     (false, true) => Settle::Committed,

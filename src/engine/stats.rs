@@ -14,7 +14,7 @@ pub struct Stats {
     pub received: u64,
     /// Units committed as handled.
     pub handled: u64,
-    /// Units whose gate was already open.
+    /// Units whose gate was already claimed.
     pub duplicates: u64,
     /// Units that had to run again because their saga had moved on.
     pub stale: u64,
@@ -24,7 +24,7 @@ pub struct Stats {
     pub deferred: u64,
     /// Messages parked.
     pub parked: u64,
-    /// Messages buried as dead letters.
+    /// Messages that became dead letters.
     pub dead: u64,
     /// Messages dropped, by policy.
     pub dropped: BTreeMap<String, u64>,

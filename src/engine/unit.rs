@@ -1,8 +1,6 @@
 //! One message on its way through one handler.
 
-use sagabus_core::{
-    Disposition, Effects, Envelope, Fence, Gate, MessageId, Outgoing, Route, SagaLookup, Transaction, UnitOfWork,
-};
+use sagabus_core::{Disposition, Effects, Envelope, Fence, Gate, MessageId, Outgoing, Route, SagaLookup, UnitOfWork};
 use std::{any::Any, sync::Arc};
 
 /// Names a unit within this engine; grows in the order of arrival.
@@ -37,7 +35,7 @@ pub(crate) struct Unit {
     pub(crate) input: Option<Box<dyn Any + Send>>,
     pub(crate) gate: Gate,
     /// It is the one that stands in the engine's table of gates.
-    pub(crate) keeps_gate: bool,
+    pub(crate) owns_gate: bool,
     pub(crate) fence: Option<Fence>,
     pub(crate) lookup: Option<SagaLookup>,
     pub(crate) lane: Option<LaneKey>,
@@ -45,29 +43,29 @@ pub(crate) struct Unit {
     pub(crate) order_key: Option<String>,
     /// Whether it must wait while an earlier message of its order key is retried or parked. A row that is due has had
     /// its turn.
-    pub(crate) in_turn: bool,
+    pub(crate) waits_for_key: bool,
     /// Failures before this delivery, and since.
     pub(crate) attempts: u32,
     /// What the durable counter started from.
-    pub(crate) base_attempts: u32,
+    pub(crate) attempts_before: u32,
     /// Whether the durable counter has a row for it.
     pub(crate) counted: bool,
     /// It was to be buried by a handler that did not know of all failures: that happens once.
-    pub(crate) spared: bool,
+    pub(crate) dead_letter_postponed: bool,
     /// It may have killed a process: it runs alone, counted before the handler.
     pub(crate) suspect: bool,
     /// Decided before any handler: it gets to none.
-    pub(crate) verdict: Option<Box<Verdict>>,
+    pub(crate) predetermined: Option<Box<Predetermined>>,
     /// The same message, delivered again meanwhile.
     pub(crate) followers: Vec<UnitId>,
     /// It failed on a state that was not committed: it runs again when nothing of its saga is uncommitted.
-    pub(crate) settled: bool,
+    pub(crate) needs_committed_state: bool,
     /// The lane's epoch when its handler started.
     pub(crate) epoch: u64,
     /// The sends of the finished handler, for dispatch after the commit.
     pub(crate) sends: Vec<Outgoing>,
     /// How the finished unit counts.
-    pub(crate) outcome: Tally,
+    pub(crate) tally: Tally,
     /// How far it is.
     pub(crate) stage: Stage,
     /// How often it came back as stale.
@@ -76,7 +74,7 @@ pub(crate) struct Unit {
 
 /// What becomes of a message that no handler gets, however often its commit fails.
 #[derive(Clone)]
-pub(crate) enum Verdict {
+pub(crate) enum Predetermined {
     /// Undecodable, unknown, expired.
     Dispose(Disposition),
     /// An operator's retry of what reached no handler is sent by today's routes.
@@ -110,7 +108,7 @@ pub(crate) enum Tally {
 impl Unit {
     pub(crate) fn gate_key(&self) -> Option<GateKey> {
         match self.gate {
-            Gate::Inbox => Some(GateKey::Inbox(self.handler.clone(), self.message_id, self.base_attempts)),
+            Gate::Inbox => Some(GateKey::Inbox(self.handler.clone(), self.message_id, self.attempts_before)),
             Gate::Row(row) => Some(GateKey::Row(row)),
             Gate::None => None,
         }
@@ -130,13 +128,13 @@ impl Unit {
         }
         work.sends = effects.sends;
         work.delayed_sends = effects.delayed_sends;
-        self.outcome = Tally::Handled;
+        self.tally = Tally::Handled;
         work
     }
 
     /// The unit of work of a message that no handler handles now.
     pub(crate) fn disposed(&mut self, disposition: Disposition) -> UnitOfWork {
-        self.outcome = match &disposition {
+        self.tally = match &disposition {
             Disposition::Handled => Tally::Handled,
             Disposition::Deferred { .. } => Tally::Deferred,
             Disposition::DeadLettered { .. } => Tally::Dead,
@@ -155,11 +153,4 @@ impl Unit {
         work.has_attempt_row = self.counted;
         work
     }
-}
-
-/// A finished unit on its way to the store.
-pub(crate) struct Finished {
-    pub(crate) unit: UnitId,
-    pub(crate) work: UnitOfWork,
-    pub(crate) transaction: Option<Box<dyn Transaction>>,
 }

@@ -5,5 +5,5 @@ mod test_bus;
 #[cfg(test)]
 mod tests;
 
-pub use saga_test::{Check, SagaTest};
+pub use saga_test::{Assertion, SagaTest};
 pub use test_bus::TestBus;

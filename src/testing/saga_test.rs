@@ -1,18 +1,18 @@
 //! Sagas under test: given, when, then, with virtual time.
 
 mod asserts;
-mod memory;
+mod harness;
+mod rows;
 mod step;
 #[cfg(test)]
 mod tests;
-mod world;
 
-pub use asserts::Check;
+pub use asserts::Assertion;
 
+use harness::Harness;
 use sagabus_core::{Envelope, Message, SendOptions};
 use sagabus_sagas::Saga;
 use std::{future::Future, marker::PhantomData, panic::Location, sync::Arc, time::Duration};
-use world::World;
 
 /// Runs one saga without broker and database, and looks at what it did.
 ///
@@ -66,7 +66,7 @@ use world::World;
 /// # });
 /// ```
 pub struct SagaTest<S: Saga> {
-    world: World,
+    harness: Harness,
     saga: PhantomData<fn() -> S>,
 }
 
@@ -81,8 +81,8 @@ impl<S: Saga> SagaTest<S> {
     /// An endpoint with this saga and nothing else. Panics if its routes are wrong, as building an endpoint would fail.
     #[track_caller]
     pub fn new() -> Self {
-        match World::new::<S>() {
-            Ok(world) => Self { world, saga: PhantomData },
+        match Harness::new::<S>() {
+            Ok(harness) => Self { harness, saga: PhantomData },
             Err(error) => panic!("{error}"),
         }
     }
@@ -96,14 +96,14 @@ impl<S: Saga> SagaTest<S> {
     /// The same with headers, or a message id, of the test's choice.
     #[track_caller]
     pub fn when_with<M: Message>(self, message: M, options: SendOptions) -> impl Future<Output = Self> + Send {
-        let message = self.world.incoming(&message, options);
+        let message = self.harness.incoming(&message, options);
         self.deliver(message, 0)
     }
 
     /// The answer arrives to the last command that the saga sent. It finds the saga that asked, without its key.
     #[track_caller]
     pub fn when_reply<M: Message>(self, message: M) -> impl Future<Output = Self> + Send {
-        let message = self.world.answer(&message);
+        let message = self.harness.answer(&message);
         self.deliver(message, 0)
     }
 
@@ -111,17 +111,17 @@ impl<S: Saga> SagaTest<S> {
     /// the retry.
     #[track_caller]
     pub fn redeliver(self) -> impl Future<Output = Self> + Send {
-        let (message, attempts) = self.world.again();
+        let (message, attempts) = self.harness.again();
         self.deliver(Ok(message), attempts)
     }
 
     /// Time passes. Timeouts that become due arrive in their order, each at its moment; messages that wait for a saga
-    /// lose their patience at theirs.
+    /// lose their wait at theirs.
     #[track_caller]
     pub fn advance(mut self, time: Duration) -> impl Future<Output = Self> + Send {
-        self.world.begin_step(format!("after {time:?}"), Location::caller());
+        self.harness.begin_step(format!("after {time:?}"), Location::caller());
         async move {
-            self.world.advance(time).await;
+            self.harness.advance(time).await;
             self
         }
     }
@@ -129,14 +129,14 @@ impl<S: Saga> SagaTest<S> {
     /// Everything that can be wrong with the step itself panics here, in the test's own line.
     #[track_caller]
     fn deliver(mut self, message: Result<Arc<Envelope>, String>, attempts: u32) -> impl Future<Output = Self> + Send {
-        let found = message.and_then(|message| Ok((self.world.route_of(&message)?, message)));
+        let found = message.and_then(|message| Ok((self.harness.route_of(&message)?, message)));
         let (route, message) = match found {
             Ok(found) => found,
             Err(problem) => panic!("{problem}"), // no closure: it would not know the caller
         };
-        self.world.begin_step(format!("when {}", message.headers.message_type), Location::caller());
+        self.harness.begin_step(format!("when {}", message.headers.message_type), Location::caller());
         async move {
-            self.world.deliver(route, message, attempts).await;
+            self.harness.deliver(route, message, attempts).await;
             self
         }
     }
@@ -145,7 +145,7 @@ impl<S: Saga> SagaTest<S> {
 impl<S: Saga> Drop for SagaTest<S> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.world.step.must_be_asked();
+            self.harness.step.must_be_asked();
         }
     }
 }

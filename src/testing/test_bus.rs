@@ -1,4 +1,4 @@
-use crate::{Bus, Endpoint, EndpointBuilder, Error, Message, Running, store::memory::MemoryStore};
+use crate::{Bus, Endpoint, EndpointBuilder, Error, Message, RunningEndpoint, store::memory::MemoryStore};
 use async_trait::async_trait;
 use sagabus_core::{
     Capabilities, DatabaseId, DeadLetter, Outgoing, Queues, ReceiveOptions, Receiver, Result, Runtime, SendOutcome,
@@ -40,15 +40,15 @@ pub struct TestBus {
     runtime: Runtime,
     queues: Arc<MemoryStore>,
     log: Log,
-    endpoints: BTreeMap<String, Running>,
+    endpoints: BTreeMap<String, RunningEndpoint>,
 }
 
 type Log = Arc<Mutex<Vec<Outgoing>>>;
 
 /// How long `settle` waits, in virtual time, before it says what is stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Leases in tests are long: virtual time would otherwise be filled with heartbeats.
-const LEASE: Duration = Duration::from_secs(600);
+const LEASE_TTL: Duration = Duration::from_secs(600);
 
 impl Default for TestBus {
     fn default() -> Self {
@@ -77,7 +77,7 @@ impl TestBus {
             .transport(Arc::new(transport))
             .store(Arc::new(MemoryStore::new(self.runtime.clone())))
             .runtime(self.runtime.clone())
-            .lease(LEASE)
+            .lease(LEASE_TTL)
     }
 
     /// Builds and starts an endpoint.
@@ -102,7 +102,7 @@ impl TestBus {
     /// # Panics
     /// If no endpoint of this name was started.
     #[track_caller]
-    pub fn running(&self, name: &str) -> &Running {
+    pub fn running(&self, name: &str) -> &RunningEndpoint {
         match self.endpoints.get(name) {
             Some(running) => running,
             None => panic!("no endpoint {name:?} was started on this bus"),
@@ -132,7 +132,7 @@ impl TestBus {
                 let busy = self.busy().await;
                 quiet = if busy.is_empty() { quiet + 1 } else { 0 };
                 let waited = self.runtime.elapsed().saturating_sub(start);
-                assert!(waited < PATIENCE, "{caller}: still busy after {waited:?}: {}", busy.join(", "));
+                assert!(waited < SETTLE_TIMEOUT, "{caller}: still busy after {waited:?}: {}", busy.join(", "));
             }
         }
     }

@@ -12,7 +12,9 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
-use sagabus::{DeadLetter, EndpointBuilder, PositionReset, Recoverability, Running, SendOptions, prelude::*, sqlx};
+use sagabus::{
+    DeadLetter, EndpointBuilder, PositionReset, Recoverability, RunningEndpoint, SendOptions, prelude::*, sqlx,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Executor, Row, SqliteConnection};
 use std::{
@@ -201,7 +203,7 @@ impl Drop for Bed {
     }
 }
 
-async fn start(builder: EndpointBuilder) -> Running {
+async fn start(builder: EndpointBuilder) -> RunningEndpoint {
     builder.build().await.expect("build").start().await.expect("start")
 }
 
@@ -216,7 +218,7 @@ async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> std::result::Re
     }
 }
 
-async fn dead(shop: &Running) -> Vec<DeadLetter> {
+async fn dead(shop: &RunningEndpoint) -> Vec<DeadLetter> {
     shop.admin().expect("a store").dead_letters("shop", 0, 100).await.unwrap()
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use bed::Bed;
-use sagabus::{Bus, Running};
+use sagabus::{Bus, RunningEndpoint};
 use std::{
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -107,7 +107,7 @@ fn all<T>(results: Vec<sagabus::core::Result<T>>) -> Result<()> {
 }
 
 /// Starts it. With a full queue, the time begins with the first message that is received.
-async fn start(endpoint: sagabus::Endpoint, spec: &Spec) -> Result<(Running, Span)> {
+async fn start(endpoint: sagabus::Endpoint, spec: &Spec) -> Result<(RunningEndpoint, Span)> {
     let running = endpoint.start().await?;
     let mut span = Span::start();
     while !spec.feed.is_live() && running.stats().received == 0 {
@@ -119,7 +119,7 @@ async fn start(endpoint: sagabus::Endpoint, spec: &Spec) -> Result<(Running, Spa
 
 /// Until the last output is durable where it is to go.
 async fn wait(
-    running: &Running,
+    running: &RunningEndpoint,
     spec: &Spec,
     bed: &Bed,
     more: &mut std::collections::BTreeMap<String, f64>,
@@ -138,7 +138,7 @@ async fn wait(
     until(spec.messages, count, running).await
 }
 
-async fn until(target: u64, mut count: impl AsyncFnMut() -> u64, running: &Running) -> Result<()> {
+async fn until(target: u64, mut count: impl AsyncFnMut() -> u64, running: &RunningEndpoint) -> Result<()> {
     let (mut last, mut moved) = (0, Instant::now());
     loop {
         let now = count().await;

@@ -6,18 +6,18 @@ use sagabus_sagas::Saga;
 use std::{fmt::Display, time::Duration};
 
 /// What a closure about a state or an error may return: a `bool`, or nothing if it asserts by itself.
-pub trait Check {
+pub trait Assertion {
     /// Whether it holds.
     fn holds(self) -> bool;
 }
 
-impl Check for bool {
+impl Assertion for bool {
     fn holds(self) -> bool {
         self
     }
 }
 
-impl Check for () {
+impl Assertion for () {
     fn holds(self) -> bool {
         true
     }
@@ -44,7 +44,7 @@ impl<S: Saga> SagaTest<S> {
 
     #[track_caller]
     fn left<M: Message>(mut self, verb: &str, intent: Intent, matches: impl Fn(&M) -> bool) -> Self {
-        let found = self.world.step.sent.iter_mut().find(|sent| {
+        let found = self.harness.step.sent.iter_mut().find(|sent| {
             let message = &sent.outgoing.message;
             let candidate = !sent.asked && message.headers.intent == intent && message.headers.message_type == M::NAME;
             candidate && serde_json::from_slice(&message.body).is_ok_and(|message: M| matches(&message))
@@ -59,37 +59,37 @@ impl<S: Saga> SagaTest<S> {
     /// The step sent, published and replied nothing.
     #[track_caller]
     pub fn nothing_sent(self) -> Self {
-        let none = self.world.step.sent.is_empty();
+        let none = self.harness.step.sent.is_empty();
         self.ask(none, || "something was sent".into())
     }
 
     /// The step sent nothing beside what was asked for.
     #[track_caller]
     pub fn nothing_else(self) -> Self {
-        let all = self.world.step.sent.iter().all(|sent| sent.asked);
+        let all = self.harness.step.sent.iter().all(|sent| sent.asked);
         self.ask(all, || "more was sent than was asked for".into())
     }
 
     /// The saga has completed.
     #[track_caller]
     pub fn completed(self) -> Self {
-        let ended = self.world.has_ended();
+        let ended = self.harness.has_ended();
         self.ask(ended, || "the saga has not completed".into())
     }
 
     /// The saga exists and goes on.
     #[track_caller]
     pub fn not_completed(self) -> Self {
-        let live = self.world.row().is_some_and(|row| !row.completed);
-        let text = if self.world.has_ended() { "the saga has completed" } else { "there is no saga" };
+        let live = self.harness.row().is_some_and(|row| !row.completed);
+        let text = if self.harness.has_ended() { "the saga has completed" } else { "there is no saga" };
         self.ask(live, || text.into())
     }
 
     /// The saga's state is so, as read back from how it was stored.
     #[track_caller]
-    pub fn state<R: Check>(self, check: impl FnOnce(&S) -> R) -> Self {
-        let Some(row) = self.world.row() else {
-            let text = if self.world.has_ended() {
+    pub fn state<R: Assertion>(self, check: impl FnOnce(&S) -> R) -> Self {
+        let Some(row) = self.harness.row() else {
+            let text = if self.harness.has_ended() {
                 "the saga has completed, and its state is gone (`KEEP_COMPLETED` would keep it)"
             } else {
                 "there is no saga"
@@ -112,15 +112,15 @@ impl<S: Saga> SagaTest<S> {
 
     /// Looks at the saga with this key from here on, instead of the one that the last step was about.
     pub fn saga(mut self, key: impl Display) -> Self {
-        self.world.key = Some(key.to_string());
+        self.harness.key = Some(key.to_string());
         self
     }
 
     /// The handler failed with such an error; nothing of what it did was kept.
     #[track_caller]
-    pub fn failed<R: Check>(mut self, check: impl FnOnce(&HandlerError) -> R) -> Self {
-        self.world.step.failures_are_known();
-        let error = self.world.step.outcomes.iter().find_map(|outcome| match outcome {
+    pub fn failed<R: Assertion>(mut self, check: impl FnOnce(&HandlerError) -> R) -> Self {
+        self.harness.step.failures_are_known();
+        let error = self.harness.step.outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Failed(error) => Some(error),
             _ => None,
         });
@@ -141,7 +141,7 @@ impl<S: Saga> SagaTest<S> {
     /// The message went to the dead letters, for a reason that contains this text.
     #[track_caller]
     pub fn dead(mut self, text: &str) -> Self {
-        self.world.step.failures_are_known();
+        self.harness.step.failures_are_known();
         self.ended(
             &format!("dead-lettered with {text:?}"),
             |outcome| matches!(outcome, Outcome::Dead(reason) if reason.contains(text)),
@@ -165,15 +165,15 @@ impl<S: Saga> SagaTest<S> {
 
     #[track_caller]
     fn ended(self, how: &str, is: impl Fn(&Outcome) -> bool) -> Self {
-        let any = self.world.step.outcomes.iter().any(is);
+        let any = self.harness.step.outcomes.iter().any(is);
         self.ask(any, || format!("no message was {how}"))
     }
 
     /// A timeout of this type is due after this time from now.
     #[track_caller]
     pub fn timeout_in<M: Message>(self, time: Duration) -> Self {
-        let due = self.world.now().plus(time);
-        let mut of_type = self.world.memory.timers.iter().filter(|t| t.message.headers.message_type == M::NAME);
+        let due = self.harness.now().plus(time);
+        let mut of_type = self.harness.rows.timers.iter().filter(|t| t.message.headers.message_type == M::NAME);
         let found = of_type.any(|timer| timer.due == due);
         self.ask(found, || format!("no {} is due in {time:?}", M::NAME))
     }
@@ -181,7 +181,7 @@ impl<S: Saga> SagaTest<S> {
     /// No timeout is pending, of any saga.
     #[track_caller]
     pub fn no_timeout(self) -> Self {
-        let none = self.world.memory.timers.is_empty();
+        let none = self.harness.rows.timers.is_empty();
         self.ask(none, || "there are timeouts".into())
     }
 
@@ -195,11 +195,11 @@ impl<S: Saga> SagaTest<S> {
 
     #[track_caller]
     fn fails(&self, problem: String) {
-        let mut text = format!("{problem}\n{}", self.world.step);
-        for timer in &self.world.memory.timers {
-            let after = timer.due.since(self.world.now());
+        let mut text = format!("{problem}\n{}", self.harness.step);
+        for timer in &self.harness.rows.timers {
+            let after = timer.due.since(self.harness.now());
             text += &format!("\n  timeout {} in {after:?}", timer.message.headers.message_type);
         }
-        panic!("saga `{}`: {text}", self.world.saga_name());
+        panic!("saga `{}`: {text}", self.harness.saga_name());
     }
 }

@@ -23,15 +23,15 @@ pub(super) struct Sent {
 #[derive(Default)]
 pub(super) struct Step {
     title: String,
-    place: Option<&'static Location<'static>>,
+    location: Option<&'static Location<'static>>,
     pub(super) sent: Vec<Sent>,
     pub(super) outcomes: Vec<Outcome>,
     asked_failures: bool,
 }
 
 impl Step {
-    pub(super) fn new(title: String, place: &'static Location<'static>) -> Self {
-        Self { title, place: Some(place), ..Self::default() }
+    pub(super) fn new(title: String, location: &'static Location<'static>) -> Self {
+        Self { title, location: Some(location), ..Self::default() }
     }
 
     /// The test knows that it failed.
@@ -44,9 +44,9 @@ impl Step {
     pub(super) fn must_be_asked(&self) {
         let bad = self.outcomes.iter().find(|o| matches!(o, Outcome::Failed(_) | Outcome::Dead(_)));
         if let (Some(bad), false) = (bad, self.asked_failures) {
-            let place = self.place.map(|place| format!(" at {place}")).unwrap_or_default();
+            let location = self.location.map(|location| format!(" at {location}")).unwrap_or_default();
             let ask = if matches!(bad, Outcome::Failed(_)) { "failed(|error| …)" } else { "dead(\"…\")" };
-            panic!("`{}`{place} {bad}\nif that is meant to be, ask with `.{ask}`", self.title);
+            panic!("`{}`{location} {bad}\nif that is meant to be, ask with `.{ask}`", self.title);
         }
     }
 }
@@ -56,7 +56,7 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Handled => f.write_str("was handled"),
             Outcome::Failed(error) => write!(f, "failed: {error:?}"),
-            Outcome::Parked(patience) => write!(f, "was parked for {patience:?}, until its saga exists"),
+            Outcome::Parked(wait) => write!(f, "was parked for {wait:?}, until its saga exists"),
             Outcome::Dead(reason) => write!(f, "went to the dead letters: {reason}"),
             Outcome::Dropped(policy) => write!(f, "was dropped: {policy}"),
             Outcome::Duplicate => f.write_str("was recognised as handled before"),

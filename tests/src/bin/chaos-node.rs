@@ -101,7 +101,7 @@ async fn patiently<T>(start: impl AsyncFn() -> sagabus::core::Result<T>) -> saga
     }
 }
 
-fn counts(running: &[sagabus::Running]) -> serde_json::Value {
+fn counts(running: &[sagabus::RunningEndpoint]) -> serde_json::Value {
     let stats: Vec<_> = running.iter().map(|endpoint| endpoint.stats()).collect();
     let sum = |of: fn(&sagabus::Stats) -> u64| stats.iter().map(of).sum::<u64>();
     json!({

@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program outside of the bus")]
 
 use clap::Parser;
-use sagabus::{Bus, Recoverability, Running, SendOptions, prelude::*};
+use sagabus::{Bus, Recoverability, RunningEndpoint, SendOptions, prelude::*};
 use sagabus_tests::program;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -165,7 +165,7 @@ async fn fill(bus: &Bus, messages: u64, every: u64) -> anyhow::Result<u64> {
 }
 
 /// Good messages a second, from the first commit on.
-async fn rate(running: &Running, good: u64) -> anyhow::Result<f64> {
+async fn rate(running: &RunningEndpoint, good: u64) -> anyhow::Result<f64> {
     let first = handled(running, 1).await?;
     let (since, left) = (Instant::now(), good - first);
     handled(running, good).await?;
@@ -173,17 +173,17 @@ async fn rate(running: &Running, good: u64) -> anyhow::Result<f64> {
 }
 
 /// Waits until so many are committed as handled; how many are.
-async fn handled(running: &Running, goal: u64) -> anyhow::Result<u64> {
+async fn handled(running: &RunningEndpoint, goal: u64) -> anyhow::Result<u64> {
     until(|| running.stats().handled, goal, "handled").await
 }
 
-async fn buried(running: &Running, goal: u64) -> anyhow::Result<u64> {
+async fn buried(running: &RunningEndpoint, goal: u64) -> anyhow::Result<u64> {
     until(|| running.stats().dead, goal, "dead").await
 }
 
 /// Waits until so much is dead, while some messages go well: an endpoint at which everything fails slows down to a message a
 /// second.
-async fn buried_in_company(running: &Running, goal: u64) -> anyhow::Result<()> {
+async fn buried_in_company(running: &RunningEndpoint, goal: u64) -> anyhow::Result<()> {
     let since = Instant::now();
     while running.stats().dead < goal {
         anyhow::ensure!(since.elapsed() < LIMIT, "{} of {goal} are dead after {LIMIT:?}", running.stats().dead);

@@ -1,7 +1,7 @@
 //! What cannot be handled becomes a dead letter with a reason, or is counted.
 
 use crate::world::{Book, World, messages};
-use sagabus::{DeadLetter, Intent, Limits, Running, Timestamp, UserHeader, prelude::*};
+use sagabus::{DeadLetter, Intent, Limits, RunningEndpoint, Timestamp, UserHeader, prelude::*};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ fn body(w: &World) -> Vec<u8> {
 }
 
 /// The one dead letter; and the endpoint still works.
-async fn buried(w: &World, shop: &Running) -> DeadLetter {
+async fn buried(w: &World, shop: &RunningEndpoint) -> DeadLetter {
     w.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;
     let mut letters = w.admin().await.dead_letters("shop", 0, 10).await.unwrap();
     assert_eq!(letters.len(), 1, "{letters:?}");
@@ -55,7 +55,7 @@ async fn buried(w: &World, shop: &Running) -> DeadLetter {
     letters.remove(0)
 }
 
-async fn shop(w: &World) -> Arc<Running> {
+async fn shop(w: &World) -> Arc<RunningEndpoint> {
     w.start(w.endpoint("shop").await.on(good).saga::<Book>()).await
 }
 

@@ -1,7 +1,7 @@
 //! An endpoint's life: pause, stop, several instances.
 
 use crate::world::{Book, Entry, World, messages};
-use sagabus::{Running, prelude::*};
+use sagabus::{RunningEndpoint, prelude::*};
 use std::{sync::Arc, time::Duration};
 
 messages! {
@@ -27,7 +27,7 @@ async fn wait(m: Wait, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-async fn shop(w: &World) -> Arc<Running> {
+async fn shop(w: &World) -> Arc<RunningEndpoint> {
     w.start(w.endpoint("shop").await.on(work).on(wait).saga::<Book>()).await
 }
 

@@ -1,7 +1,7 @@
 //! Retries and dead letters.
 
 use crate::world::{Book, Entry, World, messages, policy};
-use sagabus::{Running, prelude::*};
+use sagabus::{RunningEndpoint, prelude::*};
 use std::{
     fmt,
     sync::Arc,
@@ -86,7 +86,7 @@ pub(crate) async fn a_delayed_retry_survives_a_restart(w: &World) {
     assert_eq!(w.run.notes(), ["attempts 0", "work", "attempts 1", "work"]);
 }
 
-async fn dead_one(w: &World) -> Arc<Running> {
+async fn dead_one(w: &World) -> Arc<RunningEndpoint> {
     w.run.raise("broken");
     let shop = w.start(w.endpoint("shop").await.on(work).saga::<Book>()).await;
     let options = SendOptions::new().header("tenant", "acme");

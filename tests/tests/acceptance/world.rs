@@ -3,7 +3,7 @@
 use crate::place::{Connection, Place, Setup};
 pub(crate) use crate::run::{Run, messages};
 use sagabus::{
-    Endpoint, EndpointBuilder, Envelope, Headers, Intent, MessageId, Recoverability, Running, Runtime,
+    Endpoint, EndpointBuilder, Envelope, Headers, Intent, MessageId, Recoverability, RunningEndpoint, Runtime,
     core::{Destination, Outgoing, Store, StoreAdmin, Transport},
     prelude::*,
 };
@@ -49,7 +49,7 @@ pub(crate) struct World {
     place: Place,
     /// The test's own handle, to look at what there is.
     watching: OnceCell<Arc<dyn Store>>,
-    started: Mutex<Vec<Arc<Running>>>,
+    started: Mutex<Vec<Arc<RunningEndpoint>>>,
 }
 
 impl World {
@@ -87,7 +87,7 @@ impl World {
         if self.place.is_joined() { builder } else { builder.transport(self.transport().await) }
     }
 
-    pub(crate) async fn start(&self, builder: EndpointBuilder) -> Arc<Running> {
+    pub(crate) async fn start(&self, builder: EndpointBuilder) -> Arc<RunningEndpoint> {
         let running = Arc::new(builder.build().await.unwrap().start().await.unwrap());
         self.started.lock().unwrap().push(running.clone());
         running

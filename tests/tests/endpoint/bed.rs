@@ -1,7 +1,9 @@
 //! Where a test runs, and how it waits.
 
 use crate::place::Place;
-use sagabus::{DeadLetter, Endpoint, EndpointBuilder, Message, Recoverability, Running, StoreAdmin, prelude::*};
+use sagabus::{
+    DeadLetter, Endpoint, EndpointBuilder, Message, Recoverability, RunningEndpoint, StoreAdmin, prelude::*,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -65,7 +67,7 @@ impl Bed {
     }
 
     /// Starts the endpoint that records.
-    pub(crate) async fn recorder(&self) -> Running {
+    pub(crate) async fn recorder(&self) -> RunningEndpoint {
         let recorder = Recorder(self.seen.clone());
         let mut builder = Endpoint::builder("recorder").store(self.store()).service(recorder, |s| s.on::<Seen>());
         if self.is_split() {
@@ -75,7 +77,7 @@ impl Bed {
     }
 
     /// The same with a store of its own, in memory; on the same queues, which must not be those of the store.
-    pub(crate) async fn recorder_elsewhere(&self) -> Running {
+    pub(crate) async fn recorder_elsewhere(&self) -> RunningEndpoint {
         assert!(self.is_split());
         let recorder = Recorder(self.seen.clone());
         let builder = Endpoint::builder("recorder").store(format!("memory://{}", uuid::Uuid::now_v7()));
@@ -101,7 +103,7 @@ impl Bed {
     }
 
     /// Waits until exactly this was recorded, and nothing more comes while the rest of the work ends.
-    pub(crate) async fn expect(&self, running: &Running, expected: &[&str]) {
+    pub(crate) async fn expect(&self, running: &RunningEndpoint, expected: &[&str]) {
         let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
         expected.sort();
         eventually(&format!("{expected:?} is recorded"), || async {
@@ -114,7 +116,7 @@ impl Bed {
     }
 
     /// Waits until nothing is left to do: no queue row, no outbox row, nothing deferred, no unit in flight.
-    pub(crate) async fn quiet(&self, running: &Running) {
+    pub(crate) async fn quiet(&self, running: &RunningEndpoint) {
         eventually("there is nothing left to do", || async {
             let counts = self.counts(running).await;
             let left: BTreeMap<_, _> = counts
@@ -127,12 +129,17 @@ impl Bed {
         .await;
     }
 
-    pub(crate) async fn counts(&self, running: &Running) -> BTreeMap<String, u64> {
+    pub(crate) async fn counts(&self, running: &RunningEndpoint) -> BTreeMap<String, u64> {
         admin(running).counts().await.expect("count rows")
     }
 
     /// Waits for so many dead letters of an endpoint.
-    pub(crate) async fn dead_letters(&self, running: &Running, endpoint: &str, count: usize) -> Vec<DeadLetter> {
+    pub(crate) async fn dead_letters(
+        &self,
+        running: &RunningEndpoint,
+        endpoint: &str,
+        count: usize,
+    ) -> Vec<DeadLetter> {
         let admin = admin(running);
         eventually(&format!("{endpoint} has {count} dead letters"), || async {
             let letters = admin.dead_letters(endpoint, 0, 100).await.map_err(|e| format!("{e:?}"))?;
@@ -142,12 +149,12 @@ impl Bed {
     }
 }
 
-pub(crate) fn admin(running: &Running) -> Arc<dyn StoreAdmin> {
+pub(crate) fn admin(running: &RunningEndpoint) -> Arc<dyn StoreAdmin> {
     running.admin().expect("an endpoint with a store")
 }
 
 /// Starts what was built.
-pub(crate) async fn start(builder: EndpointBuilder) -> Running {
+pub(crate) async fn start(builder: EndpointBuilder) -> RunningEndpoint {
     builder.build().await.expect("build").start().await.expect("start")
 }
 

@@ -25,7 +25,7 @@ async fn step(m: Step, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-async fn send(running: &sagabus::Running, key: &str, n: u32, gate: Option<&String>) {
+async fn send(running: &sagabus::RunningEndpoint, key: &str, n: u32, gate: Option<&String>) {
     let message = Step { key: key.into(), n, gate: gate.cloned() };
     running.bus().send_with(message, SendOptions::new().key(key)).await.unwrap();
 }
@@ -97,7 +97,7 @@ impl Handle<Entry> for Journal {
     }
 }
 
-async fn entries(running: &sagabus::Running, key: &str) -> Vec<u32> {
+async fn entries(running: &sagabus::RunningEndpoint, key: &str) -> Vec<u32> {
     let row = crate::bed::admin(running).saga("line/journal", key).await.unwrap();
     row.map(|row| serde_json::from_slice::<Journal>(&row.state).unwrap().entries).unwrap_or_default()
 }

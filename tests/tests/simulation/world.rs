@@ -2,7 +2,7 @@
 
 use crate::model::{self, Line, Order, Placed, STEPS, Work};
 use sagabus::{
-    Bus, Endpoint, EndpointBuilder, MessageId, Recoverability, Running, Runtime, SendOptions,
+    Bus, Endpoint, EndpointBuilder, MessageId, Recoverability, RunningEndpoint, Runtime, SendOptions,
     store::memory::{FaultRates, MemoryFaults as StoreFaults, MemoryStore},
     transport::memory::{MemoryBroker, MemoryFaults},
 };
@@ -36,7 +36,7 @@ pub(crate) struct Verdict {
 struct Process {
     name: &'static str,
     runtime: Runtime,
-    running: Running,
+    running: RunningEndpoint,
 }
 
 pub(crate) struct World {

@@ -1,19 +1,19 @@
 //! From the due tables to the engine: timers, retries, parked messages, dead letters that are sent again.
 
-use super::{Event, Shared};
+use super::{EndpointContext, Event};
 use foldhash::{HashMap, HashSet};
 use sagabus_core::{DueQuery, DueRow, LeaseKeeper, RowGate, RowTable, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// Most rows of one table in flight: memory stays flat however many are due.
-const WINDOW: usize = 1024;
-const PAGE: usize = 256;
+const MAX_ROWS_IN_FLIGHT: usize = 1024;
+const ROWS_PER_PAGE: usize = 256;
 /// How often the tables are read when no hint says so, as [`Store::wait_due`](sagabus_core::Store::wait_due) promises.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One table's reading: forward from the start to a page that is not full, then again when something may be due.
-struct Table {
+struct TableScan {
     table: RowTable,
     after: Option<(Timestamp, i64)>,
     in_flight: usize,
@@ -21,9 +21,9 @@ struct Table {
     next: Duration,
 }
 
-/// Reads rows that are due, in the shards this node owns, without changing them; the gate is taken by the commit.
+/// Reads rows that are due, in the shards this node owns, without changing them; the commit claims the gate.
 pub(crate) async fn due_reader(
-    shared: Arc<Shared>,
+    shared: Arc<EndpointContext>,
     keeper: Arc<LeaseKeeper>,
     events: mpsc::UnboundedSender<Event>,
     mut done: mpsc::UnboundedReceiver<Vec<RowGate>>,
@@ -31,7 +31,7 @@ pub(crate) async fn due_reader(
 ) {
     let runtime = shared.info.runtime.clone();
     let mut lease = keeper.watch();
-    let mut tables = RowTable::DUE.map(|table| Table { table, after: None, in_flight: 0, next: Duration::ZERO });
+    let mut tables = RowTable::DUE.map(|table| TableScan { table, after: None, in_flight: 0, next: Duration::ZERO });
     let mut in_flight: HashMap<RowGate, u16> = HashMap::default();
     while !*stop.borrow() {
         let view = keeper.view();
@@ -44,7 +44,7 @@ pub(crate) async fn due_reader(
         }
         for table in &mut tables {
             let now = runtime.elapsed();
-            if table.next > now || table.in_flight >= WINDOW || shards.is_empty() {
+            if table.next > now || table.in_flight >= MAX_ROWS_IN_FLIGHT || shards.is_empty() {
                 continue;
             }
             match read(&shared, table, &shards, now, &mut in_flight).await {
@@ -57,26 +57,26 @@ pub(crate) async fn due_reader(
                 }
                 Err(error) => {
                     tracing::warn!(%error, table = table.table.name(), "reading due rows failed, trying again");
-                    table.next = now + POLL;
+                    table.next = now + POLL_INTERVAL;
                 }
             }
         }
         let now = runtime.elapsed();
-        let busy = |t: &&Table| t.in_flight < WINDOW && !shards.is_empty();
-        let next = tables.iter().filter(busy).map(|t| t.next).min().unwrap_or(now + POLL);
-        let pause = next.saturating_sub(now).min(POLL);
+        let busy = |t: &&TableScan| t.in_flight < MAX_ROWS_IN_FLIGHT && !shards.is_empty();
+        let next = tables.iter().filter(busy).map(|t| t.next).min().unwrap_or(now + POLL_INTERVAL);
+        let pause = next.saturating_sub(now).min(POLL_INTERVAL);
         tokio::select! {
             biased;
             _ = stop.changed() => {}
             gates = done.recv() => match gates {
-                Some(gates) => finish(&gates, &mut tables, &mut in_flight),
+                Some(gates) => forget_done(&gates, &mut tables, &mut in_flight),
                 None => return,
             },
             changed = lease.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                read_again(&mut tables);
+                rescan(&mut tables);
             }
             () = hint(&shared, pause) => {
                 // a hint or the time: whatever is next may be due now
@@ -86,25 +86,25 @@ pub(crate) async fn due_reader(
             }
         }
         while let Ok(gates) = done.try_recv() {
-            finish(&gates, &mut tables, &mut in_flight);
+            forget_done(&gates, &mut tables, &mut in_flight);
         }
     }
 }
 
-async fn hint(shared: &Shared, pause: Duration) {
+async fn hint(shared: &EndpointContext, pause: Duration) {
     if !pause.is_zero() {
         shared.store.wait_due(&shared.info.name, pause).await;
     }
 }
 
-fn read_again(tables: &mut [Table]) {
+fn rescan(tables: &mut [TableScan]) {
     for table in tables {
         table.after = None;
         table.next = Duration::ZERO;
     }
 }
 
-fn finish(gates: &[RowGate], tables: &mut [Table], in_flight: &mut HashMap<RowGate, u16>) {
+fn forget_done(gates: &[RowGate], tables: &mut [TableScan], in_flight: &mut HashMap<RowGate, u16>) {
     for gate in gates {
         if in_flight.remove(gate).is_some()
             && let Some(table) = tables.iter_mut().find(|t| t.table == gate.table)
@@ -116,8 +116,8 @@ fn finish(gates: &[RowGate], tables: &mut [Table], in_flight: &mut HashMap<RowGa
 
 /// Reads one page; what is in flight already is skipped.
 async fn read(
-    shared: &Shared,
-    table: &mut Table,
+    shared: &EndpointContext,
+    table: &mut TableScan,
     shards: &[u16],
     now: Duration,
     in_flight: &mut HashMap<RowGate, u16>,
@@ -127,12 +127,12 @@ async fn read(
         table: table.table,
         shards: shards.to_vec(),
         after: table.after,
-        limit: PAGE,
+        limit: ROWS_PER_PAGE,
     };
     let page = shared.store.due(&query).await?;
-    if page.rows.len() < PAGE {
+    if page.rows.len() < ROWS_PER_PAGE {
         table.after = None;
-        table.next = now + page.next.unwrap_or(POLL).clamp(Duration::from_millis(1), POLL);
+        table.next = now + page.next.unwrap_or(POLL_INTERVAL).clamp(Duration::from_millis(1), POLL_INTERVAL);
     } else {
         table.after = page.rows.last().map(|row| (row.due, row.gate.id));
         table.next = now;

@@ -2,19 +2,19 @@ use sagabus_core::{Error, Outgoing, Result, Runtime, SendOutcome, Transport};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
-type Item = (Outgoing, oneshot::Sender<SendOutcome>);
+type QueuedSend = (Outgoing, oneshot::Sender<SendOutcome>);
 
 /// Sends straight to the transport. Callers that send at the same time share a batch.
 #[derive(Clone)]
-pub(super) struct Direct {
+pub(super) struct DirectSender {
     transport: Arc<dyn Transport>,
-    items: mpsc::UnboundedSender<Item>,
+    items: mpsc::UnboundedSender<QueuedSend>,
 }
 
 /// Most messages in one batch.
-const BATCH: usize = 500;
+const MAX_MESSAGES_PER_BATCH: usize = 500;
 
-impl Direct {
+impl DirectSender {
     pub(super) fn new(transport: Arc<dyn Transport>, runtime: &Runtime) -> Self {
         let (sender, items) = mpsc::unbounded_channel();
         runtime.spawn(forward(transport.clone(), items));
@@ -40,16 +40,16 @@ impl Direct {
 
     pub(super) async fn send_batch(&self, outgoing: &[Outgoing]) -> Vec<SendOutcome> {
         let mut outcomes = Vec::with_capacity(outgoing.len());
-        for chunk in outgoing.chunks(BATCH) {
+        for chunk in outgoing.chunks(MAX_MESSAGES_PER_BATCH) {
             outcomes.extend(self.transport.send_batch(chunk).await);
         }
         outcomes
     }
 }
 
-async fn forward(transport: Arc<dyn Transport>, mut items: mpsc::UnboundedReceiver<Item>) {
-    let mut waiting: Vec<Item> = Vec::new();
-    while items.recv_many(&mut waiting, BATCH).await > 0 {
+async fn forward(transport: Arc<dyn Transport>, mut items: mpsc::UnboundedReceiver<QueuedSend>) {
+    let mut waiting: Vec<QueuedSend> = Vec::new();
+    while items.recv_many(&mut waiting, MAX_MESSAGES_PER_BATCH).await > 0 {
         let (messages, senders): (Vec<Outgoing>, Vec<_>) = waiting.drain(..).unzip();
         let outcomes = transport.send_batch(&messages).await;
         for (sender, outcome) in senders.into_iter().zip(outcomes) {

@@ -9,8 +9,8 @@ use std::{
 };
 
 #[derive(Default)]
-pub(super) struct Memory {
-    rows: HashMap<String, SagaRow>,
+pub(super) struct Rows {
+    by_key: HashMap<String, SagaRow>,
     aliases: HashMap<(String, String), String>,
     ended: HashSet<String>,
     pub(super) timers: Vec<Timer>,
@@ -29,21 +29,23 @@ impl Timer {
     }
 }
 
-impl Memory {
+impl Rows {
     pub(super) fn row(&self, key: &str) -> Option<&SagaRow> {
-        self.rows.get(key)
+        self.by_key.get(key)
     }
 
     /// Whether a saga completed under this key, and none has begun since.
     pub(super) fn has_ended(&self, key: &str) -> bool {
-        self.ended.contains(key) && self.rows.get(key).is_none_or(|row| row.completed)
+        self.ended.contains(key) && self.by_key.get(key).is_none_or(|row| row.completed)
     }
 
     pub(super) fn find(&self, lookup: &SagaLookup) -> Option<&SagaRow> {
         match lookup {
-            SagaLookup::Key { key, .. } => self.rows.get(key),
-            SagaLookup::Alias { alias, value, .. } => self.rows.get(self.aliases.get(&(alias.clone(), value.clone()))?),
-            SagaLookup::Instance(address) => self.rows.get(&address.key).filter(|r| r.instance == address.instance),
+            SagaLookup::Key { key, .. } => self.by_key.get(key),
+            SagaLookup::Alias { alias, value, .. } => {
+                self.by_key.get(self.aliases.get(&(alias.clone(), value.clone()))?)
+            }
+            SagaLookup::Instance(address) => self.by_key.get(&address.key).filter(|r| r.instance == address.instance),
         }
     }
 
@@ -75,10 +77,10 @@ impl Memory {
             SagaChange::Create { instance, state, schema, origin } => {
                 let row =
                     SagaRow { kind, key: key.clone(), instance, version: 1, state, schema, origin, completed: false };
-                self.rows.insert(key.clone(), row);
+                self.by_key.insert(key.clone(), row);
             }
             SagaChange::Update { version, state, schema, .. } => {
-                if let Some(row) = self.rows.get_mut(&key) {
+                if let Some(row) = self.by_key.get_mut(&key) {
                     (row.version, row.state, row.schema) = (version + 1, state, schema);
                 }
             }
@@ -86,9 +88,9 @@ impl Memory {
                 self.timers.retain(|timer| !timer.is_of(instance));
                 self.aliases.retain(|_, owner| *owner != key);
                 self.ended.insert(key.clone());
-                match (keep, self.rows.get_mut(&key)) {
+                match (keep, self.by_key.get_mut(&key)) {
                     (Some((_, state)), Some(row)) => (row.completed, row.state) = (true, state),
-                    _ => drop(self.rows.remove(&key)),
+                    _ => drop(self.by_key.remove(&key)),
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! An endpoint in a few maps: what a store and the engine do, one message at a time.
 
 use super::{
-    memory::Memory,
+    rows::Rows,
     step::{Outcome, Sent, Step},
 };
 use sagabus_core::{
@@ -20,12 +20,12 @@ use std::{
 const ENDPOINT: &str = "test";
 const CLIENT: &str = "client";
 
-pub(super) struct World {
+pub(super) struct Harness {
     saga: &'static str,
     saga_type: &'static str,
     info: Arc<EndpointInfo>,
     routes: Vec<Arc<dyn Route>>,
-    pub(super) memory: Memory,
+    pub(super) rows: Rows,
     parked: Vec<Parked>,
     handled: HashSet<MessageId>,
     last: Option<(Arc<Envelope>, u32)>,
@@ -45,7 +45,7 @@ struct Parked {
 
 type Job = (Arc<dyn Route>, Arc<Envelope>, u32);
 
-impl World {
+impl Harness {
     pub(super) fn new<S: Saga>() -> Result<Self, Error> {
         let runtime = Runtime::manual(1);
         let info = EndpointInfo {
@@ -63,7 +63,7 @@ impl World {
             saga_type: type_name::<S>(),
             info: Arc::new(info),
             routes: saga_routes::<S>(ENDPOINT)?,
-            memory: Memory::default(),
+            rows: Rows::default(),
             parked: Vec::new(),
             handled: HashSet::new(),
             last: None,
@@ -78,9 +78,9 @@ impl World {
     }
 
     #[track_caller]
-    pub(super) fn begin_step(&mut self, title: String, place: &'static Location<'static>) {
+    pub(super) fn begin_step(&mut self, title: String, location: &'static Location<'static>) {
         self.step.must_be_asked();
-        self.step = Step::new(title, place);
+        self.step = Step::new(title, location);
     }
 
     /// A message from outside, which names a place for replies.
@@ -150,7 +150,7 @@ impl World {
             Ok(target) => target,
             Err(error) => return Outcome::Dead(format!("{error:?}")),
         };
-        let saga = target.saga.as_ref().and_then(|lookup| self.memory.find(lookup)).cloned();
+        let saga = target.saga.as_ref().and_then(|lookup| self.rows.find(lookup)).cloned();
         self.key = saga.as_ref().map(|row| row.key.clone()).or_else(|| target.saga.as_ref().and_then(key_of));
         let decision = route.decide(&message, saga.as_ref());
         let id = message.headers.message_id;
@@ -165,10 +165,10 @@ impl World {
                 self.handled.insert(id);
                 Outcome::Handled
             }
-            (Decision::Park(patience), Some(lookup)) => {
-                let until = self.now().plus(patience);
+            (Decision::Park(wait), Some(lookup)) => {
+                let until = self.now().plus(wait);
                 self.parked.push(Parked { until, lookup, message, attempts });
-                Outcome::Parked(patience)
+                Outcome::Parked(wait)
             }
             (Decision::Park(_), None) => Outcome::Dead("parked without a saga".into()),
             (Decision::DeadLetter(reason), _) => Outcome::Dead(reason),
@@ -177,20 +177,20 @@ impl World {
     }
 
     pub(super) fn row(&self) -> Option<&SagaRow> {
-        self.memory.row(self.key.as_ref()?)
+        self.rows.row(self.key.as_ref()?)
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.key.as_ref().is_some_and(|key| self.memory.has_ended(key))
+        self.key.as_ref().is_some_and(|key| self.rows.has_ended(key))
     }
 
     fn apply(&mut self, effects: Effects) {
         let now = self.now();
         for change in effects.timers {
-            self.memory.change_timers(change, now);
+            self.rows.change_timers(change, now);
         }
         if let Some(write) = effects.saga {
-            self.memory.write(write);
+            self.rows.write(write);
         }
         for outgoing in effects.sends {
             self.note(outgoing);
@@ -208,7 +208,7 @@ impl World {
     fn adopted(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
         for parked in std::mem::take(&mut self.parked) {
-            match (self.memory.find(&parked.lookup), self.route_of(&parked.message)) {
+            match (self.rows.find(&parked.lookup), self.route_of(&parked.message)) {
                 (Some(_), Ok(route)) => jobs.push((route, parked.message, parked.attempts)),
                 _ => self.parked.push(parked),
             }
@@ -220,14 +220,14 @@ impl World {
     pub(super) async fn advance(&mut self, time: Duration) {
         let end = self.now().plus(time);
         loop {
-            let patience = self.parked.iter().map(|p| p.until).min().filter(|until| *until <= end);
-            if let Some(timer) = self.memory.take_due(patience.unwrap_or(end)) {
+            let wait = self.parked.iter().map(|p| p.until).min().filter(|until| *until <= end);
+            if let Some(timer) = self.rows.take_due(wait.unwrap_or(end)) {
                 self.advance_to(timer.due);
                 match self.route_of(&timer.message) {
                     Ok(route) => self.deliver(route, timer.message, 0).await,
                     Err(problem) => self.step.outcomes.push(Outcome::Dead(problem)),
                 }
-            } else if let Some(until) = patience {
+            } else if let Some(until) = wait {
                 self.advance_to(until);
                 self.parked.retain(|parked| parked.until != until);
                 self.step.outcomes.push(Outcome::Dead("its saga was not created in time".into()));

@@ -12,69 +12,69 @@ use std::{
 };
 
 /// A transport, by URL or by value.
-pub struct TransportSource(Source<dyn Transport>);
+pub struct TransportSource(UrlOrValue<dyn Transport>);
 
 /// A store, by URL or by value.
-pub struct StoreSource(Source<dyn Store>);
+pub struct StoreSource(UrlOrValue<dyn Store>);
 
-enum Source<T: ?Sized> {
+enum UrlOrValue<T: ?Sized> {
     Url(String),
     Value(Arc<T>),
 }
 
 impl From<&str> for TransportSource {
     fn from(url: &str) -> Self {
-        Self(Source::Url(url.into()))
+        Self(UrlOrValue::Url(url.into()))
     }
 }
 
 impl From<String> for TransportSource {
     fn from(url: String) -> Self {
-        Self(Source::Url(url))
+        Self(UrlOrValue::Url(url))
     }
 }
 
 impl From<Arc<dyn Transport>> for TransportSource {
     fn from(transport: Arc<dyn Transport>) -> Self {
-        Self(Source::Value(transport))
+        Self(UrlOrValue::Value(transport))
     }
 }
 
 impl<T: Transport> From<Arc<T>> for TransportSource {
     fn from(transport: Arc<T>) -> Self {
-        Self(Source::Value(transport))
+        Self(UrlOrValue::Value(transport))
     }
 }
 
 impl From<&str> for StoreSource {
     fn from(url: &str) -> Self {
-        Self(Source::Url(url.into()))
+        Self(UrlOrValue::Url(url.into()))
     }
 }
 
 impl From<String> for StoreSource {
     fn from(url: String) -> Self {
-        Self(Source::Url(url))
+        Self(UrlOrValue::Url(url))
     }
 }
 
 impl From<Arc<dyn Store>> for StoreSource {
     fn from(store: Arc<dyn Store>) -> Self {
-        Self(Source::Value(store))
+        Self(UrlOrValue::Value(store))
     }
 }
 
 impl<T: Store> From<Arc<T>> for StoreSource {
     fn from(store: Arc<T>) -> Self {
-        Self(Source::Value(store))
+        Self(UrlOrValue::Value(store))
     }
 }
 
 impl StoreSource {
     pub(crate) async fn open(self, runtime: &Runtime) -> Result<Arc<dyn Store>> {
         match self.0 {
-            Source::Value(store) => Ok(store),
-            Source::Url(url) => open_store(&url, runtime).await,
+            UrlOrValue::Value(store) => Ok(store),
+            UrlOrValue::Url(url) => open_store(&url, runtime).await,
         }
     }
 }
@@ -83,7 +83,7 @@ impl TransportSource {
     /// Whether it is a URL that a store could be opened from: an endpoint without a store then uses the same database.
     pub(crate) fn database_url(&self) -> Option<&str> {
         match &self.0 {
-            Source::Url(url) if matches!(scheme(url), "sqlite" | "postgres" | "postgresql") => Some(url),
+            UrlOrValue::Url(url) if matches!(scheme(url), "sqlite" | "postgres" | "postgresql") => Some(url),
             _ => None,
         }
     }
@@ -91,8 +91,8 @@ impl TransportSource {
     /// Connects; with `migrate`, a database that serves as the transport gets its tables.
     pub(crate) async fn open(self, runtime: &Runtime, migrate: bool) -> Result<Arc<dyn Transport>> {
         let url = match self.0 {
-            Source::Value(transport) => return Ok(transport),
-            Source::Url(url) => url,
+            UrlOrValue::Value(transport) => return Ok(transport),
+            UrlOrValue::Url(url) => url,
         };
         match scheme(&url) {
             "memory" => Ok(Arc::new(memory_broker(&url, runtime).transport())),

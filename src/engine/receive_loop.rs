@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 /// Hands deliveries on while the endpoint is not paused, until the receiver is stopped. The receiver's window is the
 /// back-pressure: it hands out no more than the engine has settled.
-pub(crate) async fn pump(
+pub(crate) async fn receive_loop(
     receiver: Arc<dyn Receiver>,
     events: mpsc::UnboundedSender<Event>,
     mut paused: watch::Receiver<bool>,

@@ -1,6 +1,6 @@
 //! The port of a store, where there is none.
 
-use super::{admin::NoAdmin, letters};
+use super::{admin::NoAdmin, requeue};
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, Disposition, DuePage, DueQuery, Error, ErrorKind, Lease, LeaseRequest,
@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Commits by sending.
-pub(in crate::endpoint) struct Storeless {
+pub(crate) struct AtLeastOnceStore {
     endpoint: String,
     database: DatabaseId,
     transport: Arc<dyn Transport>,
@@ -26,10 +26,10 @@ pub(in crate::endpoint) struct Storeless {
 }
 
 /// Commits wait for confirms; so several are under way.
-const COMMITTERS: usize = 4;
+const COMMITTER_COUNT: usize = 4;
 
-impl Storeless {
-    pub(in crate::endpoint) fn new(endpoint: &str, transport: &Arc<dyn Transport>, runtime: Runtime) -> Result<Self> {
+impl AtLeastOnceStore {
+    pub(crate) fn new(endpoint: &str, transport: &Arc<dyn Transport>, runtime: Runtime) -> Result<Self> {
         let Some(longest) = transport.capabilities().longest_delay else {
             return Err(Error::unsupported(format!(
                 "endpoint {endpoint} has `.at_least_once()`, and a transport that cannot delay messages, so that failed ones \
@@ -56,91 +56,97 @@ impl Storeless {
     }
 
     /// Notes what is to be sent so that the message is through.
-    fn dispose(&self, at: usize, handler: &str, disposition: Disposition, plan: &mut Plan) {
+    fn dispose(&self, at: usize, handler: &str, disposition: Disposition, sends: &mut StorelessBatch) {
         match disposition {
             Disposition::Handled | Disposition::Dropped { .. } => {}
             Disposition::Deferred { message, attempts, delay, .. } => {
-                let again = letters::retry(&self.endpoint, handler, &message, attempts);
+                let again = requeue::retry(&self.endpoint, handler, &message, attempts);
                 if delay.is_zero() {
-                    plan.now.push((at, again));
+                    sends.now.push((at, again));
                 } else {
-                    plan.later.push((at, (again, delay.min(self.longest))));
+                    sends.later.push((at, (again, delay.min(self.longest))));
                 }
             }
             Disposition::DeadLettered { message, attempts, reason, detail } => {
                 let why = (reason.as_str(), detail.join(": "));
-                plan.now.push((at, letters::dead(&self.endpoint, handler, &message, attempts, (why.0, &why.1))));
+                sends
+                    .now
+                    .push((at, requeue::dead_letter(&self.endpoint, handler, &message, attempts, (why.0, &why.1))));
             }
             Disposition::Parked { .. } => {
                 // only sagas and ordered endpoints park
-                plan.failed[at] = self.refuse::<()>("park a message").err();
+                sends.failed[at] = self.refuse::<()>("park a message").err();
             }
         }
     }
 
     /// Sends it, and makes dead letters of what can never be sent.
-    async fn send(&self, plan: &mut Plan) {
-        let (units, messages): (Vec<usize>, Vec<Outgoing>) = std::mem::take(&mut plan.now).into_iter().unzip();
-        let mut strays = Vec::new();
+    async fn send(&self, sends: &mut StorelessBatch) {
+        let (units, messages): (Vec<usize>, Vec<Outgoing>) = std::mem::take(&mut sends.now).into_iter().unzip();
+        let mut unroutable = Vec::new();
         if !messages.is_empty() {
             let outcomes = self.transport.send_batch(&messages).await;
-            strays.extend(plan.judge(units, messages, outcomes));
+            unroutable.extend(sends.record_outcomes(units, messages, outcomes));
         }
         let (units, messages): (Vec<usize>, Vec<(Outgoing, Duration)>) =
-            std::mem::take(&mut plan.later).into_iter().unzip();
+            std::mem::take(&mut sends.later).into_iter().unzip();
         if !messages.is_empty() {
             let outcomes = self.transport.send_delayed(&messages).await;
-            strays.extend(plan.judge(units, messages.into_iter().map(|(outgoing, _)| outgoing).collect(), outcomes));
+            unroutable.extend(sends.record_outcomes(
+                units,
+                messages.into_iter().map(|(outgoing, _)| outgoing).collect(),
+                outcomes,
+            ));
         }
-        if strays.is_empty() {
+        if unroutable.is_empty() {
             return;
         }
         let letter = |(at, outgoing, reason): (usize, Outgoing, String)| {
-            (at, letters::dead(&self.endpoint, "", &outgoing.message, 0, ("unroutable", &reason)))
+            (at, requeue::dead_letter(&self.endpoint, "", &outgoing.message, 0, ("unroutable", &reason)))
         };
-        let (units, messages): (Vec<usize>, Vec<Outgoing>) = strays.into_iter().map(letter).unzip();
+        let (units, messages): (Vec<usize>, Vec<Outgoing>) = unroutable.into_iter().map(letter).unzip();
         let outcomes = self.transport.send_batch(&messages).await;
-        for (at, _, reason) in plan.judge(units, messages, outcomes) {
-            plan.failed[at] = Some(Error::new(ErrorKind::Transient, format!("send a dead letter: {reason}")));
+        for (at, _, reason) in sends.record_outcomes(units, messages, outcomes) {
+            sends.failed[at] = Some(Error::new(ErrorKind::Transient, format!("send a dead letter: {reason}")));
         }
     }
 }
 
-/// What a batch sends, each with the number of its unit; and which units failed.
-struct Plan {
+/// What a sends sends, each with the number of its unit; and which units failed.
+struct StorelessBatch {
     now: Vec<(usize, Outgoing)>,
     later: Vec<(usize, (Outgoing, Duration))>,
     failed: Vec<Option<Error>>,
 }
 
-impl Plan {
+impl StorelessBatch {
     /// Notes what failed; returns what can never be sent, and why.
-    fn judge(
+    fn record_outcomes(
         &mut self,
         units: Vec<usize>,
         messages: Vec<Outgoing>,
         outcomes: Vec<SendOutcome>,
     ) -> Vec<(usize, Outgoing, String)> {
-        let mut strays = Vec::new();
+        let mut unroutable = Vec::new();
         for ((at, outgoing), outcome) in units.into_iter().zip(messages).zip(outcomes) {
             match outcome {
                 SendOutcome::Done => {}
-                SendOutcome::Unroutable(reason) => strays.push((at, outgoing, reason)),
+                SendOutcome::Unroutable(reason) => unroutable.push((at, outgoing, reason)),
                 SendOutcome::Retry(error) | SendOutcome::Unknown(error) => self.failed[at] = Some(error),
             }
         }
-        strays
+        unroutable
     }
 }
 
 #[async_trait]
-impl Store for Storeless {
+impl Store for AtLeastOnceStore {
     fn database(&self) -> &DatabaseId {
         &self.database
     }
 
     fn committers(&self) -> usize {
-        COMMITTERS
+        COMMITTER_COUNT
     }
 
     fn longest_delay(&self) -> Option<Duration> {
@@ -169,20 +175,20 @@ impl Store for Storeless {
 
     async fn commit(&self, batch: CommitBatch) -> CommitReply {
         let count = batch.units.len();
-        let mut plan = Plan { now: Vec::with_capacity(count), later: Vec::new(), failed: vec![None; count] };
+        let mut sends = StorelessBatch { now: Vec::with_capacity(count), later: Vec::new(), failed: vec![None; count] };
         let mut counted = Vec::new();
         for (at, unit) in batch.units.into_iter().enumerate() {
-            plan.now.extend(unit.sends.into_iter().map(|send| (at, send)));
-            plan.later.extend(unit.delayed_sends.into_iter().map(|later| (at, later)));
-            self.dispose(at, &unit.handler, unit.disposition, &mut plan);
+            sends.now.extend(unit.sends.into_iter().map(|send| (at, send)));
+            sends.later.extend(unit.delayed_sends.into_iter().map(|later| (at, later)));
+            self.dispose(at, &unit.handler, unit.disposition, &mut sends);
             if unit.has_attempt_row {
                 counted.push((at, (unit.handler, unit.message_id)));
             }
         }
-        self.send(&mut plan).await;
+        self.send(&mut sends).await;
         let mut attempts = self.attempts();
         for (at, attempt) in counted {
-            if plan.failed[at].is_none() {
+            if sends.failed[at].is_none() {
                 attempts.remove(&attempt);
             }
         }
@@ -190,7 +196,7 @@ impl Store for Storeless {
             None => Outcome::Applied { outbox: Vec::new(), blocked_by_predecessor: false },
             Some(error) => Outcome::Failed(error),
         };
-        CommitReply { outcomes: plan.failed.into_iter().map(outcome).collect(), cleaned: true }
+        CommitReply { outcomes: sends.failed.into_iter().map(outcome).collect(), cleaned: true }
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {

@@ -14,7 +14,7 @@ pub struct Recoverability {
     pub pause: Duration,
     /// The waits between rounds (default 10 s, 30 s, 2 min). As many rounds follow as there are waits.
     pub delays: Vec<Duration>,
-    /// How often a message may be in flight, alone, while the process dies, before it is buried (default 5).
+    /// How often a message may be in flight, alone, while the process dies, before it is dead-lettered (default 5).
     pub deaths: u32,
     /// After so many failures in a row, of any messages, the endpoint slows down to one message at a time (default 100).
     pub slow_down_after: u32,
@@ -40,7 +40,7 @@ impl Default for Recoverability {
 pub(crate) enum Next {
     Retry(Duration),
     Defer(Duration),
-    Bury,
+    DeadLetter,
 }
 
 impl Recoverability {
@@ -52,13 +52,13 @@ impl Recoverability {
     /// What follows the `failures`th failure (1 for the first).
     pub(crate) fn after(&self, failures: u32, error: &HandlerError, runtime: &Runtime) -> Next {
         if error.is_permanent() {
-            return Next::Bury;
+            return Next::DeadLetter;
         }
         let round = self.immediate + 1;
         let rounds_done = failures / round;
         let delays = u32::try_from(self.delays.len()).unwrap_or(u32::MAX);
         if rounds_done > delays {
-            return Next::Bury;
+            return Next::DeadLetter;
         }
         if let Some(delay) = error.retry_delay() {
             return Next::Defer(delay);
@@ -81,7 +81,7 @@ mod tests {
         let mut steps = Vec::new();
         for failures in 1..100 {
             let next = policy.after(failures, error, &runtime);
-            if next == Next::Bury {
+            if next == Next::DeadLetter {
                 return (steps, failures);
             }
             steps.push(match next {
@@ -89,7 +89,7 @@ mod tests {
                 other => other,
             });
         }
-        panic!("never buried");
+        panic!("never dead-lettered");
     }
 
     #[test]

@@ -10,18 +10,18 @@ use foldhash::HashMap;
 use sagabus_core::SagaRow;
 
 /// Most rows of a generation, and most bytes.
-const ROWS: usize = 16_384;
-const BYTES: usize = 8 << 20;
+const MAX_ROWS_PER_GENERATION: usize = 16_384;
+const MAX_BYTES_PER_GENERATION: usize = 8 << 20;
 
 /// Two generations: what was not asked for while the younger one filled up is forgotten.
 #[derive(Default)]
-pub(super) struct Recent {
+pub(super) struct SagaCache {
     young: HashMap<LaneKey, SagaRow>,
     old: HashMap<LaneKey, SagaRow>,
     bytes: usize,
 }
 
-impl Recent {
+impl SagaCache {
     pub(super) fn put(&mut self, key: LaneKey, mut row: SagaRow) {
         self.old.remove(&key);
         // what was loaded may be a piece of something much larger, which would live as long
@@ -29,7 +29,7 @@ impl Recent {
         row.origin = row.origin.map(|origin| bytes::Bytes::copy_from_slice(&origin));
         self.bytes += row.state.len() + row.origin.as_ref().map_or(0, bytes::Bytes::len) + row.key.len();
         self.young.insert(key, row);
-        if self.young.len() >= ROWS || self.bytes >= BYTES {
+        if self.young.len() >= MAX_ROWS_PER_GENERATION || self.bytes >= MAX_BYTES_PER_GENERATION {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
         }

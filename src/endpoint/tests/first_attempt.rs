@@ -1,6 +1,6 @@
 //! Who says that a message is sent for the first time.
 
-use super::storeless::{broker, queue, take};
+use super::at_least_once::{broker, queue, take};
 use crate::{prelude::*, store::memory::MemoryStore, transport::memory::SendFault};
 use sagabus_core::{Runtime, Store};
 use serde::{Deserialize, Serialize};

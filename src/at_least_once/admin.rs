@@ -1,4 +1,4 @@
-//! What can be asked of an endpoint without a store: nothing, with the reason.
+//! The admin of an endpoint without a store: refuses each question, with the reason.
 
 use async_trait::async_trait;
 use sagabus_core::{

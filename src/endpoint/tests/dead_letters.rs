@@ -1,6 +1,6 @@
 //! What becomes of a message that is buried, or nearly.
 
-use super::storeless::{broker, queue, take};
+use super::at_least_once::{broker, queue, take};
 use crate::{
     prelude::*,
     store::memory::{Fault, MemoryFaults, MemoryStore, Operation},
@@ -27,7 +27,7 @@ fn failing_once(store: &MemoryStore) -> (MemoryFaults, Arc<MemoryStore>) {
     (faults.clone(), Arc::new(store.with_faults(faults)))
 }
 
-async fn until(running: &Running, what: impl Fn(&crate::Stats) -> bool) {
+async fn until(running: &RunningEndpoint, what: impl Fn(&crate::Stats) -> bool) {
     let runtime = Runtime::system();
     let waiting = async {
         while !what(&running.stats()) {

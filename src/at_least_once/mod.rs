@@ -12,16 +12,15 @@
 //! - A message that ends the process is counted by the broker alone, which sets it aside there too.
 
 mod admin;
-mod letters;
+mod requeue;
 mod store;
 
-use crate::endpoint::builder::Settings;
-pub(crate) use letters::handler;
+pub(crate) use requeue::intended_handler;
 use sagabus_sagas::Handlers;
-pub(super) use store::Storeless;
+pub(crate) use store::AtLeastOnceStore;
 
-/// What does not go without a store.
-pub(super) fn refused(name: &str, has_store: bool, settings: &Settings, handlers: &Handlers) -> Vec<String> {
+/// Lists the settings that need a store, each with the fix.
+pub(crate) fn unsupported_settings(name: &str, has_store: bool, ordered: bool, handlers: &Handlers) -> Vec<String> {
     let mut problems = Vec::new();
     if has_store {
         problems.push(format!(
@@ -31,7 +30,7 @@ pub(super) fn refused(name: &str, has_store: bool, settings: &Settings, handlers
     if let Some(saga) = handlers.a_saga() {
         problems.push(format!("saga {saga} needs a store: replace `.at_least_once()` by `.store(\"…\")`"));
     }
-    if settings.ordered {
+    if ordered {
         problems.push(format!(
             "endpoint {name} is ordered, which needs a store: replace `.at_least_once()` by `.store(\"…\")`"
         ));
