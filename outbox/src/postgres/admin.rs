@@ -1,12 +1,12 @@
 //! Looking into the store and operating on it from outside.
 
 use super::{
-    bells::Place,
     due::message,
     load::saga_row,
     sql::{self, NOW, Reader, Sql},
     store::PostgresStore,
     text::escape,
+    wakeups::WakeKey,
 };
 use async_trait::async_trait;
 use sagabus_core::{
@@ -19,9 +19,7 @@ use std::collections::{BTreeMap, HashSet};
 impl PostgresStore {
     /// Rows may be due sooner than was known.
     fn wake_due(&self, endpoint: &str) {
-        let place = Place::Due(endpoint.into());
-        self.inner.bells.ring(&place);
-        self.inner.notifier.mark(&HashSet::from([place]));
+        self.inner.announce(&HashSet::from([WakeKey::Due(endpoint.into())]));
     }
 
     async fn changed(&self, what: &str, sql: Sql) -> Result<u64> {

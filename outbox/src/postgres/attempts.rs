@@ -3,7 +3,7 @@
 //! by itself is counted at once.
 
 use super::{
-    open::Inner,
+    open::OpenSchema,
     sql::{NOW, Reader, Sql, Texts},
     text::escape,
 };
@@ -15,11 +15,11 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Most messages that one statement counts.
-const MOST: usize = 500;
+/// Messages that one statement counts, at most.
+const MAX_ROWS_PER_STATEMENT: usize = 500;
 
-/// Between two statements. Less than handlers wait before they try again.
-const REST: Duration = Duration::from_millis(5);
+/// The time between two statements, less than handlers wait before they try again.
+const PAUSE_BETWEEN_STATEMENTS: Duration = Duration::from_millis(5);
 
 /// A row, in the order in which statements lock rows: so two processes that count the same never wait in a circle.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,46 +34,46 @@ type Answer = oneshot::Sender<Result<u32>>;
 /// What one statement counts: each row once.
 type Batch = BTreeMap<Key, Answer>;
 
-/// What is to be counted.
+/// The attempts that are to be counted.
 #[derive(Default)]
 pub(crate) struct Attempts {
-    state: Mutex<State>,
+    state: Mutex<AttemptQueue>,
     /// For the planted bug `attempts-in-memory` only.
     forgetful: Mutex<HashMap<Key, u32>>,
 }
 
 #[derive(Default)]
-struct State {
+struct AttemptQueue {
     waiting: VecDeque<(Key, Answer)>,
-    /// Somebody counts, until nothing waits.
+    /// The task that counts runs, until nothing waits.
     busy: bool,
 }
 
 impl Attempts {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AttemptQueue> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues up. Whether nobody counts yet.
+    /// Queues up. Returns whether the task that counts has to be started.
     fn ask(&self, key: Key, answer: Answer) -> bool {
         let mut state = self.state();
         state.waiting.push_back((key, answer));
         !std::mem::replace(&mut state.busy, true)
     }
 
-    /// The next batch; none, and nobody counts any more, if nothing waits.
+    /// The next batch; none, and the counting has ended, if nothing waits.
     fn next(&self) -> Option<Batch> {
         let mut state = self.state();
         let (mut batch, mut again) = (Batch::new(), VecDeque::new());
-        while batch.len() < MOST {
+        while batch.len() < MAX_ROWS_PER_STATEMENT {
             let Some((key, answer)) = state.waiting.pop_front() else { break };
             if answer.is_closed() {
                 continue;
             }
             match batch.entry(key) {
-                Entry::Vacant(place) => drop(place.insert(answer)),
+                Entry::Vacant(slot) => drop(slot.insert(answer)),
                 // each call counts one, and a statement changes a row once
-                Entry::Occupied(place) => again.push_back((place.key().clone(), answer)),
+                Entry::Occupied(slot) => again.push_back((slot.key().clone(), answer)),
             }
         }
         again.append(&mut state.waiting);
@@ -82,7 +82,7 @@ impl Attempts {
         state.busy.then_some(batch)
     }
 
-    /// Whoever waits is told that nobody counts.
+    /// Drops all who wait: the task that counts has ended.
     fn abandon(&self) {
         let mut state = self.state();
         state.waiting.clear();
@@ -97,9 +97,9 @@ impl Attempts {
     }
 }
 
-/// Who counts. Dropped before the end, as with the runtime that it runs on, it leaves nobody waiting.
+/// The task that counts. Dropped before the end, as with the runtime that it runs on, it leaves no caller waiting.
 struct Counting {
-    inner: Arc<Inner>,
+    inner: Arc<OpenSchema>,
     done: bool,
 }
 
@@ -111,7 +111,7 @@ impl Drop for Counting {
     }
 }
 
-impl Inner {
+impl OpenSchema {
     /// A caller who goes away disturbs nobody: the statement is not his.
     pub(super) async fn count_attempt(
         self: &Arc<Self>,
@@ -161,7 +161,7 @@ async fn serve(mut counting: Counting) {
             // whoever asked may have gone
             let _ = answer.send(count.and_then(|counts| counts.get(&key).copied().ok_or_else(missing)));
         }
-        counting.inner.runtime().sleep(REST).await;
+        counting.inner.runtime().sleep(PAUSE_BETWEEN_STATEMENTS).await;
     }
     counting.done = true;
 }

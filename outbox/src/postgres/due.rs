@@ -1,23 +1,23 @@
 //! Rows of the due tables whose time has come.
 
 use super::{
-    bells::{Place, Seen},
-    open::Inner,
+    open::OpenSchema,
     sql::{self, NOW, Reader, Sql},
+    wakeups::{LastSeen, WakeKey},
 };
 use sagabus_core::{DuePage, DueQuery, DueRow, Envelope, Error, Result, RowGate, RowTable, Timestamp, sabotage};
 use std::{sync::PoisonError, time::Duration};
 
-/// How often parked messages are looked through for those whose saga came while they were being parked: two
-/// transactions that did not see each other.
-const SWEEP: Duration = Duration::from_secs(1);
+/// The time between two searches for parked messages whose saga came while they were being parked: two transactions that
+/// did not see each other.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first columns of a row, whatever the table.
 const COLUMNS: &str = "t.id,t.token,t.due,t.shard,t.handler";
 
-impl Inner {
-    pub(crate) async fn due(&self, query: &DueQuery, seen: &Seen) -> Result<DuePage> {
-        self.bells.reading(&Place::Due(query.endpoint.clone()), seen);
+impl OpenSchema {
+    pub(crate) async fn due(&self, query: &DueQuery, last_seen: &LastSeen) -> Result<DuePage> {
+        self.wakeups.reading(&WakeKey::Due(query.endpoint.clone()), last_seen);
         let sql = match query.table {
             RowTable::Timer => self.plain(query, "timer", "0::int as attempts,null::text as order_key", ""),
             RowTable::Retry => self.plain(query, "retry", "t.attempts,t.order_key", ""),
@@ -108,7 +108,7 @@ impl Inner {
         {
             let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
             let last = swept.insert(query.endpoint.clone(), now);
-            if let Some(last) = last.filter(|last| now.saturating_sub(*last) < SWEEP) {
+            if let Some(last) = last.filter(|last| now.saturating_sub(*last) < SWEEP_INTERVAL) {
                 swept.insert(query.endpoint.clone(), last);
                 return Ok(());
             }

@@ -5,7 +5,7 @@
 
 use super::{
     error::failed,
-    open::Inner,
+    open::OpenSchema,
     pool::Conn,
     sql::{self, NOW, Reader, Sql, micros},
     store::PostgresStore,
@@ -105,7 +105,7 @@ impl Group {
     }
 }
 
-impl Inner {
+impl OpenSchema {
     /// Begins a transaction that has the group for itself.
     async fn lock_group(&self, conn: &mut Conn, group: &str) -> Result<()> {
         let wrong = |error| failed(WHAT, error);

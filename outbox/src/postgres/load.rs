@@ -1,8 +1,8 @@
 //! `Store::load`: one round trip, made of the parts that were asked for.
 
 use super::{
-    days::Place,
-    open::Inner,
+    dedup_partitions::DedupSlot,
+    open::OpenSchema,
     sql::{Reader, Sql, Texts},
     text::escape,
 };
@@ -10,7 +10,7 @@ use sagabus_core::{LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRo
 use std::{borrow::Cow, sync::Arc};
 
 const PROBE: i16 = 0;
-const TURN: i16 = 1;
+const BLOCKED_KEY: i16 = 1;
 const KEY: i16 = 2;
 const ALIAS: i16 = 3;
 
@@ -23,32 +23,32 @@ const KEYED: &str =
 const SAGA: &str =
     "t.kind,t.key,t.instance,t.version,t.state,t.schema,t.origin,t.completed_at is not null as completed";
 
-impl Inner {
+impl OpenSchema {
     pub(crate) async fn load(&self, request: &LoadRequest) -> Result<LoadReply> {
         let mut reply = LoadReply {
             probes: vec![false; request.probes.len()],
             sagas: vec![None; request.sagas.len()],
             blocked_keys: vec![false; request.blocked_keys.len()],
         };
-        let places: Vec<Place> = request.probes.iter().map(|(_, id)| self.place(*id)).collect();
-        let Some((sql, keyed, named)) = self.load_sql(request, &places) else { return Ok(reply) };
+        let slots: Vec<DedupSlot> = request.probes.iter().map(|(_, id)| self.dedup_slot(*id)).collect();
+        let Some((sql, keyed, named)) = self.load_sql(request, &slots) else { return Ok(reply) };
         for row in self.read("load sagas", sql).await? {
             let mut row = Reader::new(&row);
-            let (what, at): (i16, usize) = (row.get()?, row.place()?);
+            let (what, at): (i16, usize) = (row.get()?, row.ordinality()?);
             let (list, which) = match what {
                 PROBE => (mark(&mut reply.probes, at), None),
-                TURN => (mark(&mut reply.blocked_keys, at), None),
+                BLOCKED_KEY => (mark(&mut reply.turns, at), None),
                 KEY => (true, keyed.get(at)),
                 _ => (true, named.get(at)),
             };
-            let Some(place) = which.filter(|_| list).copied() else { continue };
-            let Some(lookup) = request.sagas.get(place) else { continue };
+            let Some(slot) = which.filter(|_| list).copied() else { continue };
+            let Some(lookup) = request.sagas.get(slot) else { continue };
             let saga = saga_row(&mut row, Some(lookup))?;
             let wanted = match lookup {
                 SagaLookup::Instance(address) => address.instance == saga.instance,
                 SagaLookup::Key { .. } | SagaLookup::Alias { .. } => true,
             };
-            if let Some(slot) = reply.sagas.get_mut(place).filter(|_| wanted) {
+            if let Some(slot) = reply.sagas.get_mut(slot).filter(|_| wanted) {
                 *slot = Some(saga);
             }
         }
@@ -59,28 +59,28 @@ impl Inner {
     }
 
     /// The statement, and which lookups its rows are about: by key and by alias.
-    fn load_sql(&self, request: &LoadRequest, places: &[Place]) -> Option<(Sql, Vec<usize>, Vec<usize>)> {
+    fn load_sql(&self, request: &LoadRequest, slots: &[DedupSlot]) -> Option<(Sql, Vec<usize>, Vec<usize>)> {
         let (mut sql, mut parts) = (Sql::default(), Vec::new());
         let s = &self.s;
-        self.probes(&mut sql, &mut parts, request, places);
-        self.turns(&mut sql, &mut parts, request);
+        self.probes(&mut sql, &mut parts, request, slots);
+        self.blocked_keys(&mut sql, &mut parts, request);
         let (mut keyed, mut named) = (Vec::new(), Vec::new());
         let (mut kinds, mut keys): (Vec<&str>, Texts<'_>) = (Vec::new(), Vec::new());
         let (mut alias_kinds, mut aliases, mut values): (Vec<&str>, Texts<'_>, Texts<'_>) = Default::default();
-        for (place, lookup) in request.sagas.iter().enumerate() {
+        for (slot, lookup) in request.sagas.iter().enumerate() {
             match lookup {
                 SagaLookup::Key { kind, key } => {
-                    keyed.push(place);
+                    keyed.push(slot);
                     kinds.push(kind);
                     keys.push(escape(key));
                 }
                 SagaLookup::Instance(address) => {
-                    keyed.push(place);
+                    keyed.push(slot);
                     kinds.push(&address.kind);
                     keys.push(escape(&address.key));
                 }
                 SagaLookup::Alias { kind, alias, value } => {
-                    named.push(place);
+                    named.push(slot);
                     alias_kinds.push(kind);
                     aliases.push(escape(alias));
                     values.push(escape(value));
@@ -107,14 +107,14 @@ impl Inner {
         (!parts.is_empty()).then_some((sql, keyed, named))
     }
 
-    fn probes(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest, places: &[Place]) {
+    fn probes(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest, slots: &[DedupSlot]) {
         let s = &self.s;
-        let all = || request.probes.iter().zip(places).enumerate();
+        let all = || request.probes.iter().zip(slots).enumerate();
         let ord = |at: usize| i64::try_from(at + 1).unwrap_or(i64::MAX);
         let in_days: Vec<(i64, i32, &str, MessageId)> =
-            all().filter_map(|(at, ((handler, id), place))| Some((ord(at), place.day?, &**handler, *id))).collect();
+            all().filter_map(|(at, ((handler, id), slot))| Some((ord(at), slot.day?, &**handler, *id))).collect();
         let in_misc: Vec<(i64, &str, MessageId)> =
-            all().filter_map(|(at, ((handler, id), place))| place.misc.then_some((ord(at), &**handler, *id))).collect();
+            all().filter_map(|(at, ((handler, id), slot))| slot.misc.then_some((ord(at), &**handler, *id))).collect();
         if in_days.is_empty() && in_misc.is_empty() {
             return;
         }
@@ -142,8 +142,8 @@ impl Inner {
         }
     }
 
-    fn turns(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest) {
-        if request.blocked_keys.is_empty() {
+    fn blocked_keys(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest) {
+        if request.turns.is_empty() {
             return;
         }
         let s = &self.s;
@@ -152,7 +152,7 @@ impl Inner {
         let keys = sql.bind(request.blocked_keys.iter().map(|(_, key)| escape(key)).collect::<Vec<Cow<'_, str>>>());
         let same = format!("t.endpoint={endpoint} and t.handler=w.handler and t.order_key=w.order_key offset 0");
         parts.push(format!(
-            "select {TURN}::smallint,w.ord,{NO_SAGA} from unnest({handlers}::text[],{keys}::text[]) with ordinality \
+            "select {BLOCKED_KEY}::smallint,w.ord,{NO_SAGA} from unnest({handlers}::text[],{keys}::text[]) with ordinality \
              w(handler,order_key,ord) where exists(select 1 from {s}retry t where {same}) or exists(select 1 from {s}parked t \
              where {same})"
         ));

@@ -1,25 +1,25 @@
-//! The schema: made and upgraded by whoever comes first, and checked by everyone.
+//! The schema: made and upgraded by the process that comes first, and checked by every process.
 
 use super::{
     error::{doing, failed},
-    open::Inner,
+    open::OpenSchema,
     pool::Conn,
     sql::{self, Reader, Sql},
 };
 use sagabus_core::{Error, ErrorKind, Result};
 
-/// The steps from one version of the schema to the next.
-const STEPS: &[&str] = &[
+/// The scripts from one version of the schema to the next.
+const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_start.sql"),
     include_str!("../../migrations/postgres/0002_position.sql"),
     include_str!("../../migrations/postgres/0003_outbox_owner.sql"),
     include_str!("../../migrations/postgres/0004_probes.sql"),
 ];
 
-/// The oldest server that is known to do.
-const OLDEST: i32 = 140_000;
+/// The oldest server version that is known to work.
+const OLDEST_SERVER_VERSION: i32 = 140_000;
 
-impl Inner {
+impl OpenSchema {
     /// One lock per schema, for everything that changes tables: FNV-1a of its name, as a number that fits.
     pub(crate) fn lock_key(&self) -> i64 {
         let name = format!("sagabus {}", self.address.schema.name);
@@ -31,25 +31,25 @@ impl Inner {
     pub(crate) async fn migrate(&self) -> Result<()> {
         let mut conn = self.work.take().await?;
         // up to date: nothing is locked, and a role without the right to create tables is enough
-        if !matches!(self.version(&mut conn).await, Ok(Some(version)) if version == STEPS.len()) {
+        if !matches!(self.version(&mut conn).await, Ok(Some(version)) if version == MIGRATIONS.len()) {
             // a failure drops the connection, and with it the transaction
             self.upgrade(&mut conn).await?;
         }
-        self.make_days(&mut conn).await?;
+        self.create_partitions(&mut conn).await?;
         conn.release();
         Ok(())
     }
 
     async fn upgrade(&self, conn: &mut Conn) -> Result<()> {
-        let (schema, place) = (self.address.schema.quoted(), &self.address.place);
-        let wrong = |error| failed(&format!("migrate the schema {schema} of {place}"), error);
+        let (schema, location) = (self.address.schema.quoted(), &self.address.location);
+        let wrong = |error| failed(&format!("migrate the schema {schema} of {location}"), error);
         sql::script(conn, format!("begin;select pg_advisory_xact_lock({})", self.lock_key())).await.map_err(wrong)?;
         let exists = Sql::new("select 1 from pg_namespace where nspname=$1").with(&self.address.schema.name);
         if exists.run(conn).await.map_err(wrong)?.is_empty() {
             sql::script(conn, format!("create schema {schema}")).await.map_err(wrong)?;
         }
         let version = self.version(conn).await?.unwrap_or(0);
-        if version > STEPS.len() {
+        if version > MIGRATIONS.len() {
             return Err(self.other_version(version));
         }
         if version == 0 {
@@ -57,12 +57,12 @@ impl Inner {
                 .await
                 .map_err(wrong)?;
         }
-        for step in &STEPS[version..] {
+        for step in &MIGRATIONS[version..] {
             sql::script(conn, step.replace("{schema}", &schema)).await.map_err(wrong)?;
         }
         let end = format!(
             "delete from {schema}.sagabus_schema;insert into {schema}.sagabus_schema values ({});commit",
-            STEPS.len()
+            MIGRATIONS.len()
         );
         sql::script(conn, end).await.map_err(wrong)
     }
@@ -87,8 +87,8 @@ impl Inner {
             format!(
                 "the schema {} of {} has version {version}, this program knows {}: run the newest program's `migrate`",
                 self.address.schema.name,
-                self.address.place,
-                STEPS.len()
+                self.address.location,
+                MIGRATIONS.len()
             ),
         )
     }
@@ -97,12 +97,12 @@ impl Inner {
     pub(crate) async fn check(&self) -> Result<()> {
         let mut conn = self.work.take().await?;
         match self.version(&mut conn).await? {
-            Some(version) if version == STEPS.len() => {}
+            Some(version) if version == MIGRATIONS.len() => {}
             Some(version) => return Err(self.other_version(version)),
             None => {
                 let text = format!(
                     "there is no schema {} in {}: run `migrate` first",
-                    self.address.schema.name, self.address.place
+                    self.address.schema.name, self.address.location
                 );
                 return Err(Error::new(ErrorKind::Backend, text));
             }
@@ -115,16 +115,16 @@ impl Inner {
         if let Some(row) = rows.first() {
             self.check_settings(&mut Reader::new(row))?;
         }
-        self.make_days(&mut conn).await?;
+        self.create_partitions(&mut conn).await?;
         conn.release();
         Ok(())
     }
 
     fn check_settings(&self, row: &mut Reader<'_>) -> Result<()> {
-        let refuse = |text: String| Err(Error::new(ErrorKind::Backend, format!("{}: {text}", self.address.place)));
+        let refuse = |text: String| Err(Error::new(ErrorKind::Backend, format!("{}: {text}", self.address.location)));
         let (version, fsync, commit): (i32, String, String) = (row.get()?, row.get()?, row.get()?);
         let (pages, standby): (String, bool) = (row.get()?, row.get()?);
-        if version < OLDEST {
+        if version < OLDEST_SERVER_VERSION {
             return refuse(format!("postgres {} is too old, 14 or later is needed", version / 10_000));
         }
         if standby {

@@ -2,8 +2,9 @@
 //! a business transaction takes a lock that all committers of the database share.
 
 use super::{
-    bells::Place,
+    listener::line,
     options::{Address, PostgresOptions},
+    wakeups::WakeKey,
 };
 use sagabus_core::{Runtime, Task};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
@@ -14,21 +15,21 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Between two notifications.
-const PAUSE: Duration = Duration::from_millis(10);
-/// The server takes 8000 bytes at most.
-const PAYLOAD: usize = 7500;
+/// The time between two notifications.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
+/// The size of a notification: the server takes 8000 bytes at most.
+const MAX_PAYLOAD_BYTES: usize = 7500;
 
 /// The notifier of one schema in this process.
 pub(crate) struct Notifier {
-    shared: Arc<Shared>,
+    state: Arc<NotifierState>,
     task: Mutex<Option<Task<()>>>,
 }
 
-struct Shared {
-    marked: Mutex<HashSet<Place>>,
+struct NotifierState {
+    marked: Mutex<HashSet<WakeKey>>,
     wake: Notify,
-    /// None behind a pooler, where nobody can listen.
+    /// None behind a pooler, which has no LISTEN.
     connect: Option<PgConnectOptions>,
     channel: String,
     process: String,
@@ -38,7 +39,7 @@ struct Shared {
 impl Notifier {
     pub(crate) fn new(address: &Address, options: &PostgresOptions, process: &str) -> Self {
         let connect = address.connect.clone().application_name("sagabus notify").disable_statement_logging();
-        let shared = Shared {
+        let state = NotifierState {
             marked: Mutex::default(),
             wake: Notify::new(),
             connect: (!options.pooler).then_some(connect),
@@ -46,20 +47,20 @@ impl Notifier {
             process: process.to_owned(),
             runtime: options.runtime.clone(),
         };
-        Self { shared: Arc::new(shared), task: Mutex::default() }
+        Self { state: Arc::new(state), task: Mutex::default() }
     }
 
-    /// Something was added there, and is committed.
-    pub(crate) fn mark(&self, places: &HashSet<Place>) {
-        if places.is_empty() || self.shared.connect.is_none() {
+    /// Tells other processes of rows that were added there, and are committed.
+    pub(crate) fn mark(&self, keys: &HashSet<WakeKey>) {
+        if keys.is_empty() || self.state.connect.is_none() {
             return;
         }
-        self.shared.marked.lock().unwrap_or_else(PoisonError::into_inner).extend(places.iter().cloned());
-        self.shared.wake.notify_one();
+        self.state.marked.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.iter().cloned());
+        self.state.wake.notify_one();
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(Task::is_finished) {
-            let shared = self.shared.clone();
-            *task = Some(self.shared.runtime.spawn(async move { shared.run().await }));
+            let state = self.state.clone();
+            *task = Some(self.state.runtime.spawn(async move { state.run().await }));
         }
     }
 
@@ -76,7 +77,7 @@ impl Drop for Notifier {
     }
 }
 
-impl Shared {
+impl NotifierState {
     async fn run(&self) {
         let mut connection = None;
         loop {
@@ -90,20 +91,20 @@ impl Shared {
                 connection = None;
                 self.runtime.sleep(Duration::from_millis(200)).await;
             }
-            self.runtime.sleep(PAUSE).await;
+            self.runtime.sleep(NOTIFY_INTERVAL).await;
         }
     }
 
-    async fn tell(&self, slot: &mut Option<PgConnection>, marked: &HashSet<Place>) -> Result<(), sqlx::Error> {
+    async fn tell(&self, slot: &mut Option<PgConnection>, marked: &HashSet<WakeKey>) -> Result<(), sqlx::Error> {
         let Some(connect) = &self.connect else { return Ok(()) };
         let connection = match slot {
             Some(connection) => connection,
             None => slot.insert(connect.connect().await?),
         };
         let mut payload = self.process.clone();
-        for place in marked {
-            let line = place.line();
-            if payload.len() + line.len() + 1 > PAYLOAD {
+        for key in marked {
+            let line = line(key);
+            if payload.len() + line.len() + 1 > MAX_PAYLOAD_BYTES {
                 // the rest is found by polling
                 break;
             }

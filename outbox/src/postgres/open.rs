@@ -2,19 +2,20 @@
 
 use super::{
     attempts::Attempts,
-    bells::Bells,
-    days::Days,
+    dedup_partitions::DedupPartitions,
     error::doing,
+    listener::Listener,
     notify::Notifier,
     options::{Address, PostgresOptions},
-    own::Sharing,
+    own_sql::Sharing,
     pool::{Conn, Pool, Purpose},
     sql::{Reader, Sql},
+    wakeups::{LastSeen, WakeKey, Wakeups},
 };
 use sagabus_core::{DatabaseId, Result, Runtime};
 use sqlx::postgres::PgRow;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,7 +24,7 @@ use std::{
 };
 
 /// A schema that this process has open.
-pub(crate) struct Inner {
+pub(crate) struct OpenSchema {
     pub(crate) id: DatabaseId,
     pub(crate) address: Address,
     pub(crate) options: PostgresOptions,
@@ -32,8 +33,9 @@ pub(crate) struct Inner {
     pub(crate) work: Arc<Pool>,
     pub(crate) own: Arc<Pool>,
     pub(crate) sharing: Sharing,
-    pub(crate) days: Days,
-    pub(crate) bells: Arc<Bells>,
+    pub(crate) partitions: DedupPartitions,
+    pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) listener: Listener,
     pub(crate) notifier: Notifier,
     /// Numbers of queues that are known to exist. They are never undeclared, so this needs no checking.
     pub(crate) queues: RwLock<HashMap<Arc<str>, i32>>,
@@ -44,14 +46,14 @@ pub(crate) struct Inner {
     handles: AtomicUsize,
 }
 
-type Registry = Mutex<HashMap<(String, String, bool, bool), Weak<Inner>>>;
+type Registry = Mutex<HashMap<(String, String, bool, bool), Weak<OpenSchema>>>;
 
 fn registry() -> &'static Registry {
     static OPEN: OnceLock<Registry> = OnceLock::new();
     OPEN.get_or_init(Mutex::default)
 }
 
-impl Inner {
+impl OpenSchema {
     /// The schema that this process has open already under this URL, or a new one.
     pub(crate) async fn open(url: &str, options: PostgresOptions) -> Result<Arc<Self>> {
         let address = Address::parse(url, &options.schema)?;
@@ -62,7 +64,7 @@ impl Inner {
         }
         let inner = Arc::new(Self::connect(address, options).await?);
         if shared {
-            // somebody else may have opened it meanwhile
+            // another task may have opened it meanwhile
             if let Some(other) = live(&name) {
                 return Ok(other);
             }
@@ -78,25 +80,26 @@ impl Inner {
         let own = Pool::new(&address, &options, Purpose::Own);
         let mut conn = work.take().await?;
         let id = identify(&mut conn, &address).await?;
-        let bells = Arc::new(Bells::new(&address, &options));
+        let listener = Listener::new(&address, &options);
         let inner = Self {
             id,
             s: format!("{}.", address.schema.quoted()),
-            notifier: Notifier::new(&address, &options, bells.process()),
+            notifier: Notifier::new(&address, &options, listener.process()),
             work,
             own,
             sharing: Sharing::new(options.transactions),
             address,
             options,
-            days: Days::default(),
-            bells,
+            partitions: DedupPartitions::default(),
+            wakeups: Arc::default(),
+            listener,
             queues: RwLock::default(),
             swept: Mutex::default(),
             attempts: Attempts::default(),
             closed: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
         };
-        inner.learn_days(&mut conn).await?;
+        inner.load_partitions(&mut conn).await?;
         conn.release();
         Ok(inner)
     }
@@ -139,13 +142,26 @@ impl Inner {
         }
     }
 
-    /// One handle less; with the last one the connections are closed.
+    /// Wakes the readers of these rows, in this process and in others.
+    pub(crate) fn announce(&self, keys: &HashSet<WakeKey>) {
+        keys.iter().for_each(|key| self.wakeups.notify(key));
+        self.notifier.mark(keys);
+    }
+
+    /// Waits for a wake-up of these rows, or for `at_most`.
+    pub(crate) async fn wait(&self, key: &WakeKey, last_seen: &LastSeen, at_most: Duration) {
+        self.listener.start(&self.wakeups);
+        self.wakeups.wait(key, last_seen, at_most, self.runtime()).await;
+    }
+
+    /// Closes one handle; the last one closes the connections.
     pub(crate) async fn close(&self) {
         if self.handles.fetch_sub(1, Ordering::SeqCst) > 1 {
             return;
         }
         self.closed.store(true, Ordering::SeqCst);
-        self.bells.close();
+        self.listener.close();
+        self.wakeups.notify_all(|_| true);
         self.notifier.close();
         self.own.close(self.options.transactions.max(1)).await;
         self.work.close(self.options.connections.max(self.options.committers + 2)).await;
@@ -153,7 +169,7 @@ impl Inner {
 }
 
 /// The open schema under a name, if it is still usable, with one handle more.
-fn live(name: &(String, String, bool, bool)) -> Option<Arc<Inner>> {
+fn live(name: &(String, String, bool, bool)) -> Option<Arc<OpenSchema>> {
     let open = registry().lock().unwrap_or_else(PoisonError::into_inner);
     let inner = open.get(name)?.upgrade()?;
     if inner.closed.load(Ordering::SeqCst) {

@@ -83,12 +83,12 @@ pub(crate) struct Address {
     pub(crate) connect: PgConnectOptions,
     pub(crate) schema: Schema,
     /// For texts: host and database, without user and password.
-    pub(crate) place: String,
+    pub(crate) location: String,
 }
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.schema.name)
+        write!(f, "{} {}", self.location, self.schema.name)
     }
 }
 
@@ -137,8 +137,8 @@ impl Address {
             )
         })?;
         let database = connect.get_database().unwrap_or_else(|| connect.get_username()).to_owned();
-        let place = format!("postgres at {}:{}/{database}", connect.get_host(), connect.get_port());
-        Ok(Self { connect, schema, place })
+        let location = format!("postgres at {}:{}/{database}", connect.get_host(), connect.get_port());
+        Ok(Self { connect, schema, location })
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn urls_are_read_and_never_shown() {
         let address = Address::parse("postgres://u:secret@h:1234/d?schema=other&sslmode=require", "sagabus").unwrap();
-        assert_eq!((address.schema.name.as_str(), address.place.as_str()), ("other", "postgres at h:1234/d"));
+        assert_eq!((address.schema.name.as_str(), address.location.as_str()), ("other", "postgres at h:1234/d"));
         assert!(!format!("{address:?}").contains("secret"));
         for bad in ["mysql://u:secret@h/d", "postgres://u:secret@h:notaport/d", "postgres://u:secret@h/d?schema=A"] {
             let error = Address::parse(bad, "sagabus").unwrap_err();

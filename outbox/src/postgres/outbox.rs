@@ -3,14 +3,14 @@
 use super::{
     commit::shard_of_row,
     due::message,
-    open::Inner,
+    open::OpenSchema,
     sql::{self, NOW, Reader, Sql},
 };
 use sagabus_core::{Destination, Envelope, OutboxId, OutboxRow, Outgoing, Owner, Result};
 use sqlx::postgres::PgRow;
 use std::collections::HashMap;
 
-impl Inner {
+impl OpenSchema {
     /// Owners are found by leaping from one to the next in the index: a live one's backlog may be long.
     pub(crate) async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
         let s = &self.s;
@@ -56,7 +56,7 @@ impl Inner {
         let shard = |message: &Envelope| i16::try_from(shard_of_row(None, message)).unwrap_or(0);
         let detail =
             |row: &OutboxRow| serde_json::to_string(&[format!("to {:?}", row.outgoing.to)]).unwrap_or_default();
-        // whoever else buries or sends a row meanwhile has it alone
+        // a row that was sent or dead-lettered meanwhile is not there any more
         let sql = Sql::new(format!(
             "with d as (delete from {s}outbox where id=any($1::bigint[]) returning id,headers,body) insert into \
              {s}dead_letter (endpoint,handler,shard,at,attempts,reason,detail,headers,body) select \

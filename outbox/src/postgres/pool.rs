@@ -1,5 +1,5 @@
-//! Connections. Whoever takes one gives it back by [`Conn::release`]; one that is dropped instead, as by a cancelled
-//! future, may be in any state and is closed. So no open transaction ever comes back to the pool.
+//! Connections. A connection goes back by [`Conn::release`]; one that is dropped instead, as by a cancelled future,
+//! may be in any state and is closed. So no open transaction ever comes back to the pool.
 
 use super::{
     error::{Fault, fault},
@@ -16,17 +16,17 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Statements that one connection keeps prepared.
-const STATEMENTS: usize = 256;
-/// A connection that was idle for longer is asked whether it still lives.
-const IDLE: Duration = Duration::from_secs(30);
-/// How long after the server should have cancelled a statement its silence counts as a lost connection.
-const GRACE: Duration = Duration::from_secs(5);
+/// Statements that one connection keeps prepared, at most.
+const MAX_PREPARED_STATEMENTS: usize = 256;
+/// A connection that was idle for longer is pinged before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
+/// The time that a server has beyond its own limit to cancel a statement. Then the connection counts as lost.
+const CANCEL_MARGIN: Duration = Duration::from_secs(5);
 
 /// Connections of one purpose, with its settings.
 pub(crate) struct Pool {
     connect: PgConnectOptions,
-    place: String,
+    location: String,
     connect_limit: Duration,
     answer_limit: Duration,
     named: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Pool {
     closed: AtomicBool,
 }
 
-/// What connections are for.
+/// The purpose of connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The store's own statements.
@@ -53,9 +53,9 @@ impl Pool {
         };
         Arc::new(Self {
             connect: connect_options(address, options, purpose),
-            place: address.place.clone(),
+            location: address.location.clone(),
             connect_limit: options.connect_limit,
-            answer_limit: options.statement_limit + GRACE,
+            answer_limit: options.statement_limit + CANCEL_MARGIN,
             named: !options.pooler,
             runtime: options.runtime.clone(),
             permits: Arc::new(Semaphore::new(size)),
@@ -66,21 +66,21 @@ impl Pool {
 
     /// A connection, as soon as there is one.
     pub(crate) async fn take(self: &Arc<Self>) -> Result<Conn> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(|_| self.gone())?;
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| self.closed_error())?;
         if self.closed.load(Ordering::Acquire) {
-            return Err(self.gone());
+            return Err(self.closed_error());
         }
         let connection = match self.idle_one().await {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Conn { connection: Some(connection), pool: self.clone(), _permit: permit, spoiled: false })
+        Ok(Conn { connection: Some(connection), pool: self.clone(), _permit: permit, discarded: false })
     }
 
     async fn idle_one(&self) -> Option<PgConnection> {
         loop {
             let (mut connection, since) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if self.runtime.elapsed().saturating_sub(since) < IDLE {
+            if self.runtime.elapsed().saturating_sub(since) < PING_AFTER_IDLE {
                 return Some(connection);
             }
             if let Some(Ok(())) = self.runtime.timeout(self.connect_limit, connection.ping()).await {
@@ -90,7 +90,7 @@ impl Pool {
     }
 
     pub(crate) async fn connect(&self) -> Result<PgConnection> {
-        let what = || format!("connect to {}", self.place);
+        let what = || format!("connect to {}", self.location);
         match self.runtime.timeout(self.connect_limit, self.connect.connect()).await {
             Some(Ok(connection)) => Ok(connection),
             Some(Err(error)) => Err(Error::with_source(connect_kind(&error), what(), error)),
@@ -103,15 +103,15 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    pub(crate) fn gone(&self) -> Error {
-        Error::closed(format!("the store {} is closed", self.place))
+    pub(crate) fn closed_error(&self) -> Error {
+        Error::closed(format!("the store {} is closed", self.location))
     }
 
     /// Waits for what is under way, for a time, and closes connections.
     pub(crate) async fn close(&self, size: usize) {
         self.closed.store(true, Ordering::Release);
         let all = u32::try_from(size).unwrap_or(u32::MAX);
-        // whoever holds one longer closes it by giving it back
+        // one that is held longer is closed when it comes back
         let _ = self.runtime.timeout(Duration::from_secs(5), self.permits.acquire_many(all)).await;
         self.permits.close();
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
@@ -127,7 +127,7 @@ pub(crate) struct Conn {
     connection: Option<PgConnection>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
-    spoiled: bool,
+    discarded: bool,
 }
 
 impl Conn {
@@ -137,31 +137,44 @@ impl Conn {
         self.connection.as_mut().expect("a connection in use")
     }
 
-    /// How long an answer may take, on which clock, and whether statements keep their names.
-    pub(crate) fn terms(&self) -> (Duration, Runtime, bool) {
+    /// The time limit of an answer, its clock, and whether statements keep their names.
+    pub(crate) fn settings(&self) -> (Duration, Runtime, bool) {
         (self.pool.answer_limit, self.pool.runtime.clone(), self.pool.named)
     }
 
-    /// It is not to be used again.
-    pub(crate) fn spoil(&mut self) {
-        self.spoiled = true;
+    /// Has the connection closed instead of used again.
+    pub(crate) fn discard(&mut self) {
+        self.discarded = true;
     }
 
-    /// Notes what an error says about the connection.
-    pub(crate) fn met(&mut self, error: &sqlx::Error) {
+    /// Discards the connection if an error says that it cannot be used again.
+    pub(crate) fn observe_error(&mut self, error: &sqlx::Error) {
         if fault(error) == Fault::Lost {
-            self.spoiled = true;
+            self.discarded = true;
             self.pool.forget_idle();
         }
         let code = error.as_database_error().and_then(|error| error.code());
         // its prepared statements are of another schema version, or of another server behind a pooler
-        self.spoiled |= matches!(code.as_deref(), Some("0A000" | "26000" | "08P01"));
+        self.discarded |= matches!(code.as_deref(), Some("0A000" | "26000" | "08P01"));
+    }
+
+    /// The answer of a statement that had a time limit. A connection without an answer is discarded.
+    pub(crate) fn within_limit<T>(&mut self, answer: Option<Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        let Some(answer) = answer else {
+            self.discard();
+            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer in time");
+            return Err(sqlx::Error::Io(late));
+        };
+        if let Err(error) = &answer {
+            self.observe_error(error);
+        }
+        answer
     }
 
     /// Gives it back. Nothing may be open on it.
     pub(crate) fn release(mut self) {
         let Some(connection) = self.connection.take() else { return };
-        if !self.spoiled && !connection.is_in_transaction() && !self.pool.closed.load(Ordering::Acquire) {
+        if !self.discarded && !connection.is_in_transaction() && !self.pool.closed.load(Ordering::Acquire) {
             let now = self.pool.runtime.elapsed();
             self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, now));
         }
@@ -205,5 +218,5 @@ fn connect_options(address: &Address, options: &PostgresOptions, purpose: Purpos
             ("jit", "off".to_owned()),
         ]);
     }
-    connect.statement_cache_capacity(STATEMENTS).options(settings)
+    connect.statement_cache_capacity(MAX_PREPARED_STATEMENTS).options(settings)
 }

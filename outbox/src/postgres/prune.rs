@@ -2,16 +2,16 @@
 
 use super::{
     error::failed,
-    open::Inner,
+    open::OpenSchema,
     sql::{NOW, Reader, Sql, micros},
 };
 use sagabus_core::Result;
 use std::time::Duration;
 
-/// Rows that one statement removes at most: a long delete holds locks and snapshots.
-const STEP: i64 = 5_000;
+/// Rows that one statement removes, at most: a long delete holds locks and snapshots.
+const ROWS_PER_DELETE: i64 = 5_000;
 
-impl Inner {
+impl OpenSchema {
     /// Drops what is older than the horizon, and kept sagas whose time is up. Returns how many rows, those apart that only
     /// kept a repeated send from being taken for a new one.
     pub(crate) async fn prune(&self, horizon: Duration) -> Result<u64> {
@@ -41,8 +41,8 @@ impl Inner {
         ));
         self.write("forget nodes", nodes.with(old)).await?;
         let mut conn = self.work.take().await?;
-        dropped += self.drop_days(&mut conn, horizon).await?;
-        self.make_days(&mut conn).await?;
+        dropped += self.drop_old_partitions(&mut conn, horizon).await?;
+        self.create_partitions(&mut conn).await?;
         conn.release();
         Ok(dropped)
     }
@@ -54,14 +54,14 @@ impl Inner {
         loop {
             let sql = Sql::new(format!(
                 "with d as (delete from {s}{table} where ({key}) in (select {key} from {s}{table} where {condition} limit \
-                 {STEP}) and {condition} returning 1) select count(*) from d"
+                 {ROWS_PER_DELETE}) and {condition} returning 1) select count(*) from d"
             ));
             let mut conn = self.work.take().await?;
             let rows = sql.with(age).run(&mut conn).await.map_err(|error| failed(what, error));
             conn.release();
             let count: i64 = rows?.first().map_or(Ok(0), |row| Reader::new(row).get())?;
             dropped += u64::try_from(count).unwrap_or(0);
-            if count < STEP {
+            if count < ROWS_PER_DELETE {
                 return Ok(dropped);
             }
         }

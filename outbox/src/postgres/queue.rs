@@ -1,11 +1,12 @@
 //! Queues as tables.
 
 use super::{
-    bells::Place,
-    commit::{ABSENT, QUEUE_BITS, Queued, bell_of},
+    commit::{QUEUE_BITS, Queued, wake_key_of},
+    queue_numbers::ABSENT_QUEUE,
     sql::{self, Reader, Sql, Texts},
     store::PostgresStore,
     text::escape,
+    wakeups::WakeKey,
 };
 use async_trait::async_trait;
 use sagabus_core::{
@@ -21,7 +22,7 @@ impl PostgresStore {
     async fn number(&self, queue: &str) -> Result<Option<i32>> {
         let known =
             |store: &Self| store.inner.queues.read().unwrap_or_else(PoisonError::into_inner).get(queue).copied();
-        if let Some(number) = known(self).filter(|number| *number != ABSENT) {
+        if let Some(number) = known(self).filter(|number| *number != ABSENT_QUEUE) {
             return Ok(Some(number));
         }
         let sql = Sql::new(format!("select number from {}queue_name where name=$1", self.inner.s)).with(escape(queue));
@@ -42,9 +43,8 @@ impl PostgresStore {
             if !rows.is_empty() && !inner.enqueue(&rows).await? {
                 continue;
             }
-            let bells: HashSet<Place> = rows.iter().map(|row| bell_of(row.outgoing)).collect();
-            bells.iter().for_each(|place| inner.bells.ring(place));
-            inner.notifier.mark(&bells);
+            let woken: HashSet<WakeKey> = rows.iter().map(|row| wake_key_of(row.outgoing)).collect();
+            inner.announce(&woken);
             return Ok(outcomes);
         }
     }
@@ -58,7 +58,7 @@ impl PostgresStore {
             let number = match &outgoing.to {
                 Destination::Topic(_) => Some(None),
                 Destination::Queue(name) => match *known.get(name.as_str())? {
-                    ABSENT => None,
+                    ABSENT_QUEUE => None,
                     number => Some(Some(number)),
                 },
             };
@@ -142,7 +142,7 @@ impl Queues for PostgresStore {
 
     async fn read(&self, queue: &str, shards: &[u16], after: i64, limit: usize) -> Result<Vec<QueueRow>> {
         self.open_inner()?;
-        self.inner.bells.reading(&Place::Queue(queue.into()), &self.seen);
+        self.inner.wakeups.reading(&WakeKey::Queue(queue.into()), &self.last_seen);
         let Some(number) = self.number(queue).await? else { return Ok(Vec::new()) };
         let first = i64::from(number) << QUEUE_BITS;
         let end = (i64::from(number) + 1) << QUEUE_BITS;
@@ -180,7 +180,7 @@ impl Queues for PostgresStore {
 
     async fn wait(&self, queue: &str, at_most: Duration) {
         if self.open_inner().is_ok() {
-            self.inner.bells.wait(&Place::Queue(queue.into()), &self.seen, at_most).await;
+            self.inner.wait(&WakeKey::Queue(queue.into()), &self.last_seen, at_most).await;
         }
     }
 
@@ -196,6 +196,6 @@ impl Queues for PostgresStore {
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
-        Arc::new(self.again())
+        Arc::new(self.clone_handle())
     }
 }

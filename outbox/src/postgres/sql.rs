@@ -15,7 +15,7 @@ pub(crate) const NOW: &str = "(select (extract(epoch from statement_timestamp())
 /// planner might sort, hash or turn round, and read all of `t` for each statement: it does so while it believes a table to
 /// be empty that has grown since. This is for the first column of an index; those after it may be compared as usual. What
 /// no index shall answer is written as `(…) is true`. (A subquery is kept from being turned into a join by `offset 0`.)
-pub(crate) fn probe(column: &str) -> String {
+pub(crate) fn indexed_equals(column: &str) -> String {
     format!("t.{column}=any(array[w.{column}])")
 }
 
@@ -32,7 +32,7 @@ impl Sql {
         Self { text: text.into(), ..Self::default() }
     }
 
-    /// Adds an argument and returns its place.
+    /// Adds an argument and returns its placeholder.
     pub(crate) fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(&mut self, value: T) -> String {
         if let Err(error) = self.args.add(value) {
             self.failure = Some(error.to_string());
@@ -51,7 +51,7 @@ impl Sql {
     /// Behind a pooler a statement by itself gets a transaction: the driver prepares and executes in two round trips, and
     /// between them the session may become somebody else's.
     pub(crate) async fn run(self, conn: &mut Conn) -> Result<Vec<PgRow>, sqlx::Error> {
-        let (_, _, named) = conn.terms();
+        let (_, _, named) = conn.settings();
         if named || conn.get().is_in_transaction() {
             return self.run_once(conn, named).await;
         }
@@ -67,22 +67,15 @@ impl Sql {
         if let Some(failure) = self.failure {
             return Err(sqlx::Error::Encode(failure.into()));
         }
-        let (limit, runtime, _) = conn.terms();
+        let (limit, runtime, _) = conn.settings();
         let query = sqlx::query_with(AssertSqlSafe(self.text), self.args).persistent(named);
-        let Some(answer) = runtime.timeout(limit, query.fetch_all(conn.get())).await else {
-            conn.spoil();
-            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer in time");
-            return Err(sqlx::Error::Io(late));
-        };
-        if let Err(error) = &answer {
-            conn.met(error);
-        }
-        answer
+        let answer = runtime.timeout(limit, query.fetch_all(conn.get())).await;
+        conn.within_limit(answer)
     }
 }
 
 impl Sql {
-    /// Runs it on a connection of somebody else's.
+    /// Runs it on a connection that is not of a pool.
     pub(crate) async fn run_on(self, connection: &mut sqlx::PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
         if let Some(failure) = self.failure {
             return Err(sqlx::Error::Encode(failure.into()));
@@ -93,17 +86,10 @@ impl Sql {
 
 /// Runs a script without arguments, of one or many statements.
 pub(crate) async fn script(conn: &mut Conn, text: String) -> Result<(), sqlx::Error> {
-    let (limit, runtime, _) = conn.terms();
+    let (limit, runtime, _) = conn.settings();
     let query = sqlx::raw_sql(AssertSqlSafe(text));
-    let Some(answer) = runtime.timeout(limit, query.execute(conn.get())).await else {
-        conn.spoil();
-        let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer in time");
-        return Err(sqlx::Error::Io(late));
-    };
-    if let Err(error) = &answer {
-        conn.met(error);
-    }
-    answer.map(|_| ())
+    let answer = runtime.timeout(limit, query.execute(conn.get())).await;
+    conn.within_limit(answer).map(|_| ())
 }
 
 /// A list of texts, as an argument.
@@ -175,7 +161,7 @@ impl<'r> Reader<'r> {
         Ok(u32::try_from(self.get::<i32>()?).unwrap_or(0))
     }
 
-    pub(crate) fn place(&mut self) -> Result<usize> {
+    pub(crate) fn ordinality(&mut self) -> Result<usize> {
         // positions count from 1 in SQL
         Ok(usize::try_from(self.get::<i64>()?).unwrap_or(0).saturating_sub(1))
     }

@@ -1,10 +1,10 @@
 //! The store's port, on what the other files do.
 
 use super::{
-    bells::{Place, Seen},
-    open::Inner,
+    open::OpenSchema,
     options::PostgresOptions,
     sql::{NOW, Reader, Sql},
+    wakeups::{LastSeen, WakeKey},
 };
 use async_trait::async_trait;
 use sagabus_core::{
@@ -26,8 +26,8 @@ use std::{
 ///
 /// Open it once per process and schema; it is cheap to share. Stores opened with the same URL share connections.
 pub struct PostgresStore {
-    pub(crate) inner: Arc<Inner>,
-    pub(crate) seen: Arc<Seen>,
+    pub(crate) inner: Arc<OpenSchema>,
+    pub(crate) last_seen: Arc<LastSeen>,
     closed: Arc<AtomicBool>,
 }
 
@@ -39,18 +39,18 @@ impl PostgresStore {
     /// Invalid for a URL or a schema name that cannot be used; transient while the server cannot be reached. No error shows
     /// the URL, which may hold a password.
     pub async fn open(url: &str, options: PostgresOptions) -> Result<Self> {
-        let inner = Inner::open(url, options).await?;
-        Ok(Self { inner, seen: Arc::default(), closed: Arc::default() })
+        let inner = OpenSchema::open(url, options).await?;
+        Ok(Self { inner, last_seen: Arc::default(), closed: Arc::default() })
     }
 
-    /// The same handle.
-    pub(crate) fn again(&self) -> Self {
-        Self { inner: self.inner.clone(), seen: self.seen.clone(), closed: self.closed.clone() }
+    /// A clone of this handle.
+    pub(crate) fn clone_handle(&self) -> Self {
+        Self { inner: self.inner.clone(), last_seen: self.last_seen.clone(), closed: self.closed.clone() }
     }
 
-    pub(crate) fn open_inner(&self) -> Result<&Arc<Inner>> {
+    pub(crate) fn open_inner(&self) -> Result<&Arc<OpenSchema>> {
         if self.closed.load(Ordering::Acquire) || self.inner.closed.load(Ordering::Acquire) {
-            return Err(self.inner.work.gone());
+            return Err(self.inner.work.closed_error());
         }
         Ok(&self.inner)
     }
@@ -121,7 +121,7 @@ impl Store for PostgresStore {
     }
 
     async fn due(&self, query: &DueQuery) -> Result<DuePage> {
-        self.open_inner()?.due(query, &self.seen).await
+        self.open_inner()?.due(query, &self.last_seen).await
     }
 
     async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
@@ -146,7 +146,7 @@ impl Store for PostgresStore {
 
     async fn wait_due(&self, endpoint: &str, at_most: Duration) {
         if self.is_open() {
-            self.inner.bells.wait(&Place::Due(endpoint.into()), &self.seen, at_most).await;
+            self.inner.wait(&WakeKey::Due(endpoint.into()), &self.last_seen, at_most).await;
         }
     }
 
@@ -155,19 +155,19 @@ impl Store for PostgresStore {
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
-        Arc::new(self.again())
+        Arc::new(self.clone_handle())
     }
 
-    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
-        Some(Arc::new(self.again()))
+    fn positions(&self) -> Option<Arc<dyn Positions>> {
+        Some(Arc::new(self.clone_handle()))
     }
 
     fn queues(&self) -> Option<Arc<dyn Queues>> {
-        Some(Arc::new(self.again()))
+        Some(Arc::new(self.clone_handle()))
     }
 
     fn admin(&self) -> Arc<dyn StoreAdmin> {
-        Arc::new(self.again())
+        Arc::new(self.clone_handle())
     }
 
     async fn close(&self) {

@@ -40,7 +40,7 @@ pub(super) struct Chain<'b> {
 pub(super) enum Refused {
     /// It does not build on what is before it.
     Broken,
-    /// It begins another life: a statement of its own.
+    /// It begins another instance: a statement of its own.
     Cut,
 }
 

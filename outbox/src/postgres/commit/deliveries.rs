@@ -1,24 +1,24 @@
 //! Timers, retries, parked messages and dead letters.
 
 use super::{
-    super::sql::{NOW, probe},
-    plan::{Dead, Parked, Plan, shard_of_row},
-    statement::Draft,
+    super::sql::{NOW, indexed_equals},
+    draft::StatementBuilder,
+    plan::{DeadLetterRow, FoldedBatch, ParkedRow, shard_of_row},
 };
 use sagabus_core::{Due, Envelope, Result, RowTable};
 
-pub(super) fn write(draft: &mut Draft<'_>, plan: &Plan<'_>) -> Result<()> {
-    let after = drop_timers(draft, plan);
-    set_timers(draft, plan, &after)?;
-    adopt(draft, plan);
-    retries(draft, plan)?;
-    park(draft, &plan.parked)?;
-    bury(draft, &plan.dead)
+pub(super) fn write(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) -> Result<()> {
+    let after = drop_timers(draft, folded);
+    set_timers(draft, folded, &after)?;
+    adopt(draft, folded);
+    retries(draft, folded)?;
+    park(draft, &folded.parked)?;
+    insert_dead_letters(draft, &folded.dead_letters)
 }
 
 /// Headers and bodies as two arguments.
 pub(super) fn envelopes<'m>(
-    draft: &mut Draft<'_>,
+    draft: &mut StatementBuilder<'_>,
     messages: impl Iterator<Item = &'m Envelope> + Clone,
 ) -> Result<(String, String)> {
     let headers: Vec<String> = messages.clone().map(headers).collect::<Result<_>>()?;
@@ -31,7 +31,7 @@ fn headers(message: &Envelope) -> Result<String> {
     String::from_utf8(json).map_err(|_| sagabus_core::Error::invalid("encode headers"))
 }
 
-fn shards<'m>(draft: &mut Draft<'_>, rows: impl Iterator<Item = (Option<&'m str>, &'m Envelope)>) -> String {
+fn shards<'m>(draft: &mut StatementBuilder<'_>, rows: impl Iterator<Item = (Option<&'m str>, &'m Envelope)>) -> String {
     let shard = |(key, message)| i16::try_from(shard_of_row(key, message)).unwrap_or(0);
     draft.sql.bind(rows.map(shard).collect::<Vec<_>>())
 }
@@ -40,9 +40,10 @@ fn number(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-/// The gates of this statement in a table: rows that only they may delete, or the count would be wrong.
-fn spared(draft: &mut Draft<'_>, plan: &Plan<'_>, table: RowTable) -> String {
-    match plan.rows.get(&table) {
+/// A condition that leaves out the gates of this statement in a table: only they may delete those rows, or the count
+/// would be wrong.
+fn spared(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>, table: RowTable) -> String {
+    match folded.rows.get(&table) {
         Some(gates) => {
             let ids = draft.sql.bind(gates.iter().map(|gate| gate.0).collect::<Vec<_>>());
             format!(" and t.id<>all({ids}::bigint[])")
@@ -51,58 +52,58 @@ fn spared(draft: &mut Draft<'_>, plan: &Plan<'_>, table: RowTable) -> String {
     }
 }
 
-/// Cancelled timers, those of lives that end, and those that are set again. Returns a condition that is true when all
+/// Cancelled timers, those of instances that end, and those that are set again. Returns a condition that is true when all
 /// of them are gone.
-fn drop_timers(draft: &mut Draft<'_>, plan: &Plan<'_>) -> String {
+fn drop_timers(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) -> String {
     let (timer, mut names) = (draft.table("timer"), Vec::new());
-    let nothing = plan.cancels.is_empty() && plan.cancel_types.is_empty() && plan.ended.is_empty();
-    if nothing && plan.timers.is_empty() {
+    let nothing = folded.cancels.is_empty() && folded.cancel_types.is_empty() && folded.ended.is_empty();
+    if nothing && folded.timers.is_empty() {
         return String::new();
     }
-    let spared = spared(draft, plan, RowTable::Timer);
-    if !plan.cancels.is_empty() {
-        let kinds = draft.texts(plan.cancels.iter().map(|(kind, _, _)| &***kind));
-        let keys = draft.texts(plan.cancels.iter().map(|(_, key, _)| *key));
-        let ids = draft.sql.bind(plan.cancels.iter().map(|(_, _, id)| id.0).collect::<Vec<_>>());
+    let spared = spared(draft, folded, RowTable::Timer);
+    if !folded.cancels.is_empty() {
+        let kinds = draft.texts(folded.cancels.iter().map(|(kind, _, _)| &***kind));
+        let keys = draft.texts(folded.cancels.iter().map(|(_, key, _)| *key));
+        let ids = draft.sql.bind(folded.cancels.iter().map(|(_, _, id)| id.0).collect::<Vec<_>>());
         draft.part(
             "timer_cancel",
             format!(
                 "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{ids}::uuid[]) w(kind,key,timer_id) \
              where {} and (t.kind=w.kind and t.key=w.key) is true{spared} returning 1",
-                probe("timer_id")
+                indexed_equals("timer_id")
             ),
         );
         names.push("timer_cancel");
     }
-    if !plan.cancel_types.is_empty() {
-        let kinds = draft.texts(plan.cancel_types.iter().map(|cancel| &**cancel.0));
-        let keys = draft.texts(plan.cancel_types.iter().map(|cancel| cancel.1));
-        let instances = draft.sql.bind(plan.cancel_types.iter().map(|cancel| cancel.2.0).collect::<Vec<_>>());
-        let types = draft.texts(plan.cancel_types.iter().map(|cancel| cancel.3));
+    if !folded.cancel_types.is_empty() {
+        let kinds = draft.texts(folded.cancel_types.iter().map(|cancel| &**cancel.0));
+        let keys = draft.texts(folded.cancel_types.iter().map(|cancel| cancel.1));
+        let instances = draft.sql.bind(folded.cancel_types.iter().map(|cancel| cancel.2.0).collect::<Vec<_>>());
+        let types = draft.texts(folded.cancel_types.iter().map(|cancel| cancel.3));
         draft.part("timer_type", format!(
             "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{instances}::uuid[],{types}::text[]) \
              w(kind,key,instance,name) where {} and t.key=w.key and t.instance=w.instance and \
              t.message_type=w.name{spared} returning 1",
-            probe("kind")
+            indexed_equals("kind")
         ));
         names.push("timer_type");
     }
-    if !plan.ended.is_empty() {
-        let kinds = draft.texts(plan.ended.iter().map(|(kind, _, _)| &***kind));
-        let keys = draft.texts(plan.ended.iter().map(|(_, key, _)| *key));
-        let instances = draft.sql.bind(plan.ended.iter().map(|(_, _, instance)| instance.0).collect::<Vec<_>>());
+    if !folded.ended.is_empty() {
+        let kinds = draft.texts(folded.ended.iter().map(|(kind, _, _)| &***kind));
+        let keys = draft.texts(folded.ended.iter().map(|(_, key, _)| *key));
+        let instances = draft.sql.bind(folded.ended.iter().map(|(_, _, instance)| instance.0).collect::<Vec<_>>());
         draft.part(
             "timer_end",
             format!(
                 "delete from {timer} t using unnest({kinds}::text[],{keys}::text[],{instances}::uuid[]) \
              w(kind,key,instance) where {} and t.key=w.key and t.instance=w.instance{spared} returning 1",
-                probe("kind")
+                indexed_equals("kind")
             ),
         );
         names.push("timer_end");
     }
-    if !plan.timers.is_empty() {
-        let ids = draft.sql.bind(plan.timers.iter().map(|timer| timer.id.0).collect::<Vec<_>>());
+    if !folded.timers.is_empty() {
+        let ids = draft.sql.bind(folded.timers.iter().map(|timer| timer.id.0).collect::<Vec<_>>());
         let endpoint = draft.sql.bind(&*draft.owner.endpoint);
         draft.part(
             "timer_again",
@@ -114,18 +115,18 @@ fn drop_timers(draft: &mut Draft<'_>, plan: &Plan<'_>) -> String {
         names.push("timer_again");
     }
     // one that is handled may be set again under its id, too
-    if plan.rows.contains_key(&RowTable::Timer) {
+    if folded.rows.contains_key(&RowTable::Timer) {
         names.push("gate_timer");
     }
     let gone: Vec<String> = names.iter().map(|name| format!("(select count(*) from {name})>=0")).collect();
     gone.join(" and ")
 }
 
-fn set_timers(draft: &mut Draft<'_>, plan: &Plan<'_>, after: &str) -> Result<()> {
-    if plan.timers.is_empty() {
+fn set_timers(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>, after: &str) -> Result<()> {
+    if folded.timers.is_empty() {
         return Ok(());
     }
-    let timers = &plan.timers;
+    let timers = &folded.timers;
     let saga = |message: &'_ Envelope| message.headers.saga.clone();
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
     let handlers = draft.texts(timers.iter().map(|timer| &**timer.handler));
@@ -154,25 +155,25 @@ fn set_timers(draft: &mut Draft<'_>, plan: &Plan<'_>, after: &str) -> Result<()>
 }
 
 /// Messages that waited for a saga which is here now. An earlier reading of them, as overdue, is void.
-fn adopt(draft: &mut Draft<'_>, plan: &Plan<'_>) {
-    if plan.adopt.is_empty() {
+fn adopt(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {
+    if folded.adopt.is_empty() {
         return;
     }
-    let kinds = draft.texts(plan.adopt.iter().map(|(kind, _)| &***kind));
-    let keys = draft.texts(plan.adopt.iter().map(|(_, key)| key.as_str()));
-    let (spared, table) = (spared(draft, plan, RowTable::Parked), draft.table("parked"));
+    let kinds = draft.texts(folded.adopt.iter().map(|(kind, _)| &***kind));
+    let keys = draft.texts(folded.adopt.iter().map(|(_, key)| key.as_str()));
+    let (spared, table) = (spared(draft, folded, RowTable::Parked), draft.table("parked"));
     draft.part(
         "adopted",
         format!(
             "update {table} t set due=least(t.due,{NOW}),token=t.token+1 from unnest({kinds}::text[],{keys}::text[]) \
          w(kind,key) where {} and t.key=w.key{spared}",
-            probe("kind")
+            indexed_equals("kind")
         ),
     );
 }
 
-fn retries(draft: &mut Draft<'_>, plan: &Plan<'_>) -> Result<()> {
-    let rows = &plan.retries;
+fn retries(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) -> Result<()> {
+    let rows = &folded.retries;
     if rows.is_empty() {
         return Ok(());
     }
@@ -198,15 +199,15 @@ fn retries(draft: &mut Draft<'_>, plan: &Plan<'_>) -> Result<()> {
     Ok(())
 }
 
-fn park(draft: &mut Draft<'_>, rows: &[Parked<'_>]) -> Result<()> {
+fn park(draft: &mut StatementBuilder<'_>, rows: &[ParkedRow<'_>]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
     let handlers = draft.texts(rows.iter().map(|row| row.handler));
-    let shards = shards(draft, rows.iter().map(|row| (row.turn, row.message)));
+    let shards = shards(draft, rows.iter().map(|row| (row.blocked_key, row.message)));
     let delays = draft.sql.bind(rows.iter().map(|row| row.delay).collect::<Vec<_>>());
-    let turns = draft.maybe_texts(rows.iter().map(|row| row.turn));
+    let blocked_keys = draft.maybe_texts(rows.iter().map(|row| row.blocked_key));
     let kinds = draft.maybe_texts(rows.iter().map(|row| row.saga.map(|saga| &**saga.0)));
     let keys = draft.maybe_texts(rows.iter().map(|row| row.saga.map(|saga| saga.1)));
     let asks = draft.sql.bind(rows.iter().map(|row| row.ask).collect::<Vec<_>>());
@@ -221,7 +222,7 @@ fn park(draft: &mut Draft<'_>, rows: &[Parked<'_>]) -> Result<()> {
          s.kind=w.kind and s.key=w.key and s.completed_at is null offset 0) or exists(select a.instance from {alias} a \
          where (a.alias||'='||a.value)=w.key and (a.kind=w.kind) is true offset 0)) then 0 else w.delay \
          end,w.turn,w.kind,w.key,w.attempts,w.headers,w.body from \
-         unnest({handlers}::text[],{shards}::smallint[],{delays}::bigint[],{turns}::text[],{kinds}::text[],\
+         unnest({handlers}::text[],{shards}::smallint[],{delays}::bigint[],{blocked_keys}::text[],{kinds}::text[],\
          {keys}::text[],{asks}::bool[],{attempts}::int[],{headers}::text[],{bodies}::bytea[]) \
          w(handler,shard,delay,turn,kind,key,ask,attempts,headers,body)"
         ),
@@ -229,12 +230,16 @@ fn park(draft: &mut Draft<'_>, rows: &[Parked<'_>]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn bury(draft: &mut Draft<'_>, rows: &[Dead<'_>]) -> Result<()> {
-    bury_as(draft, "buried", rows)
+pub(super) fn insert_dead_letters(draft: &mut StatementBuilder<'_>, rows: &[DeadLetterRow<'_>]) -> Result<()> {
+    insert_dead_letters_as(draft, "buried", rows)
 }
 
 /// Dead letters, as a part of this name.
-pub(super) fn bury_as(draft: &mut Draft<'_>, name: &str, rows: &[Dead<'_>]) -> Result<()> {
+pub(super) fn insert_dead_letters_as(
+    draft: &mut StatementBuilder<'_>,
+    name: &str,
+    rows: &[DeadLetterRow<'_>],
+) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }

@@ -1,12 +1,12 @@
 //! Rows of queues.
 
 use super::{
-    super::{days::Place, sql::NOW},
+    super::{dedup_partitions::DedupSlot, sql::NOW, wakeups::WakeKey},
     deliveries::envelopes,
+    draft::StatementBuilder,
     plan::shard_of_queued,
-    statement::Draft,
 };
-use sagabus_core::{Outgoing, Result};
+use sagabus_core::{Destination, Outgoing, Result};
 use std::collections::BTreeSet;
 
 /// Bits of a queue row's id below its queue's number.
@@ -15,9 +15,9 @@ pub(crate) const QUEUE_BITS: u32 = 45;
 /// A message for queues.
 pub(crate) struct Queued<'a> {
     pub(crate) outgoing: &'a Outgoing,
-    /// The queue's number; none for one that goes to whoever subscribed.
+    /// The queue's number; none for a message to the subscribers of a topic.
     pub(crate) number: Option<i32>,
-    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::fresh_ids`].
+    /// The id is sent for the first and the last time: see [`sagabus_core::UnitOfWork::new_ids`].
     pub(crate) new_id: bool,
 }
 
@@ -32,32 +32,32 @@ struct Columns {
 
 /// Adds rows, in order. Ids that a queue has taken before fail the statement, unless the draft takes its time about them;
 /// new ones are not even remembered.
-pub(super) fn write(draft: &mut Draft<'_>, rows: &[Queued<'_>]) -> Result<()> {
+pub(super) fn write(draft: &mut StatementBuilder<'_>, rows: &[Queued<'_>]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     exist(draft, rows);
-    let place = |row: &Queued<'_>| match row.new_id {
-        true => Place { day: None, misc: false },
-        false => draft.inner.place(row.outgoing.message.headers.message_id),
+    let slot = |row: &Queued<'_>| match row.new_id {
+        true => DedupSlot { day: None, misc: false },
+        false => draft.inner.dedup_slot(row.outgoing.message.headers.message_id),
     };
-    let places: Vec<Place> = rows.iter().map(place).collect();
-    let careful = draft.repeats || places.iter().any(|place| place.misc);
+    let slots: Vec<DedupSlot> = rows.iter().map(slot).collect();
+    let careful = draft.repeats || slots.iter().any(|slot| slot.misc);
     let numbers = draft.sql.bind(rows.iter().map(|row| row.number).collect::<Vec<_>>());
     let shards = draft.sql.bind(rows.iter().map(|row| shard_of_queued(&row.outgoing.message)).collect::<Vec<_>>());
     let ids = draft.sql.bind(rows.iter().map(|row| row.outgoing.message.headers.message_id.0).collect::<Vec<_>>());
     let (headers, bodies) = envelopes(draft, rows.iter().map(|row| &row.outgoing.message))?;
     let columns = Columns { numbers, shards, ids, headers, bodies };
     if careful || rows.iter().any(|row| row.number.is_none()) {
-        routed(draft, rows, &places, &columns, careful);
+        routed(draft, rows, &slots, &columns, careful);
     } else {
-        direct(draft, &places, &columns);
+        direct(draft, &slots, &columns);
     }
     Ok(())
 }
 
 /// Numbers of queues are remembered, and a queue may have been removed meanwhile.
-fn exist(draft: &mut Draft<'_>, rows: &[Queued<'_>]) {
+fn exist(draft: &mut StatementBuilder<'_>, rows: &[Queued<'_>]) {
     let numbers: BTreeSet<i32> = rows.iter().filter_map(|row| row.number).collect();
     if !numbers.is_empty() {
         let count = draft.sql.bind(i64::try_from(numbers.len()).unwrap_or(i64::MAX));
@@ -67,16 +67,16 @@ fn exist(draft: &mut Draft<'_>, rows: &[Queued<'_>]) {
     }
 }
 
-fn days(draft: &mut Draft<'_>, places: &[Place]) -> String {
-    draft.sql.bind(places.iter().map(|place| place.day).collect::<Vec<_>>())
+fn days(draft: &mut StatementBuilder<'_>, slots: &[DedupSlot]) -> String {
+    draft.sql.bind(slots.iter().map(|slot| slot.day).collect::<Vec<_>>())
 }
 
 /// The usual case: to queues by name, with ids of our own making.
-fn direct(draft: &mut Draft<'_>, places: &[Place], columns: &Columns) {
+fn direct(draft: &mut StatementBuilder<'_>, slots: &[DedupSlot], columns: &Columns) {
     let Columns { numbers, shards, ids, headers, bodies } = columns;
     let (dedup, insert, id) = (draft.table("queue_dedup"), insert(draft), row_id(draft, "w"));
-    if places.iter().any(|place| place.day.is_some()) {
-        let days = days(draft, places);
+    if slots.iter().any(|slot| slot.day.is_some()) {
+        let days = days(draft, slots);
         draft.part(
             "taken",
             format!(
@@ -95,11 +95,17 @@ fn direct(draft: &mut Draft<'_>, places: &[Place], columns: &Columns) {
 }
 
 /// With topics, or with ids that may have been taken before.
-fn routed(draft: &mut Draft<'_>, rows: &[Queued<'_>], places: &[Place], columns: &Columns, careful: bool) {
+fn routed(
+    draft: &mut StatementBuilder<'_>,
+    rows: &[Queued<'_>],
+    slots: &[DedupSlot],
+    columns: &Columns,
+    careful: bool,
+) {
     let Columns { numbers, shards, ids, headers, bodies } = columns;
     let topics = draft.maybe_texts(rows.iter().map(|row| row.number.is_none().then(|| row.outgoing.to.name())));
-    let days = days(draft, places);
-    let misc = draft.sql.bind(places.iter().map(|place| place.misc).collect::<Vec<_>>());
+    let days = days(draft, slots);
+    let misc = draft.sql.bind(slots.iter().map(|slot| slot.misc).collect::<Vec<_>>());
     let (subscription, insert, id) = (draft.table("subscription"), insert(draft), row_id(draft, "x"));
     let (dedup, dedup_misc) = (draft.table("queue_dedup"), draft.table("queue_dedup_misc"));
     let once = if careful { "distinct on (queue,id)" } else { "" };
@@ -142,10 +148,18 @@ fn routed(draft: &mut Draft<'_>, rows: &[Queued<'_>], places: &[Place], columns:
     );
 }
 
-fn insert(draft: &Draft<'_>) -> String {
+fn insert(draft: &StatementBuilder<'_>) -> String {
     format!("insert into {} (id,shard,message_id,headers,body)", draft.table("queue"))
 }
 
-fn row_id(draft: &Draft<'_>, row: &str) -> String {
+fn row_id(draft: &StatementBuilder<'_>, row: &str) -> String {
     format!("({row}.queue::bigint<<{QUEUE_BITS})|nextval('{}')", draft.table("queue_seq"))
+}
+
+/// The readers that a message in a queue wakes.
+pub(crate) fn wake_key_of(outgoing: &Outgoing) -> WakeKey {
+    match &outgoing.to {
+        Destination::Queue(name) => WakeKey::Queue(name.as_str().into()),
+        Destination::Topic(_) => WakeKey::AnyQueue,
+    }
 }

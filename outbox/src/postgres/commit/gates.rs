@@ -1,60 +1,60 @@
-//! Fences that must hold, and gates that open.
+//! Fences that must hold, and gates that are claimed.
 
 use super::{
-    super::sql::{NOW, probe},
-    plan::Plan,
-    statement::Draft,
+    super::sql::{NOW, indexed_equals},
+    draft::StatementBuilder,
+    plan::FoldedBatch,
 };
 use sagabus_core::{RowTable, sabotage};
 
-pub(super) fn write(draft: &mut Draft<'_>, plan: &Plan<'_>) {
-    fences(draft, plan);
-    inbox(draft, plan);
-    for (table, gates) in &plan.rows {
+pub(super) fn write(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {
+    fences(draft, folded);
+    inbox(draft, folded);
+    for (table, gates) in &folded.rows {
         rows(draft, *table, gates);
     }
-    if plan.counted.is_empty() {
+    if folded.counted.is_empty() {
         return;
     }
-    let handlers = draft.texts(plan.counted.iter().map(|(handler, _)| &***handler));
-    let ids = draft.sql.bind(plan.counted.iter().map(|(_, id)| id.0).collect::<Vec<_>>());
+    let handlers = draft.texts(folded.counted.iter().map(|(handler, _)| &***handler));
+    let ids = draft.sql.bind(folded.counted.iter().map(|(_, id)| id.0).collect::<Vec<_>>());
     let (attempt, endpoint) = (draft.table("attempt"), draft.sql.bind(&*draft.owner.endpoint));
     draft.part(
         "counted",
         format!(
             "delete from {attempt} t using unnest({ids}::uuid[],{handlers}::text[]) w(message_id,handler) where {} and \
          t.handler=w.handler and (t.endpoint={endpoint}) is true",
-            probe("message_id")
+            indexed_equals("message_id")
         ),
     );
 }
 
-/// Locked, so that nobody takes a shard over between the comparison and the commit.
-fn fences(draft: &mut Draft<'_>, plan: &Plan<'_>) {
-    if plan.fences.is_empty() {
+/// Compares fences, and locks their rows: no node takes a shard over between the comparison and the commit.
+fn fences(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {
+    if folded.fences.is_empty() {
         return;
     }
-    let groups = draft.texts(plan.fences.iter().map(|fence| &*fence.group));
+    let groups = draft.texts(folded.fences.iter().map(|fence| &*fence.group));
     let shard = |shard: u16| i16::try_from(shard).unwrap_or(-1);
-    let shards = draft.sql.bind(plan.fences.iter().map(|fence| shard(fence.shard)).collect::<Vec<_>>());
-    let epochs = draft.sql.bind(plan.fences.iter().map(|fence| fence.epoch).collect::<Vec<_>>());
+    let shards = draft.sql.bind(folded.fences.iter().map(|fence| shard(fence.shard)).collect::<Vec<_>>());
+    let epochs = draft.sql.bind(folded.fences.iter().map(|fence| fence.epoch).collect::<Vec<_>>());
     let table = draft.table("shard");
     let part = format!(
         "select 1 from {table} t join unnest({groups}::text[],{shards}::smallint[],{epochs}::bigint[]) \
          w(grp,shard,epoch) on t.grp=w.grp and t.shard=w.shard and t.epoch=w.epoch for share of t"
     );
-    draft.counted("fence", part, plan.fences.len());
+    draft.counted("fence", part, folded.fences.len());
 }
 
-fn inbox(draft: &mut Draft<'_>, plan: &Plan<'_>) {
-    if plan.inbox.is_empty() {
+fn inbox(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {
+    if folded.inbox.is_empty() {
         return;
     }
     // the insert itself is the check: a row that is there fails the statement
     let unchecked = if sabotage::active("skip-inbox-check") { " on conflict do nothing" } else { "" };
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
     let in_days: Vec<_> =
-        plan.inbox.iter().filter_map(|(place, handler, id)| Some((place.day?, *handler, *id))).collect();
+        folded.inbox.iter().filter_map(|(slot, handler, id)| Some((slot.day?, *handler, *id))).collect();
     if !in_days.is_empty() {
         let days = draft.sql.bind(in_days.iter().map(|(day, _, _)| *day).collect::<Vec<_>>());
         let ids = draft.sql.bind(in_days.iter().map(|(_, _, id)| id.0).collect::<Vec<_>>());
@@ -67,7 +67,7 @@ fn inbox(draft: &mut Draft<'_>, plan: &Plan<'_>) {
             ),
         );
     }
-    let in_misc: Vec<_> = plan.inbox.iter().filter(|(place, _, _)| place.misc).collect();
+    let in_misc: Vec<_> = folded.inbox.iter().filter(|(slot, _, _)| slot.misc).collect();
     if !in_misc.is_empty() {
         let ids = draft.sql.bind(in_misc.iter().map(|(_, _, id)| id.0).collect::<Vec<_>>());
         let handlers = draft.texts(in_misc.iter().map(|(_, handler, _)| &***handler));
@@ -82,7 +82,7 @@ fn inbox(draft: &mut Draft<'_>, plan: &Plan<'_>) {
     }
 }
 
-fn rows(draft: &mut Draft<'_>, table: RowTable, gates: &[(i64, i64)]) {
+fn rows(draft: &mut StatementBuilder<'_>, table: RowTable, gates: &[(i64, i64)]) {
     let ids = draft.sql.bind(gates.iter().map(|gate| gate.0).collect::<Vec<_>>());
     let (name, from) = (format!("gate_{}", table.name()), draft.table(table.name()));
     if table == RowTable::Queue {
@@ -94,7 +94,7 @@ fn rows(draft: &mut Draft<'_>, table: RowTable, gates: &[(i64, i64)]) {
     let part = format!(
         "delete from {from} t using unnest({ids}::bigint[],{tokens}::bigint[]) w(id,token) where {} and \
          t.token=w.token returning 1",
-        probe("id")
+        indexed_equals("id")
     );
     if table == RowTable::Timer && sabotage::active("timer-delete-early") {
         return draft.part(&name, part);

@@ -1,56 +1,48 @@
 //! `Store::commit`: a batch is folded into one statement that applies all of it or nothing, in one round trip and one
-//! commit. Where it fails, the facts are read, what is a duplicate or stale is sorted out, and the rest goes again; what
-//! the server refuses for other reasons is then tried unit by unit, so that it harms nobody else.
+//! commit. Where it fails, the conflicts are read, duplicates and stale units get their outcomes, and
+//! the rest goes again. Units that the server refuses for other reasons are then tried one by one, without harm to others.
 
+mod attempt;
 mod chain;
 mod deliveries;
+mod diagnose;
+mod draft;
 mod enqueue;
-mod facts;
 mod gates;
 mod plan;
-mod run;
+mod retry;
+mod sagas;
 mod sends;
 mod statement;
 
-pub(crate) use enqueue::{QUEUE_BITS, Queued};
+pub(super) use attempt::CommitAttempt;
+pub(crate) use enqueue::{QUEUE_BITS, Queued, wake_key_of};
 pub(crate) use plan::shard_of_row;
-pub(super) use run::Run;
 
 use super::{
-    bells::Place as Bell,
     error::{Fault, fault, write_failed},
-    open::Inner,
-    sql::{self, Reader, Sql},
+    open::OpenSchema,
+    sql::Sql,
 };
-use plan::Plan;
-use sagabus_core::{CommitBatch, CommitReply, Destination, OutboxId, Outcome, Outgoing, Owner, Result, crash};
-use statement::Mode;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use plan::FoldedBatch;
+use retry::{MAX_RETRIES, pause};
+use sagabus_core::{CommitBatch, CommitReply, OutboxId, Outcome, Outgoing, Owner, Result, crash};
+use statement::SendMode;
 
-/// Repetitions after a deadlock, and after a conflict that was gone when it was looked for.
-const AGAIN: u32 = 12;
-
-/// The number of a queue that was looked for and is not there.
-pub(crate) const ABSENT: i32 = -1;
-
-impl Inner {
+impl OpenSchema {
     pub(crate) async fn commit(&self, batch: &CommitBatch) -> CommitReply {
-        let mut run = match Run::new(self, batch).await {
-            Ok(run) => run,
+        let mut attempt = match CommitAttempt::new(self, batch).await {
+            Ok(attempt) => attempt,
             Err(error) => return CommitReply::failed(batch.units.len(), &error),
         };
         let all = (0..batch.units.len()).collect();
-        if let Err((error, left)) = run.all(all).await {
-            left.into_iter().for_each(|index| run.end(index, Outcome::Failed(error.clone())));
+        if let Err((error, left)) = attempt.apply_all(all).await {
+            left.into_iter().for_each(|index| attempt.end(index, Outcome::Failed(error.clone())));
         }
-        if !run.cleaned && !batch.sent.is_empty() && self.forget_sent(&batch.sent).await.is_ok() {
-            run.cleaned = true;
+        if !attempt.cleaned && !batch.sent.is_empty() && self.forget_sent(&batch.sent).await.is_ok() {
+            attempt.cleaned = true;
         }
-        run.reply()
+        attempt.reply()
     }
 
     pub(crate) async fn forget_sent(&self, sent: &[OutboxId]) -> Result<()> {
@@ -61,45 +53,23 @@ impl Inner {
         Ok(())
     }
 
-    /// Sees to it that the numbers of the queues that messages go to are known, or that there is no such queue.
-    pub(crate) async fn resolve(&self, sends: impl Iterator<Item = &Outgoing> + Send) -> Result<()> {
-        let unknown: HashSet<&str> = {
-            let known = self.queues.read().unwrap_or_else(PoisonError::into_inner);
-            let queue = |outgoing: &'_ Outgoing| matches!(&outgoing.to, Destination::Queue(name) if known.get(name.as_str()).is_none_or(|number| *number == ABSENT));
-            sends.filter(|outgoing| queue(outgoing)).map(|outgoing| outgoing.to.name()).collect()
-        };
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let names: sql::Texts<'_> = unknown.iter().copied().map(super::text::escape).collect();
-        let sql = Sql::new(format!("select name,number from {}queue_name where name=any($1)", self.s)).with(names);
-        let mut found: HashMap<Arc<str>, i32> = unknown.into_iter().map(|name| (name.into(), ABSENT)).collect();
-        for row in self.read("look up queues", sql).await? {
-            let mut row = Reader::new(&row);
-            let (name, number) = (row.text()?, row.get()?);
-            found.insert(name.into(), number);
-        }
-        self.queues.write().unwrap_or_else(PoisonError::into_inner).extend(found);
-        Ok(())
-    }
-
     /// The statement that records sends, for a transaction of the caller's own.
     pub(crate) async fn record(&self, owner: &Owner, joined: bool, sends: &[Outgoing]) -> Result<Option<Sql>> {
         if joined {
             self.resolve(sends.iter()).await?;
         }
-        let plan = Plan {
+        let folded = FoldedBatch {
             sends: sends.iter().map(|outgoing| plan::Sending { outgoing, new_id: false }).collect(),
-            ..Plan::default()
+            ..FoldedBatch::default()
         };
-        statement::draft(self, owner, Mode { joined, repeats: true }, &plan, &[])
+        statement::draft(self, owner, SendMode { joined, repeats: true }, &folded, &[])
     }
 
     /// Adds messages to queues. False if one of those queues is gone, so that nothing was added.
     pub(crate) async fn enqueue(&self, rows: &[Queued<'_>]) -> Result<bool> {
         let what = "enqueue messages";
         let mut conn = self.work.take().await?;
-        let (mut again, mut repeats) = (0, false);
+        let (mut retries, mut repeats) = (0, false);
         while let Some(sql) = statement::enqueue(self, rows, repeats)? {
             let Err(error) = sql.run(&mut conn).await else { break };
             match fault(&error) {
@@ -109,13 +79,13 @@ impl Inner {
                     self.forget_queues();
                     return Ok(false);
                 }
-                Fault::NoPartition if again < AGAIN => {
-                    again += 1;
-                    self.make_days(&mut conn).await?;
+                Fault::NoPartition if retries < MAX_RETRIES => {
+                    retries += 1;
+                    self.create_partitions(&mut conn).await?;
                 }
-                Fault::Again if again < AGAIN => {
-                    again += 1;
-                    self.runtime().sleep(self.runtime().jitter(Duration::from_millis(2 << again.min(5)))).await;
+                Fault::Again if retries < MAX_RETRIES => {
+                    retries += 1;
+                    pause(self.runtime(), retries).await;
                 }
                 _ => {
                     conn.release();
@@ -125,19 +95,5 @@ impl Inner {
         }
         conn.release();
         Ok(true)
-    }
-
-    /// Numbers of queues are looked up again. Another commit may be between its look-up and its statement: what it does
-    /// not find then is not known, which is not the same as absent.
-    pub(super) fn forget_queues(&self) {
-        self.queues.write().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
-/// Whom a message in a queue wakes.
-pub(crate) fn bell_of(outgoing: &Outgoing) -> Bell {
-    match &outgoing.to {
-        Destination::Queue(name) => Bell::Queue(name.as_str().into()),
-        Destination::Topic(_) => Bell::AnyQueue,
     }
 }

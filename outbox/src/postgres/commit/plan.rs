@@ -1,7 +1,7 @@
-//! What a batch's units come to, folded: a pure function of them.
+//! A batch's units, folded: a pure function of them.
 
 use super::{
-    super::{days::Place, sql::micros},
+    super::{dedup_partitions::DedupSlot, sql::micros},
     chain::{Chain, End, Refused},
 };
 use sagabus_core::{
@@ -15,11 +15,11 @@ use std::{
 
 /// The folded batch.
 #[derive(Default)]
-pub(super) struct Plan<'b> {
+pub(super) struct FoldedBatch<'b> {
     /// The units that are in it, by their index in the batch.
     pub(super) units: Vec<usize>,
     pub(super) fences: Vec<&'b Fence>,
-    pub(super) inbox: Vec<(Place, &'b Arc<str>, MessageId)>,
+    pub(super) inbox: Vec<(DedupSlot, &'b Arc<str>, MessageId)>,
     /// (id, token) by table.
     pub(super) rows: BTreeMap<RowTable, Vec<(i64, i64)>>,
     pub(super) chains: Vec<Chain<'b>>,
@@ -27,15 +27,15 @@ pub(super) struct Plan<'b> {
     pub(super) aliases: Vec<Alias<'b>>,
     /// Under which (kind, key) messages may be parked that are due now.
     pub(super) adopt: Vec<(&'b Arc<str>, String)>,
-    /// Lives that have ended.
+    /// Instances that have ended.
     pub(super) ended: Vec<(&'b Arc<str>, &'b str, InstanceId)>,
     pub(super) timers: Vec<NewTimer<'b>>,
     pub(super) set: HashSet<TimerId>,
     pub(super) cancels: Vec<(&'b Arc<str>, &'b str, TimerId)>,
     pub(super) cancel_types: Vec<(&'b Arc<str>, &'b str, InstanceId, &'b str)>,
-    pub(super) retries: Vec<Retry<'b>>,
-    pub(super) dead: Vec<Dead<'b>>,
-    pub(super) parked: Vec<Parked<'b>>,
+    pub(super) retries: Vec<RetryRow<'b>>,
+    pub(super) dead_letters: Vec<DeadLetterRow<'b>>,
+    pub(super) parked: Vec<ParkedRow<'b>>,
     /// (handler, id) whose attempt row goes.
     pub(super) counted: Vec<(&'b Arc<str>, MessageId)>,
     pub(super) sends: Vec<Sending<'b>>,
@@ -66,7 +66,7 @@ pub(super) struct NewTimer<'b> {
 }
 
 /// A row of `retry`.
-pub(super) struct Retry<'b> {
+pub(super) struct RetryRow<'b> {
     pub(super) handler: &'b str,
     pub(super) message: &'b Envelope,
     pub(super) key: Option<&'b str>,
@@ -76,7 +76,7 @@ pub(super) struct Retry<'b> {
 }
 
 /// A row of `dead_letter`.
-pub(super) struct Dead<'b> {
+pub(super) struct DeadLetterRow<'b> {
     pub(super) handler: &'b str,
     pub(super) message: &'b Envelope,
     pub(super) attempts: u32,
@@ -85,11 +85,11 @@ pub(super) struct Dead<'b> {
 }
 
 /// A row of `parked`.
-pub(super) struct Parked<'b> {
+pub(super) struct ParkedRow<'b> {
     pub(super) handler: &'b str,
     pub(super) message: &'b Envelope,
     pub(super) attempts: u32,
-    pub(super) turn: Option<&'b str>,
+    pub(super) blocked_key: Option<&'b str>,
     pub(super) saga: Option<(&'b Arc<str>, &'b str)>,
     /// How long after now it is due; 0 for one whose saga this batch brings.
     pub(super) delay: i64,
@@ -100,15 +100,20 @@ pub(super) struct Parked<'b> {
 /// How folding ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Folded {
-    /// With the units that the plan names: all of them, or all before one that begins another life of a saga.
+    /// With the units that the plan names: all of them, or all before one that begins another instance of a saga.
     Well,
     /// A chain does not build on itself.
     Broken,
 }
 
-impl<'b> Plan<'b> {
-    /// Folds units, given by their indices; `places` says where their ids are remembered.
-    pub(super) fn fold(&mut self, batch: &'b CommitBatch, units: &[usize], places: &HashMap<usize, Place>) -> Folded {
+impl<'b> FoldedBatch<'b> {
+    /// Folds units, given by their indices; `slots` says where their ids are remembered.
+    pub(super) fn fold(
+        &mut self,
+        batch: &'b CommitBatch,
+        units: &[usize],
+        slots: &HashMap<usize, DedupSlot>,
+    ) -> Folded {
         for index in units {
             let Some(unit) = batch.units.get(*index) else { continue };
             if let Some(write) = &unit.saga {
@@ -118,19 +123,19 @@ impl<'b> Plan<'b> {
                     Err(Refused::Broken) => return Folded::Broken,
                 }
             }
-            self.unit(*index, unit, places);
+            self.unit(*index, unit, slots);
         }
         Folded::Well
     }
 
-    fn unit(&mut self, index: usize, unit: &'b UnitOfWork, places: &HashMap<usize, Place>) {
+    fn unit(&mut self, index: usize, unit: &'b UnitOfWork, slots: &HashMap<usize, DedupSlot>) {
         self.units.push(index);
         match &unit.gate {
             Gate::None => {}
             Gate::Row(row) => self.rows.entry(row.table).or_default().push((row.id, row.token)),
             Gate::Inbox => {
-                let place = places.get(&index).copied().unwrap_or(Place { day: None, misc: true });
-                self.inbox.push((place, &unit.handler, unit.message_id));
+                let slot = slots.get(&index).copied().unwrap_or(DedupSlot { day: None, misc: true });
+                self.inbox.push((slot, &unit.handler, unit.message_id));
             }
         }
         if let Some(fence) = &unit.fence
@@ -221,7 +226,7 @@ impl<'b> Plan<'b> {
     fn dispose(&mut self, handler: &'b Arc<str>, disposition: &'b Disposition) {
         match disposition {
             Disposition::Handled | Disposition::Dropped { .. } => {}
-            Disposition::Deferred { message, key, attempts, delay, reason } => self.retries.push(Retry {
+            Disposition::Deferred { message, key, attempts, delay, reason } => self.retries.push(RetryRow {
                 handler,
                 message,
                 key: key.as_deref(),
@@ -229,7 +234,7 @@ impl<'b> Plan<'b> {
                 delay: micros(*delay),
                 reason,
             }),
-            Disposition::DeadLettered { message, attempts, reason, detail } => self.dead.push(Dead {
+            Disposition::Dead { message, attempts, reason, detail } => self.dead_letters.push(DeadLetterRow {
                 handler,
                 message,
                 attempts: *attempts,
@@ -243,11 +248,17 @@ impl<'b> Plan<'b> {
                         let arrived = self.arrived(kind, key);
                         let delay = if arrived == Some(true) { 0 } else { micros(*at_most) };
                         let (saga, ask) = (Some((kind, key.as_str())), arrived.is_none());
-                        Parked { handler, message, attempts, turn: None, saga, delay, ask }
+                        ParkedRow { handler, message, attempts, blocked_key: None, saga, delay, ask }
                     }
-                    ParkedUntil::KeyUnblocked { key } => {
-                        Parked { handler, message, attempts, turn: Some(key), saga: None, delay: 0, ask: false }
-                    }
+                    ParkedUntil::Turn { key } => ParkedRow {
+                        handler,
+                        message,
+                        attempts,
+                        blocked_key: Some(key),
+                        saga: None,
+                        delay: 0,
+                        ask: false,
+                    },
                 };
                 self.parked.push(parked);
             }

@@ -1,17 +1,17 @@
 //! Messages that leave: into queues of this database, or into the outbox.
 
 use super::{
-    ABSENT,
-    deliveries::{bury_as, envelopes},
+    super::queue_numbers::ABSENT_QUEUE,
+    deliveries::{envelopes, insert_dead_letters_as},
+    draft::StatementBuilder,
     enqueue::{self, Queued},
-    plan::{Dead, Sending},
-    statement::Draft,
+    plan::{DeadLetterRow, Sending},
 };
 use sagabus_core::{Destination, Error, ErrorKind, Outgoing, Result};
 use std::sync::PoisonError;
 
 /// Returns what the statement answers as ids of outbox rows and as order keys behind.
-pub(super) fn write(draft: &mut Draft<'_>, joined: bool, sends: &[Sending<'_>]) -> Result<(String, String)> {
+pub(super) fn write(draft: &mut StatementBuilder<'_>, joined: bool, sends: &[Sending<'_>]) -> Result<(String, String)> {
     let nothing = || ("null::bigint[]".to_owned(), "null::text[]".to_owned());
     if sends.is_empty() {
         return Ok(nothing());
@@ -44,8 +44,8 @@ pub(super) fn write(draft: &mut Draft<'_>, joined: bool, sends: &[Sending<'_>]) 
     Ok(("(select array_agg(id order by id) from sends)".into(), behind))
 }
 
-/// Rows of queues, in order. What can never arrive becomes a dead letter of the sender.
-fn into_queues(draft: &mut Draft<'_>, sends: &[Sending<'_>]) -> Result<()> {
+/// Rows of queues, in order. A message without a queue becomes a dead letter of the sender.
+fn into_queues(draft: &mut StatementBuilder<'_>, sends: &[Sending<'_>]) -> Result<()> {
     let mut rows: Vec<Queued<'_>> = Vec::with_capacity(sends.len());
     let mut dead = Vec::new();
     {
@@ -54,7 +54,7 @@ fn into_queues(draft: &mut Draft<'_>, sends: &[Sending<'_>]) -> Result<()> {
             match &outgoing.to {
                 Destination::Topic(_) => rows.push(Queued { outgoing, number: None, new_id }),
                 Destination::Queue(name) => match known.get(name.as_str()) {
-                    Some(&ABSENT) => dead.push(unroutable(outgoing, name)),
+                    Some(&ABSENT_QUEUE) => dead.push(unroutable(outgoing, name)),
                     Some(number) => rows.push(Queued { outgoing, number: Some(*number), new_id }),
                     None => {
                         let text = format!("the number of the queue {name} was forgotten meanwhile");
@@ -64,12 +64,12 @@ fn into_queues(draft: &mut Draft<'_>, sends: &[Sending<'_>]) -> Result<()> {
             }
         }
     }
-    bury_as(draft, "unroutable", &dead)?;
+    insert_dead_letters_as(draft, "unroutable", &dead)?;
     enqueue::write(draft, &rows)
 }
 
-fn unroutable<'b>(outgoing: &'b Outgoing, name: &str) -> Dead<'b> {
-    Dead {
+fn unroutable<'b>(outgoing: &'b Outgoing, name: &str) -> DeadLetterRow<'b> {
+    DeadLetterRow {
         handler: "",
         message: &outgoing.message,
         attempts: 0,

@@ -1,23 +1,30 @@
-//! Handlers' own SQL: a transaction that is lent by one of the [desks](super::own), perhaps after others have used it.
+//! A handler's own transaction, which a [lender](super::lender) lends, perhaps after other handlers have used it.
 
-use super::{
-    open::Inner,
-    own::{self, Returned},
-    pool::Conn,
-};
+use super::super::{open::OpenSchema, pool::Conn};
 use async_trait::async_trait;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Result, Transaction, crash};
 use sqlx::Postgres;
 use sqlx_core::transaction::TransactionManager as _;
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, time::Duration};
 use tokio::sync::oneshot;
 
 pub(super) type Manager = <Postgres as sqlx::Database>::TransactionManager;
 
+/// The answer to a handler that waits for a transaction.
+pub(super) type Reply = oneshot::Sender<Result<OwnTransaction>>;
+
+/// How a connection comes back.
+pub(super) enum Returned {
+    /// What was done on it is not wanted.
+    Dropped(Conn),
+    /// With the rest of the unit, and the way back for the outcome of the commit.
+    Finished(Conn, CommitBatch, oneshot::Sender<CommitReply>),
+}
+
 /// A handler's own transaction. Dropped, it goes back, and what the handler did is rolled back.
 pub(crate) struct OwnTransaction {
     lent: Option<Lent>,
-    /// What [`raw`](Transaction::raw) gives when there is nothing to give: no type that anyone asks for.
+    /// What [`raw`](Transaction::raw) gives when there is nothing to give: no type that is ever asked for.
     nothing: (),
 }
 
@@ -30,17 +37,6 @@ struct Lent {
 impl OwnTransaction {
     pub(super) fn new(conn: Conn, back: oneshot::Sender<Returned>, limit: Duration) -> Self {
         Self { lent: Some(Lent { conn, back, limit }), nothing: () }
-    }
-}
-
-impl Inner {
-    pub(crate) async fn begin(self: &Arc<Self>) -> Result<OwnTransaction> {
-        let (reply, lent) = oneshot::channel();
-        if self.sharing.ask(reply) {
-            self.runtime().spawn(own::serve(Arc::clone(self)));
-        }
-        // a future that is dropped while it waits here gives back what it did not take: its desk notices
-        lent.await.unwrap_or_else(|_| Err(self.own.gone()))
     }
 }
 
@@ -98,4 +94,18 @@ impl Drop for OwnTransaction {
 
 fn too_late(limit: Duration) -> Error {
     Error::new(ErrorKind::Transient, format!("the handler held its transaction longer than {limit:?}"))
+}
+
+/// The limits of a transaction behind a pooler, where the settings of the session are not ours.
+pub(super) fn limits(inner: &OpenSchema) -> String {
+    let limit = inner.options.transaction_limit.as_millis();
+    format!("set local idle_in_transaction_session_timeout={limit};set local statement_timeout={limit}")
+}
+
+/// Resets the settings of the borrower before, a role or a tenant perhaps.
+pub(super) fn fresh_settings(inner: &OpenSchema) -> String {
+    match inner.options.pooler {
+        true => format!("reset session authorization;reset role;reset all;{}", limits(inner)),
+        false => "reset session authorization;reset role;reset all".into(),
+    }
 }

@@ -1,79 +1,88 @@
-//! The end of a transaction that handlers share: what they did beside their own SQL, in one statement, and the commit.
+//! The end of a transaction that handlers share: everything that they did beside their own SQL, in one statement, and the
+//! commit.
 
 use super::{
-    commit::Run,
-    error::{Fault, failed, fault, write_failed},
-    open::Inner,
-    own::{fresh_settings, trouble},
-    pool::Conn,
-    sql,
-    transaction::Manager,
+    super::{
+        commit::CommitAttempt,
+        error::{Fault, failed, fault, write_failed},
+        open::OpenSchema,
+        pool::Conn,
+        sql,
+    },
+    transaction::{Manager, fresh_settings},
 };
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Outcome, crash};
 use sqlx_core::transaction::TransactionManager as _;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
-/// A handler that is through, and waits for the commit.
-pub(super) struct Rider {
+/// A handler that has ended, and waits for the commit.
+pub(super) struct Participant {
     pub(super) batch: CommitBatch,
     pub(super) answer: oneshot::Sender<CommitReply>,
 }
 
-/// As on connections of the store's own: plans are made once, and probe the indexes.
-const OURS: &str = "set local plan_cache_mode=force_generic_plan;set local enable_seqscan=off;set local \
+/// The planner settings of the store's own connections, and a savepoint: plans are made once, and use the indexes.
+const PLANNER_SETTINGS: &str = "set local plan_cache_mode=force_generic_plan;set local enable_seqscan=off;set local \
                     random_page_cost=1;set local jit=off;savepoint e";
 
-/// Nothing of what they did is there.
-pub(super) fn fail(riders: Vec<Rider>, error: &Error) {
-    for rider in riders {
-        // whoever asked may have gone
-        let _ = rider.answer.send(CommitReply::failed(1, error));
+/// Answers with a failure: nothing was applied.
+pub(super) fn fail(participants: Vec<Participant>, error: &Error) {
+    for participant in participants {
+        // the handler may have gone
+        let _ = participant.answer.send(CommitReply::failed(1, error));
     }
 }
 
-/// Those of one endpoint, as one batch.
-struct Group {
+/// The units of one endpoint, as one batch.
+struct EndpointBatch {
     batch: CommitBatch,
     answers: Vec<oneshot::Sender<CommitReply>>,
 }
 
-fn groups(riders: Vec<Rider>) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for Rider { mut batch, answer } in riders {
-        let same = |group: &&mut Group| group.batch.owner == batch.owner && group.batch.joined == batch.joined;
+fn groups(participants: Vec<Participant>) -> Vec<EndpointBatch> {
+    let mut groups: Vec<EndpointBatch> = Vec::new();
+    for Participant { mut batch, answer } in participants {
+        let same = |group: &&mut EndpointBatch| group.batch.owner == batch.owner && group.batch.joined == batch.joined;
         match groups.iter_mut().find(same) {
             Some(group) => {
                 group.batch.units.append(&mut batch.units);
                 group.batch.sent.append(&mut batch.sent);
                 group.answers.push(answer);
             }
-            None => groups.push(Group { batch, answers: vec![answer] }),
+            None => groups.push(EndpointBatch { batch, answers: vec![answer] }),
         }
     }
     groups
 }
 
 /// Applies, commits and answers. `reset`: a handler that was rolled back may have changed settings of the session.
-pub(super) async fn commit(inner: &Arc<Inner>, mut conn: Conn, riders: Vec<Rider>, reset: bool) {
-    if riders.is_empty() {
+/// `on_conflict` is called when the participants may be in each other's way.
+pub(super) async fn commit(
+    inner: &Arc<OpenSchema>,
+    mut conn: Conn,
+    participants: Vec<Participant>,
+    reset: bool,
+    on_conflict: impl Fn(),
+) {
+    if participants.is_empty() {
         if rolled_back(inner, &mut conn).await {
             release(conn, reset).await;
         }
         return;
     }
-    let all = riders.len();
-    let mut groups = groups(riders);
+    let all = participants.len();
+    let mut groups = groups(participants);
     let batches: Vec<CommitBatch> = groups.iter_mut().map(|group| take(&mut group.batch)).collect();
-    let mut runs = Vec::with_capacity(batches.len());
+    let mut attempts = Vec::with_capacity(batches.len());
     for batch in &batches {
-        match Run::new(inner, batch).await {
-            Ok(run) => runs.push(run),
+        match CommitAttempt::new(inner, batch).await {
+            Ok(attempt) => attempts.push(attempt),
             // the connection goes, and with it what is open on it
             Err(error) => return answer(groups, |units| CommitReply::failed(units, &error)),
         }
     }
-    match apply(inner, &mut conn, &mut runs).await {
+    match apply(inner, &mut conn, &mut attempts).await {
         Ok(()) => {
             crash::reach("commit-applied");
             let limit = inner.options.statement_limit;
@@ -84,23 +93,23 @@ pub(super) async fn commit(inner: &Arc<Inner>, mut conn: Conn, riders: Vec<Rider
                     None
                 }
                 Some(Err(error)) => {
-                    conn.met(&error);
+                    conn.observe_error(&error);
                     Some(write_failed("commit a handler's transaction", error))
                 }
                 None => Some(Error::new(ErrorKind::Unknown, "commit a handler's transaction: no answer")),
             };
             if let Some(error) = error {
-                // perhaps by a constraint of the user's that is checked in the end: whose, shows when nobody shares
-                trouble(inner);
-                runs.iter_mut().for_each(|run| run.undo_all(&error));
+                // perhaps by a constraint of the user's that is checked in the end: whose, shows when nothing is shared
+                on_conflict();
+                attempts.iter_mut().for_each(|attempt| attempt.fail_all(&error));
             }
         }
         Err(error) => {
-            trouble(inner);
-            judge(inner, &mut runs, conn, error, all > 1).await;
+            on_conflict();
+            diagnose(inner, &mut attempts, conn, error, all > 1).await;
         }
     }
-    let mut replies = runs.into_iter().map(Run::reply);
+    let mut replies = attempts.into_iter().map(CommitAttempt::reply);
     answer(groups, |units| {
         replies.next().unwrap_or(CommitReply { outcomes: Vec::with_capacity(units), cleaned: false })
     });
@@ -111,61 +120,67 @@ fn take(batch: &mut CommitBatch) -> CommitBatch {
     CommitBatch { owner: batch.owner.clone(), joined: batch.joined, units, sent }
 }
 
-fn answer(groups: Vec<Group>, mut reply: impl FnMut(usize) -> CommitReply) {
+fn answer(groups: Vec<EndpointBatch>, mut reply: impl FnMut(usize) -> CommitReply) {
     for group in groups {
         let CommitReply { outcomes, cleaned } = reply(group.answers.len());
         for (answer, outcome) in group.answers.into_iter().zip(outcomes) {
-            // whoever asked may have gone
+            // the handler may have gone
             let _ = answer.send(CommitReply { outcomes: vec![outcome], cleaned });
         }
     }
 }
 
-/// All effects, in the open transaction. What can be gone around is: the handlers would have to run again.
-async fn apply(inner: &Inner, conn: &mut Conn, runs: &mut [Run<'_>]) -> Result<(), sqlx::Error> {
-    // the last borrower's savepoint goes first: that fails if he has ended the transaction himself
-    sql::script(conn, format!("release s;{};{OURS}", fresh_settings(inner))).await?;
+/// Applies all effects, in the open transaction. A failure that can be avoided is: the handlers would have to run again.
+async fn apply(inner: &OpenSchema, conn: &mut Conn, attempts: &mut [CommitAttempt<'_>]) -> Result<(), sqlx::Error> {
+    // the last borrower's savepoint goes first: that fails if the borrower has ended the transaction
+    sql::script(conn, format!("release s;{};{PLANNER_SETTINGS}", fresh_settings(inner))).await?;
     let mut left = 4;
-    while let Err(error) = apply_once(conn, runs).await {
+    while let Err(error) = apply_once(conn, attempts).await {
         let kind = fault(&error);
         left -= 1;
         if left == 0 || !matches!(kind, Fault::Repeated | Fault::NoPartition) {
             return Err(error);
         }
         sql::script(conn, "rollback to e".into()).await?;
-        for run in runs.iter_mut() {
-            run.undo();
-            run.repeats |= kind == Fault::Repeated;
+        for attempt in attempts.iter_mut() {
+            attempt.reset();
+            attempt.repeats |= kind == Fault::Repeated;
         }
         if kind == Fault::NoPartition
             && let Ok(mut other) = inner.work.take().await
         {
             // it has to be there before this transaction ends; the next try finds out if this failed
-            let _ = inner.make_days(&mut other).await;
+            let _ = inner.create_partitions(&mut other).await;
             other.release();
         }
     }
     Ok(())
 }
 
-async fn apply_once(conn: &mut Conn, runs: &mut [Run<'_>]) -> Result<(), sqlx::Error> {
-    for run in runs {
-        run.inside(conn).await?;
+async fn apply_once(conn: &mut Conn, attempts: &mut [CommitAttempt<'_>]) -> Result<(), sqlx::Error> {
+    for attempt in attempts {
+        attempt.apply_within(conn).await?;
     }
     Ok(())
 }
 
-/// Nothing was applied: finds out which units are duplicates or stale. Others who shared the transaction with those have
+/// Finds out, after nothing was applied, which units are duplicates or stale. Others who shared the transaction with those have
 /// done nothing wrong: they run again.
-async fn judge(inner: &Inner, runs: &mut [Run<'_>], mut conn: Conn, error: sqlx::Error, shared: bool) {
+async fn diagnose(
+    inner: &OpenSchema,
+    attempts: &mut [CommitAttempt<'_>],
+    mut conn: Conn,
+    error: sqlx::Error,
+    shared: bool,
+) {
     let kind = fault(&error);
-    runs.iter_mut().for_each(Run::undo);
+    attempts.iter_mut().for_each(CommitAttempt::reset);
     if kind != Fault::Lost && rolled_back(inner, &mut conn).await {
-        for run in runs.iter_mut().filter(|_| kind == Fault::Conflict) {
+        for attempt in attempts.iter_mut().filter(|_| kind == Fault::Conflict) {
             // for the next try, which finds out if this failed
-            let _ = run.resolve_again().await;
-            let units: Vec<usize> = run.open_units();
-            let _ = run.judge(&mut conn, &units).await;
+            let _ = attempt.resolve_queues_again().await;
+            let units: Vec<usize> = attempt.undecided_units();
+            let _ = attempt.diagnose(&mut conn, &units).await;
         }
         conn.release();
     }
@@ -180,20 +195,20 @@ async fn judge(inner: &Inner, runs: &mut [Run<'_>], mut conn: Conn, error: sqlx:
         _ => failed("apply units in a handler's transaction", error),
     };
     let innocent = shared && kind != Fault::Lost;
-    for run in runs {
-        for index in run.open_units() {
-            run.end(index, if innocent { Outcome::Stale } else { Outcome::Failed(error.clone()) });
+    for attempt in attempts {
+        for index in attempt.undecided_units() {
+            attempt.end(index, if innocent { Outcome::Stale } else { Outcome::Failed(error.clone()) });
         }
     }
 }
 
-async fn rolled_back(inner: &Inner, conn: &mut Conn) -> bool {
+async fn rolled_back(inner: &OpenSchema, conn: &mut Conn) -> bool {
     let limit = Duration::from_secs(5);
     while Manager::get_transaction_depth(conn.get()) > 0 {
         match inner.runtime().timeout(limit, Manager::rollback(conn.get())).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                conn.met(&error);
+                conn.observe_error(&error);
                 return false;
             }
             None => return false,

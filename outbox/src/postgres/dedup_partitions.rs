@@ -5,7 +5,7 @@
 //! its day's partition too as long as that partition exists: so two processes that disagree about an id's age, because
 //! midnight has passed for one of them only, still meet on one unique key.
 
-use super::{open::Inner, pool::Conn, sql, sql::Sql};
+use super::{open::OpenSchema, pool::Conn, sql, sql::Sql};
 use sagabus_core::{MessageId, Result, Timestamp};
 use std::{
     collections::BTreeSet,
@@ -16,18 +16,18 @@ use std::{
     time::Duration,
 };
 
-const DAY: i64 = 86_400_000_000;
-/// The tables with a partition per day, and what a row of each has besides the day.
-const TABLES: [(&str, &str); 2] = [
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+/// The tables with a partition per day, and the other columns of a first row of each.
+const PARTITIONED_TABLES: [(&str, &str); 2] = [
     ("inbox", "'00000000-0000-0000-0000-000000000000','',''"),
     ("queue_dedup", "'00000000-0000-0000-0000-000000000000',0"),
 ];
-/// Partitions are made so many days ahead.
-const AHEAD: i64 = 8;
+/// The number of days for which partitions are made ahead.
+const DAYS_AHEAD: i64 = 8;
 
-/// What is known of the partitions, and of the database's clock.
+/// The partitions that exist, as far as known, and the offset of the database's clock.
 #[derive(Default)]
-pub(crate) struct Days {
+pub(crate) struct DedupPartitions {
     known: RwLock<BTreeSet<i64>>,
     /// How far the database's clock is ahead of ours, in microseconds.
     ahead: AtomicI64,
@@ -35,7 +35,7 @@ pub(crate) struct Days {
 
 /// Where a message is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct DedupSlot {
     /// In the partition of this day.
     pub(crate) day: Option<i32>,
     /// In `inbox_misc`.
@@ -43,14 +43,14 @@ pub(crate) struct Place {
 }
 
 fn day_of(time: Timestamp) -> i64 {
-    time.0.div_euclid(DAY)
+    time.0.div_euclid(MICROS_PER_DAY)
 }
 
-fn days(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX).div_euclid(DAY).clamp(1, 3650)
+fn whole_days(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX).div_euclid(MICROS_PER_DAY).clamp(1, 3650)
 }
 
-impl Days {
+impl DedupPartitions {
     pub(crate) fn set_clock(&self, ours: Timestamp, theirs: Timestamp) {
         self.ahead.store(theirs.0.saturating_sub(ours.0), Ordering::Relaxed);
     }
@@ -60,54 +60,54 @@ impl Days {
         day_of(Timestamp(ours.0.saturating_add(self.ahead.load(Ordering::Relaxed))))
     }
 
-    /// `Err` names a day whose partition should exist and is not known to.
-    pub(crate) fn place(&self, id: MessageId, ours: Timestamp, horizon: Duration) -> Result<Place, i64> {
+    /// The slot of an id. `Err` names a day whose partition should exist and is not known to.
+    pub(crate) fn slot(&self, id: MessageId, ours: Timestamp, horizon: Duration) -> Result<DedupSlot, i64> {
         let today = self.today(ours);
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(born) = id.day() else { return Ok(Place { day: None, misc: true }) };
-        let usual = born <= today + 1 && born >= today - days(horizon);
+        let Some(born) = id.day() else { return Ok(DedupSlot { day: None, misc: true }) };
+        let usual = born <= today + 1 && born >= today - whole_days(horizon);
         match (known.contains(&born), usual) {
             (false, true) => Err(born),
-            (false, false) => Ok(Place { day: None, misc: true }),
-            (true, usual) => Ok(Place { day: i32::try_from(born).ok(), misc: !usual }),
+            (false, false) => Ok(DedupSlot { day: None, misc: true }),
+            (true, usual) => Ok(DedupSlot { day: i32::try_from(born).ok(), misc: !usual }),
         }
     }
 }
 
-impl Inner {
+impl OpenSchema {
     /// Where a message is remembered. A partition that should exist and is not known to is taken to be there: if it is
     /// not, the insert fails as [`NoPartition`](super::error::Fault::NoPartition), and it is made.
-    pub(crate) fn place(&self, id: MessageId) -> Place {
-        let place = self.days.place(id, self.runtime().now(), self.options.horizon);
-        place.unwrap_or_else(|born| Place { day: i32::try_from(born).ok(), misc: false })
+    pub(crate) fn dedup_slot(&self, id: MessageId) -> DedupSlot {
+        let slot = self.partitions.slot(id, self.runtime().now(), self.options.horizon);
+        slot.unwrap_or_else(|born| DedupSlot { day: i32::try_from(born).ok(), misc: false })
     }
 
-    /// Learns which partitions there are.
-    pub(crate) async fn learn_days(&self, conn: &mut Conn) -> Result<()> {
-        let known = self.known_days(conn).await?;
-        *self.days.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    /// Reads which partitions there are.
+    pub(crate) async fn load_partitions(&self, conn: &mut Conn) -> Result<()> {
+        let known = self.list_partitions(conn).await?;
+        *self.partitions.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
     }
 
-    /// Sees to it that the partitions of all usual days exist, and learns which there are.
-    pub(crate) async fn make_days(&self, conn: &mut Conn) -> Result<()> {
+    /// Creates the missing partitions of all usual days, and reads which there are.
+    pub(crate) async fn create_partitions(&self, conn: &mut Conn) -> Result<()> {
         let what = "make the partitions of the days";
         let before = self.runtime().now();
         let rows = Sql::new(format!("select {}", sql::NOW)).run(conn).await.map_err(super::error::doing(what))?;
         let now = rows.first().map_or(Ok(before), |row| sql::Reader::new(row).time())?;
-        self.days.set_clock(before, now);
+        self.partitions.set_clock(before, now);
         let today = day_of(now);
-        let wanted: BTreeSet<i64> = (today - days(self.options.horizon) - 1..=today + AHEAD).collect();
-        let known = self.known_days(conn).await?;
+        let wanted: BTreeSet<i64> = (today - whole_days(self.options.horizon) - 1..=today + DAYS_AHEAD).collect();
+        let known = self.list_partitions(conn).await?;
         let missing: Vec<i64> = wanted.difference(&known).copied().collect();
         if missing.is_empty() {
-            *self.days.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+            *self.partitions.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             return Ok(());
         }
         let schema = self.address.schema.quoted();
         let mut script =
             format!("begin;set local lock_timeout='5s';select pg_advisory_xact_lock({});", self.lock_key());
-        for (day, (table, row)) in missing.iter().flat_map(|day| TABLES.map(|table| (day, table))) {
+        for (day, (table, row)) in missing.iter().flat_map(|day| PARTITIONED_TABLES.map(|table| (day, table))) {
             let (name, next) = (format!("{schema}.{table}_{day}"), day + 1);
             // a first page, so that no plan takes the table for one that costs nothing to read as a whole
             script.push_str(&format!(
@@ -120,41 +120,42 @@ impl Inner {
         script.push_str("commit");
         if let Err(error) = sql::script(conn, script).await {
             // whatever is open ends with the connection
-            conn.spoil();
+            conn.discard();
             return Err(super::error::failed(what, error));
         }
-        self.learn_days(conn).await
+        self.load_partitions(conn).await
     }
 
-    /// Days of which every table has its partition.
-    async fn known_days(&self, conn: &mut Conn) -> Result<BTreeSet<i64>> {
+    /// DedupPartitions of which every table has its partition.
+    async fn list_partitions(&self, conn: &mut Conn) -> Result<BTreeSet<i64>> {
         let text = "select substring(c.relname from '[0-9]+$')::bigint from unnest($1::text[]) w(name) join pg_inherits i \
                     on i.inhparent=to_regclass(w.name) join pg_class c on c.oid=i.inhrelid where c.relname ~ '_[0-9]+$' \
                     group by 1 having count(*)=cardinality($1::text[])";
         let schema = self.address.schema.quoted();
-        let sql = Sql::new(text).with(TABLES.map(|(table, _)| format!("{schema}.{table}")).to_vec());
+        let sql = Sql::new(text).with(PARTITIONED_TABLES.map(|(table, _)| format!("{schema}.{table}")).to_vec());
         let rows = sql.run(conn).await.map_err(super::error::doing("list the partitions of the days"))?;
         rows.iter().map(|row| sql::Reader::new(row).get()).collect()
     }
 
     /// Drops the partitions of days that are two horizons old. Returns how many inbox rows they held.
-    pub(crate) async fn drop_days(&self, conn: &mut Conn, horizon: Duration) -> Result<u64> {
+    pub(crate) async fn drop_old_partitions(&self, conn: &mut Conn, horizon: Duration) -> Result<u64> {
         let what = "drop old partitions";
-        let horizon = days(self.options.horizon.max(horizon));
-        let last = self.days.today(self.runtime().now()) - 2 * horizon - 1;
+        let horizon = whole_days(self.options.horizon.max(horizon));
+        let last = self.partitions.today(self.runtime().now()) - 2 * horizon - 1;
         let schema = self.address.schema.quoted();
         let mut dropped = 0;
-        for day in self.known_days(conn).await?.range(..last).copied().collect::<Vec<_>>() {
+        for day in self.list_partitions(conn).await?.range(..last).copied().collect::<Vec<_>>() {
             let count = Sql::new(format!("select count(*) from {schema}.inbox_{day}"));
             let rows = count.run(conn).await.map_err(super::error::doing(what))?;
             let count: i64 = rows.first().map_or(Ok(0), |row| sql::Reader::new(row).get())?;
-            // forgotten first: nobody here goes by a partition that is on its way out
-            self.days.known.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
-            // dropping locks the parent for a moment: not while somebody holds it for long
-            let tables = TABLES.map(|(table, _)| format!("drop table if exists {schema}.{table}_{day};")).concat();
+            // forgotten first: this process stops using a partition that is on its way out
+            self.partitions.known.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
+            // dropping locks the parent for a moment: not while it is held for long
+            let tables =
+                PARTITIONED_TABLES.map(|(table, _)| format!("drop table if exists {schema}.{table}_{day};")).concat();
             let script = format!("begin;set local lock_timeout='200ms';{tables}commit");
             if let Err(error) = sql::script(conn, script).await {
-                conn.spoil();
+                conn.discard();
                 return Err(super::error::failed(what, error));
             }
             dropped += u64::try_from(count).unwrap_or(0);
@@ -174,24 +175,24 @@ mod tests {
 
     #[test]
     fn usual_ids_have_their_day_and_others_both() {
-        let days = Days::default();
-        *days.known.write().unwrap() = (980..=1008).collect();
-        let (now, horizon) = (Timestamp(1000 * DAY + 5), Duration::from_secs(7 * 86_400));
-        let place = |id| days.place(id, now, horizon);
-        let both = |day, misc| Ok(Place { day, misc });
-        assert_eq!(place(born(1000)), both(Some(1000), false));
-        assert_eq!(place(born(1001)), both(Some(1001), false));
-        assert_eq!(place(born(993)), both(Some(993), false));
-        assert_eq!(place(born(992)), both(Some(992), true));
-        assert_eq!(place(born(1002)), both(Some(1002), true));
-        assert_eq!(place(born(900)), both(None, true));
-        assert_eq!(place(born(9000)), both(None, true));
-        assert_eq!(place(MessageId(Uuid::nil())), both(None, true));
-        days.known.write().unwrap().remove(&1000);
-        assert_eq!(place(born(1000)), Err(1000));
+        let partitions = DedupPartitions::default();
+        *partitions.known.write().unwrap() = (980..=1008).collect();
+        let (now, horizon) = (Timestamp(1000 * MICROS_PER_DAY + 5), Duration::from_secs(7 * 86_400));
+        let slot = |id| partitions.slot(id, now, horizon);
+        let both = |day, misc| Ok(DedupSlot { day, misc });
+        assert_eq!(slot(born(1000)), both(Some(1000), false));
+        assert_eq!(slot(born(1001)), both(Some(1001), false));
+        assert_eq!(slot(born(993)), both(Some(993), false));
+        assert_eq!(slot(born(992)), both(Some(992), true));
+        assert_eq!(slot(born(1002)), both(Some(1002), true));
+        assert_eq!(slot(born(900)), both(None, true));
+        assert_eq!(slot(born(9000)), both(None, true));
+        assert_eq!(slot(MessageId(Uuid::nil())), both(None, true));
+        partitions.known.write().unwrap().remove(&1000);
+        assert_eq!(slot(born(1000)), Err(1000));
         // the database is two days ahead
-        days.set_clock(now, Timestamp(now.0 + 2 * DAY));
-        assert_eq!(place(born(1003)), both(Some(1003), false));
-        assert_eq!(place(born(994)), both(Some(994), true));
+        partitions.set_clock(now, Timestamp(now.0 + 2 * MICROS_PER_DAY));
+        assert_eq!(slot(born(1003)), both(Some(1003), false));
+        assert_eq!(slot(born(994)), both(Some(994), true));
     }
 }

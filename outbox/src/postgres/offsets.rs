@@ -1,7 +1,7 @@
-//! How far endpoints have come in logs, and what operators did to that.
+//! The progress of endpoints in logs, and operators' changes to it.
 
 use super::{
-    open::Inner,
+    open::OpenSchema,
     sql::{self, NOW, Reader, Sql},
     store::PostgresStore,
     text::escape,
@@ -59,7 +59,7 @@ fn logs<'a>(places: impl IntoIterator<Item = &'a LogPartition>) -> sql::Texts<'a
     places.into_iter().map(|place| escape(&place.log)).collect()
 }
 
-impl Inner {
+impl OpenSchema {
     pub(super) async fn list_positions(&self, endpoint: &str) -> Result<Vec<Position>> {
         let sql = Sql::new(format!(
             "select log,part,base,epoch,mark from {}log_position where endpoint=$1 order by log,part",

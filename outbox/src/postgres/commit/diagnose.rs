@@ -1,9 +1,9 @@
-//! What the database says about units that did not go through: which gates are open, which fences hold, what the sagas
-//! are. The outcomes follow from it as if the units ran one after another.
+//! Diagnosis of a batch that did not apply: its gates, fences and sagas as the database has them. The outcomes follow as if
+//! the units ran one after another.
 
 use super::{
     super::{
-        days::Place,
+        dedup_partitions::DedupSlot,
         sql::{Reader, Sql, Texts},
         text::escape,
     },
@@ -20,17 +20,18 @@ const ROW: i16 = 1;
 const FENCE: i16 = 2;
 const SAGA: i16 = 3;
 
-/// A question's rows name units, or entries of `sagas`.
-pub(super) struct Question<'b> {
+/// The statement that reads the gates, fences and sagas of units. Its rows name units, or entries of `sagas`.
+pub(super) struct ConflictQuery<'b> {
     pub(super) sql: Sql,
     sagas: Vec<&'b SagaWrite>,
 }
 
-/// A saga's (instance, version), if it lives.
+/// A saga's (instance, version), unless it is absent or completed.
 type Live = Option<(InstanceId, i64)>;
 
+/// The gates, fences and sagas of units, as the database has them.
 #[derive(Default)]
-pub(super) struct Facts<'b> {
+pub(super) struct Conflicts<'b> {
     /// Units whose message is in the inbox.
     seen: HashSet<usize>,
     /// Units whose row is there.
@@ -40,18 +41,18 @@ pub(super) struct Facts<'b> {
     sagas: HashMap<(&'b str, &'b str), Live>,
 }
 
-/// Asks about units, given by their indices.
-pub(super) fn question<'b>(
+/// Builds the query for units, given by their indices.
+pub(super) fn query<'b>(
     s: &str,
     batch: &'b CommitBatch,
     units: &[usize],
-    places: &HashMap<usize, Place>,
-) -> Question<'b> {
+    slots: &HashMap<usize, DedupSlot>,
+) -> ConflictQuery<'b> {
     let mut sql = Sql::default();
     let mut parts = Vec::new();
     let chosen: Vec<(usize, &UnitOfWork)> =
         units.iter().filter_map(|index| batch.units.get(*index).map(|unit| (*index, unit))).collect();
-    inbox(&mut sql, &mut parts, s, batch, &chosen, places);
+    inbox(&mut sql, &mut parts, s, batch, &chosen, slots);
     rows(&mut sql, &mut parts, s, &chosen);
     fences(&mut sql, &mut parts, s, &chosen);
     let sagas: Vec<&SagaWrite> = chosen.iter().filter_map(|(_, unit)| unit.saga.as_ref()).collect();
@@ -69,7 +70,7 @@ pub(super) fn question<'b>(
     } else {
         parts.join(" union all ")
     };
-    Question { sql, sagas }
+    ConflictQuery { sql, sagas }
 }
 
 fn ordinal(index: usize) -> i64 {
@@ -82,20 +83,20 @@ fn inbox(
     s: &str,
     batch: &CommitBatch,
     units: &[(usize, &UnitOfWork)],
-    places: &HashMap<usize, Place>,
+    slots: &HashMap<usize, DedupSlot>,
 ) {
     let gated = |index: &usize, unit: &UnitOfWork| {
-        matches!(unit.gate, Gate::Inbox).then(|| places.get(index).copied()).flatten()
+        matches!(unit.gate, Gate::Inbox).then(|| slots.get(index).copied()).flatten()
     };
-    let all: Vec<(usize, &UnitOfWork, Place)> =
-        units.iter().filter_map(|(index, unit)| gated(index, unit).map(|place| (*index, *unit, place))).collect();
+    let all: Vec<(usize, &UnitOfWork, DedupSlot)> =
+        units.iter().filter_map(|(index, unit)| gated(index, unit).map(|slot| (*index, *unit, slot))).collect();
     if all.is_empty() {
         return;
     }
     let endpoint = sql.bind(&*batch.owner.endpoint);
     let in_days: Vec<_> =
-        all.iter().filter_map(|(index, unit, place)| place.day.map(|day| (*index, *unit, day))).collect();
-    let in_misc: Vec<_> = all.iter().filter(|(_, _, place)| place.misc).collect();
+        all.iter().filter_map(|(index, unit, slot)| slot.day.map(|day| (*index, *unit, day))).collect();
+    let in_misc: Vec<_> = all.iter().filter(|(_, _, slot)| slot.misc).collect();
     if !in_days.is_empty() {
         let ords = sql.bind(in_days.iter().map(|(index, _, _)| ordinal(*index)).collect::<Vec<_>>());
         let days = sql.bind(in_days.iter().map(|(_, _, day)| *day).collect::<Vec<_>>());
@@ -163,48 +164,48 @@ fn fences(sql: &mut Sql, parts: &mut Vec<String>, s: &str, units: &[(usize, &Uni
     ));
 }
 
-impl<'b> Facts<'b> {
-    pub(super) fn read(sagas: &Question<'b>, rows: &[PgRow]) -> Result<Self> {
-        let mut facts = Self::default();
+impl<'b> Conflicts<'b> {
+    pub(super) fn read(sagas: &ConflictQuery<'b>, rows: &[PgRow]) -> Result<Self> {
+        let mut conflicts = Self::default();
         for write in &sagas.sagas {
-            facts.sagas.insert((&write.kind, &write.key), None);
+            conflicts.sagas.insert((&write.kind, &write.key), None);
         }
         for row in rows {
             let mut row = Reader::new(row);
             let (what, ord): (i16, i64) = (row.get()?, row.get()?);
             let index = usize::try_from(ord).unwrap_or(usize::MAX);
             match what {
-                INBOX => drop(facts.seen.insert(index)),
-                ROW => drop(facts.present.insert(index)),
-                FENCE => drop(facts.held.insert(index)),
+                INBOX => drop(conflicts.seen.insert(index)),
+                ROW => drop(conflicts.present.insert(index)),
+                FENCE => drop(conflicts.held.insert(index)),
                 _ => {
                     // these count from 1
                     if let Some(write) = sagas.sagas.get(index.saturating_sub(1)) {
                         let live = (row.instance()?, row.get()?);
-                        facts.sagas.insert((&write.kind, &write.key), Some(live));
+                        conflicts.sagas.insert((&write.kind, &write.key), Some(live));
                     }
                 }
             }
         }
-        Ok(facts)
+        Ok(conflicts)
     }
 
-    /// What becomes of a unit that would be applied next; None if it would apply. `broken` are the keys of which an
-    /// earlier unit of the batch did not.
-    pub(super) fn judge(
+    /// The outcome of the unit that is next in line; none if it would apply. `broken` are the keys of which an earlier unit
+    /// of the batch did not apply.
+    pub(super) fn outcome(
         &mut self,
         index: usize,
         unit: &'b UnitOfWork,
         broken: &mut HashSet<(&'b str, &'b str)>,
     ) -> Option<Outcome> {
-        let open = match unit.gate {
+        let claimed = match unit.gate {
             Gate::None => false,
             Gate::Inbox => self.seen.contains(&index) && !sabotage::active("skip-inbox-check"),
             Gate::Row(row) if row.table == RowTable::Timer && sabotage::active("timer-delete-early") => false,
             Gate::Row(_) => !self.present.contains(&index),
         };
         let key = unit.saga.as_ref().map(|write| (&*write.kind, write.key.as_str()));
-        let outcome = if open {
+        let outcome = if claimed {
             Some(Outcome::Duplicate)
         } else if key.is_some_and(|key| broken.contains(&key))
             || (unit.fence.is_some() && !self.held.contains(&index))

@@ -2,18 +2,19 @@
 
 use super::{
     super::{
-        bells::Place as Bell,
-        days::Place,
+        dedup_partitions::DedupSlot,
         error::{Fault, failed, fault, write_failed},
-        open::Inner,
+        open::OpenSchema,
         pool::Conn,
         sql::{self, Reader, Sql, micros},
         text,
+        wakeups::WakeKey,
     },
-    AGAIN, bell_of,
-    facts::{self, Facts},
-    plan::{Folded, Plan},
-    statement::{self, Mode},
+    diagnose::{self, Conflicts},
+    enqueue::wake_key_of,
+    plan::{Folded, FoldedBatch},
+    retry::{MAX_RETRIES, pause},
+    statement::{self, SendMode},
 };
 use sagabus_core::{
     CommitBatch, CommitReply, Due, Error, ErrorKind, Gate, OutboxId, Outcome, Outgoing, Result, RowTable, crash,
@@ -25,49 +26,48 @@ use std::{
     time::Duration,
 };
 
-/// Who reads rows that are due looks so often at least: nobody need be woken for what is due later.
-const READERS_LOOK: Duration = Duration::from_secs(1);
+/// Readers of due rows poll at least this often: rows that are due later need no wake-up.
+const READER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A batch on its way.
-pub(in crate::postgres) struct Run<'b> {
-    inner: &'b Inner,
+pub(in crate::postgres) struct CommitAttempt<'b> {
+    inner: &'b OpenSchema,
     batch: &'b CommitBatch,
-    places: HashMap<usize, Place>,
+    slots: HashMap<usize, DedupSlot>,
     outcomes: Vec<Option<Outcome>>,
     /// (kind, key) of which a unit was not applied: the later ones of its chain are not either.
     broken: HashSet<(&'b str, &'b str)>,
     pub(super) cleaned: bool,
     /// A queue has taken one of the ids before: such are skipped from now on.
     pub(in crate::postgres) repeats: bool,
-    bells: HashSet<Bell>,
+    woken: HashSet<WakeKey>,
 }
 
-impl<'b> Run<'b> {
-    pub(in crate::postgres) async fn new(inner: &'b Inner, batch: &'b CommitBatch) -> Result<Self> {
+impl<'b> CommitAttempt<'b> {
+    pub(in crate::postgres) async fn new(inner: &'b OpenSchema, batch: &'b CommitBatch) -> Result<Self> {
         if batch.joined {
             inner.resolve(batch.units.iter().flat_map(|unit| &unit.sends)).await?;
         }
-        let mut places = HashMap::new();
+        let mut slots = HashMap::new();
         for (index, unit) in batch.units.iter().enumerate() {
             if unit.gate == Gate::Inbox {
-                places.insert(index, inner.place(unit.message_id));
+                slots.insert(index, inner.dedup_slot(unit.message_id));
             }
         }
         Ok(Self {
             inner,
             batch,
-            places,
+            slots,
             outcomes: vec![None; batch.units.len()],
             broken: HashSet::new(),
             cleaned: batch.sent.is_empty(),
             repeats: false,
-            bells: HashSet::new(),
+            woken: HashSet::new(),
         })
     }
 
     pub(in crate::postgres) fn reply(self) -> CommitReply {
-        self.bells.iter().for_each(|place| self.inner.bells.ring(place));
-        self.inner.notifier.mark(&self.bells);
+        self.inner.announce(&self.woken);
         let missing = || Outcome::Failed(Error::new(ErrorKind::Transient, "the unit was not tried"));
         let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect();
         CommitReply { outcomes, cleaned: self.cleaned }
@@ -85,69 +85,68 @@ impl<'b> Run<'b> {
     }
 
     /// Applies units. An error names those that have no outcome yet.
-    pub(super) async fn all(&mut self, mut pending: Vec<usize>) -> Result<(), (Error, Vec<usize>)> {
+    pub(super) async fn apply_all(&mut self, mut pending: Vec<usize>) -> Result<(), (Error, Vec<usize>)> {
         let mut conn = self.inner.work.take().await.map_err(|error| (error, pending.clone()))?;
-        let (mut again, mut careful, mut judge) = (0, false, false);
+        let (mut retries, mut one_by_one, mut diagnose) = (0, false, false);
         while !pending.is_empty() {
-            if judge {
+            if diagnose {
                 let before = pending.len();
-                pending = match self.judge(&mut conn, &pending).await {
+                pending = match self.diagnose(&mut conn, &pending).await {
                     Ok(left) => left,
                     Err(error) => return Err((error, pending)),
                 };
-                // nothing to be seen any more: somebody else has come and gone
-                again += u32::from(before == pending.len());
-                careful |= again > 3;
-                judge = false;
+                // nothing to be seen any more: another process has come and gone
+                retries += u32::from(before == pending.len());
+                one_by_one |= retries > 3;
+                diagnose = false;
                 continue;
             }
-            let mut plan = Plan::default();
-            let most = if careful { 1 } else { pending.len() };
-            if plan.fold(self.batch, &pending[..most], &self.places) == Folded::Broken {
-                judge = true;
-                careful |= again > 3;
-                again += 1;
-                if again > AGAIN {
+            let mut folded = FoldedBatch::default();
+            let count = if one_by_one { 1 } else { pending.len() };
+            if folded.fold(self.batch, &pending[..count], &self.slots) == Folded::Broken {
+                diagnose = true;
+                one_by_one |= retries > 3;
+                retries += 1;
+                if retries > MAX_RETRIES {
                     return Err((Error::invalid("a batch has a chain that does not build on itself"), pending));
                 }
                 continue;
             }
-            let Err(error) = self.execute(&mut conn, &plan).await else {
+            let Err(error) = self.execute(&mut conn, &folded).await else {
                 // what was taken stands first
-                pending.drain(..plan.units.len());
+                pending.drain(..folded.units.len());
                 continue;
             };
             match fault(&error) {
-                Fault::Conflict if again < AGAIN => {
-                    judge = true;
+                Fault::Conflict if retries < MAX_RETRIES => {
+                    diagnose = true;
                     // perhaps it was a queue that is gone
-                    if let Err(error) = self.resolve_again().await {
+                    if let Err(error) = self.resolve_queues_again().await {
                         return Err((error, pending));
                     }
                 }
                 Fault::Repeated if !self.repeats => self.repeats = true,
-                Fault::Again if again < AGAIN => {
-                    again += 1;
-                    let runtime = self.inner.runtime();
-                    runtime.sleep(runtime.jitter(Duration::from_millis(2 << again.min(5)))).await;
+                Fault::Again if retries < MAX_RETRIES => {
+                    retries += 1;
+                    pause(self.inner.runtime(), retries).await;
                 }
-                Fault::NoPartition if again < AGAIN => {
-                    again += 1;
-                    if let Err(error) = self.inner.make_days(&mut conn).await {
+                Fault::NoPartition if retries < MAX_RETRIES => {
+                    retries += 1;
+                    if let Err(error) = self.inner.create_partitions(&mut conn).await {
                         return Err((error, pending));
                     }
                 }
                 Fault::Lost => {
-                    let error = self.lost(error, &plan.units);
+                    let error = self.lost(error, &folded.units);
                     // the rest was not tried
-                    pending.drain(..plan.units.len());
+                    pending.drain(..folded.units.len());
                     return error.map_err(|error| (error, pending));
                 }
-                Fault::Refused if pending.len() > 1 && !careful => careful = true,
+                Fault::Refused if pending.len() > 1 && !one_by_one => one_by_one = true,
                 Fault::Refused => {
                     let error = failed("commit a unit to postgres", error);
                     self.end(pending.remove(0), Outcome::Failed(error));
-                    judge = true;
+                    diagnose = true;
                 }
                 _ => return Err((failed("commit to postgres", error), pending)),
             }
@@ -156,7 +155,7 @@ impl<'b> Run<'b> {
         Ok(())
     }
 
-    pub(in crate::postgres) async fn resolve_again(&self) -> Result<()> {
+    pub(in crate::postgres) async fn resolve_queues_again(&self) -> Result<()> {
         if !self.batch.joined {
             return Ok(());
         }
@@ -180,15 +179,15 @@ impl<'b> Run<'b> {
     }
 
     /// Gives outcomes to units that are duplicates or stale, and returns the others.
-    pub(in crate::postgres) async fn judge(&mut self, conn: &mut Conn, units: &[usize]) -> Result<Vec<usize>> {
-        let question = facts::question(&self.inner.s, self.batch, units, &self.places);
+    pub(in crate::postgres) async fn diagnose(&mut self, conn: &mut Conn, units: &[usize]) -> Result<Vec<usize>> {
+        let query = diagnose::query(&self.inner.s, self.batch, units, &self.slots);
         let what = "find out why a commit failed";
-        let rows = question.sql.clone().run(conn).await.map_err(|error| failed(what, error))?;
-        let mut facts = Facts::read(&question, &rows)?;
+        let rows = query.sql.clone().run(conn).await.map_err(|error| failed(what, error))?;
+        let mut conflicts = Conflicts::read(&query, &rows)?;
         let mut left = Vec::new();
         for index in units {
             let Some(unit) = self.batch.units.get(*index) else { continue };
-            match facts.judge(*index, unit, &mut self.broken) {
+            match conflicts.outcome(*index, unit, &mut self.broken) {
                 Some(outcome) => self.end(*index, outcome),
                 None => left.push(*index),
             }
@@ -196,9 +195,9 @@ impl<'b> Run<'b> {
         Ok(left)
     }
 
-    async fn execute(&mut self, conn: &mut Conn, plan: &Plan<'_>) -> Result<(), sqlx::Error> {
+    async fn execute(&mut self, conn: &mut Conn, folded: &FoldedBatch<'_>) -> Result<(), sqlx::Error> {
         let sent: &[OutboxId] = if self.cleaned { &[] } else { &self.batch.sent };
-        let drafted = self.draft(conn, plan, sent).await?;
+        let drafted = self.draft(conn, folded, sent).await?;
         let rows = match drafted {
             Some(sql) if cfg!(feature = "__crash") => {
                 // the same in three steps, so that there is a moment between the effects and the commit
@@ -218,27 +217,33 @@ impl<'b> Run<'b> {
             self.cleaned = true;
             crash::reach("outbox-deleted");
         }
-        self.applied(plan, &rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+        self.applied(folded, &rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))
     }
 
-    async fn draft(&self, conn: &mut Conn, plan: &Plan<'_>, sent: &[OutboxId]) -> Result<Option<Sql>, sqlx::Error> {
+    async fn draft(
+        &self,
+        conn: &mut Conn,
+        folded: &FoldedBatch<'_>,
+        sent: &[OutboxId],
+    ) -> Result<Option<Sql>, sqlx::Error> {
         let encode = |error: Error| sqlx::Error::Encode(Box::new(error));
         let owner = &self.batch.owner;
-        if sabotage::active("inbox-apart") && !plan.inbox.is_empty() {
-            let apart = Plan { inbox: plan.inbox.clone(), ..Plan::default() };
-            if let Some(sql) = statement::draft(self.inner, owner, Mode { joined: false, repeats: false }, &apart, &[])
-                .map_err(encode)?
+        if sabotage::active("inbox-apart") && !folded.inbox.is_empty() {
+            let apart = FoldedBatch { inbox: folded.inbox.clone(), ..FoldedBatch::default() };
+            if let Some(sql) =
+                statement::draft(self.inner, owner, SendMode { joined: false, repeats: false }, &apart, &[])
+                    .map_err(encode)?
             {
                 // the planted bug: what fails is found out by the next statement
                 let _ = sql.run(conn).await;
             }
         }
-        statement::draft(self.inner, owner, Mode { joined: self.batch.joined, repeats: self.repeats }, plan, sent)
+        statement::draft(self.inner, owner, SendMode { joined: self.batch.joined, repeats: self.repeats }, folded, sent)
             .map_err(encode)
     }
 
     /// What a plan's statement has answered, as outcomes.
-    fn applied(&mut self, plan: &Plan<'_>, rows: &[PgRow]) -> Result<()> {
+    fn applied(&mut self, folded: &FoldedBatch<'_>, rows: &[PgRow]) -> Result<()> {
         let (mut ids, mut behind) = (Vec::new(), Vec::new());
         if let Some(row) = rows.first() {
             let mut row = Reader::new(row);
@@ -248,7 +253,7 @@ impl<'b> Run<'b> {
         }
         let behind: HashSet<String> = behind.into_iter().map(text::unescape).collect();
         let mut ids = ids.into_iter();
-        for index in &plan.units {
+        for index in &folded.units {
             let Some(unit) = self.batch.units.get(*index) else { continue };
             let outbox = if self.batch.joined {
                 Vec::new()
@@ -261,63 +266,64 @@ impl<'b> Run<'b> {
             let outcome = Outcome::Applied { outbox, blocked_by_predecessor: unit.sends.iter().any(key) };
             self.end(*index, outcome);
         }
-        self.note(plan);
+        self.collect_woken(folded);
         Ok(())
     }
 
-    /// Who may want to know.
-    fn note(&mut self, plan: &Plan<'_>) {
+    /// Collects the readers to wake.
+    fn collect_woken(&mut self, folded: &FoldedBatch<'_>) {
         if self.batch.joined {
-            self.bells.extend(plan.sends.iter().map(|send| bell_of(send.outgoing)));
+            self.woken.extend(folded.sends.iter().map(|send| wake_key_of(send.outgoing)));
         }
-        let moved = plan.rows.keys().any(|table| *table != RowTable::Queue);
-        let timer = plan.timers.iter().any(|timer| !matches!(timer.due, Due::After(delay) if delay >= READERS_LOOK));
-        let retry = plan.retries.iter().any(|retry| retry.delay < micros(READERS_LOOK));
-        if moved || timer || retry || !(plan.parked.is_empty() && plan.adopt.is_empty()) {
-            self.bells.insert(Bell::Due(self.batch.owner.endpoint.clone()));
+        let moved = folded.rows.keys().any(|table| *table != RowTable::Queue);
+        let timer =
+            folded.timers.iter().any(|timer| !matches!(timer.due, Due::After(delay) if delay >= READER_POLL_INTERVAL));
+        let retry = folded.retries.iter().any(|retry| retry.delay < micros(READER_POLL_INTERVAL));
+        if moved || timer || retry || !(folded.parked.is_empty() && folded.adopt.is_empty()) {
+            self.woken.insert(WakeKey::Due(self.batch.owner.endpoint.clone()));
         }
     }
 
     /// Applies the batch's units in a transaction that is open on the connection: all, or the transaction has failed.
-    pub(in crate::postgres) async fn inside(&mut self, conn: &mut Conn) -> Result<(), sqlx::Error> {
+    pub(in crate::postgres) async fn apply_within(&mut self, conn: &mut Conn) -> Result<(), sqlx::Error> {
         let encode = |error: Error| sqlx::Error::Encode(Box::new(error));
-        let mut pending = self.open_units();
+        let mut pending = self.undecided_units();
         while !pending.is_empty() {
-            let mut plan = Plan::default();
-            if plan.fold(self.batch, &pending, &self.places) == Folded::Broken || plan.units.is_empty() {
+            let mut folded = FoldedBatch::default();
+            if folded.fold(self.batch, &pending, &self.slots) == Folded::Broken || folded.units.is_empty() {
                 // one after another: the second one of a chain that does not build on itself is stale
-                plan = Plan::default();
-                plan.fold(self.batch, pending.get(..1).unwrap_or_default(), &self.places);
+                folded = FoldedBatch::default();
+                folded.fold(self.batch, pending.get(..1).unwrap_or_default(), &self.slots);
             }
-            let mode = Mode { joined: self.batch.joined, repeats: self.repeats };
+            let mode = SendMode { joined: self.batch.joined, repeats: self.repeats };
             let sent: &[OutboxId] = if self.cleaned { &[] } else { &self.batch.sent };
-            let draft = statement::draft(self.inner, &self.batch.owner, mode, &plan, sent);
+            let draft = statement::draft(self.inner, &self.batch.owner, mode, &folded, sent);
             let rows = match draft.map_err(encode)? {
                 Some(sql) => sql.run(conn).await?,
                 None => Vec::new(),
             };
             self.cleaned = true;
-            self.applied(&plan, &rows).map_err(encode)?;
-            pending.drain(..plan.units.len());
+            self.applied(&folded, &rows).map_err(encode)?;
+            pending.drain(..folded.units.len());
         }
         Ok(())
     }
 
-    /// Nothing of it was done.
-    pub(in crate::postgres) fn undo(&mut self) {
+    /// Forgets all outcomes: nothing was done.
+    pub(in crate::postgres) fn reset(&mut self) {
         self.outcomes.fill(None);
-        self.bells.clear();
+        self.woken.clear();
         self.cleaned = self.batch.sent.is_empty();
     }
 
-    /// The commit of the transaction failed.
-    pub(in crate::postgres) fn undo_all(&mut self, error: &Error) {
-        self.undo();
-        self.open_units().into_iter().for_each(|index| self.end(index, Outcome::Failed(error.clone())));
+    /// Gives all units this outcome: the commit of the transaction failed.
+    pub(in crate::postgres) fn fail_all(&mut self, error: &Error) {
+        self.reset();
+        self.undecided_units().into_iter().for_each(|index| self.end(index, Outcome::Failed(error.clone())));
     }
 
     /// Units without an outcome.
-    pub(in crate::postgres) fn open_units(&self) -> Vec<usize> {
+    pub(in crate::postgres) fn undecided_units(&self) -> Vec<usize> {
         self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none()).map(|(index, _)| index).collect()
     }
 }

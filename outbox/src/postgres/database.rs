@@ -1,0 +1,10 @@
+//! The database of this store, as a type.
+
+/// PostgreSQL, for [`OwnSql::transaction`](crate::OwnSql::transaction).
+#[derive(Debug)]
+pub struct Postgres;
+
+impl crate::Database for Postgres {
+    type Connection = sqlx::PgConnection;
+    const NAME: &'static str = "postgres";
+}

@@ -1,0 +1,7 @@
+//! Handlers' own SQL: transactions that are lent to handlers, and the commit that they share.
+
+mod group_commit;
+mod lender;
+mod transaction;
+
+pub(super) use lender::Sharing;
