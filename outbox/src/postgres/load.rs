@@ -37,7 +37,7 @@ impl OpenSchema {
             let (what, at): (i16, usize) = (row.get()?, row.ordinality()?);
             let (list, which) = match what {
                 PROBE => (mark(&mut reply.probes, at), None),
-                BLOCKED_KEY => (mark(&mut reply.turns, at), None),
+                BLOCKED_KEY => (mark(&mut reply.blocked_keys, at), None),
                 KEY => (true, keyed.get(at)),
                 _ => (true, named.get(at)),
             };
@@ -143,7 +143,7 @@ impl OpenSchema {
     }
 
     fn blocked_keys(&self, sql: &mut Sql, parts: &mut Vec<String>, request: &LoadRequest) {
-        if request.turns.is_empty() {
+        if request.blocked_keys.is_empty() {
             return;
         }
         let s = &self.s;

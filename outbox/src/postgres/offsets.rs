@@ -16,7 +16,7 @@ use std::{
 
 #[async_trait]
 impl OffsetStore for PostgresStore {
-    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
+    async fn claim(&self, endpoint: &str, partitions: &[LogPartition]) -> Result<Vec<Position>> {
         let inner = self.open_inner()?;
         let sql = Sql::new(format!(
             "insert into {}log_position as p (endpoint,log,part,base,epoch,mark,at) select $1,w.log,w.part,0,1,'',{NOW} from \
@@ -25,13 +25,13 @@ impl OffsetStore for PostgresStore {
             inner.s
         ))
         .with(endpoint)
-        .with(logs(places))
-        .with(places.iter().map(|place| place.partition).collect::<Vec<_>>());
+        .with(logs(partitions))
+        .with(partitions.iter().map(|partition| partition.partition).collect::<Vec<_>>());
         // made again after an unknown outcome, it only takes another epoch
         let rows = inner.write("claim positions", sql).await?;
         let found = rows.iter().map(position).collect::<Result<Vec<_>>>()?;
         let mut found: HashMap<LogPartition, Position> = found.into_iter().map(|p| (p.partition.clone(), p)).collect();
-        Ok(places.iter().filter_map(|place| found.remove(place)).collect())
+        Ok(partitions.iter().filter_map(|partition| found.remove(partition)).collect())
     }
 
     async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
@@ -50,13 +50,13 @@ impl OffsetStore for PostgresStore {
         .with(positions.iter().map(|position| position.epoch).collect::<Vec<_>>())
         .with(positions.iter().map(|position| escape(&position.fingerprint)).collect::<sql::Texts<'_>>());
         let rows = inner.write("raise positions", sql).await?;
-        let raised = rows.iter().map(|row| place(&mut Reader::new(row))).collect::<Result<HashSet<_>>>()?;
-        Ok(positions.iter().map(|position| raised.contains(&position.partition)).collect())
+        let advanced = rows.iter().map(|row| log_partition(&mut Reader::new(row))).collect::<Result<HashSet<_>>>()?;
+        Ok(positions.iter().map(|position| advanced.contains(&position.partition)).collect())
     }
 }
 
-fn logs<'a>(places: impl IntoIterator<Item = &'a LogPartition>) -> sql::Texts<'a> {
-    places.into_iter().map(|place| escape(&place.log)).collect()
+fn logs<'a>(partitions: impl IntoIterator<Item = &'a LogPartition>) -> sql::Texts<'a> {
+    partitions.into_iter().map(|partition| escape(&partition.log)).collect()
 }
 
 impl OpenSchema {
@@ -99,13 +99,18 @@ impl OpenSchema {
     }
 }
 
-fn place(row: &mut Reader<'_>) -> Result<LogPartition> {
+fn log_partition(row: &mut Reader<'_>) -> Result<LogPartition> {
     Ok(LogPartition { log: Arc::from(row.text()?), partition: row.get()? })
 }
 
 fn position(row: &PgRow) -> Result<Position> {
     let mut row = Reader::new(row);
-    Ok(Position { partition: place(&mut row)?, handled_below: row.get()?, epoch: row.get()?, fingerprint: row.text()? })
+    Ok(Position {
+        partition: log_partition(&mut row)?,
+        handled_below: row.get()?,
+        epoch: row.get()?,
+        fingerprint: row.text()?,
+    })
 }
 
 fn entry(row: &PgRow) -> Result<AuditEntry> {

@@ -64,7 +64,7 @@ impl PostgresStore {
             };
             match number {
                 Some(number) => {
-                    rows.push(Queued { outgoing, number, new_id: false });
+                    rows.push(Queued { outgoing, number, fresh_id: false });
                     outcomes.push(SendOutcome::Done);
                 }
                 None => {

@@ -158,7 +158,7 @@ impl Store for PostgresStore {
         Arc::new(self.clone_handle())
     }
 
-    fn positions(&self) -> Option<Arc<dyn Positions>> {
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         Some(Arc::new(self.clone_handle()))
     }
 

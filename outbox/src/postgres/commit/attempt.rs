@@ -244,14 +244,14 @@ impl<'b> CommitAttempt<'b> {
 
     /// What a plan's statement has answered, as outcomes.
     fn applied(&mut self, folded: &FoldedBatch<'_>, rows: &[PgRow]) -> Result<()> {
-        let (mut ids, mut behind) = (Vec::new(), Vec::new());
+        let (mut ids, mut blocked) = (Vec::new(), Vec::new());
         if let Some(row) = rows.first() {
             let mut row = Reader::new(row);
             row.get::<i32>()?;
             ids = row.get::<Option<Vec<i64>>>()?.unwrap_or_default();
-            behind = row.get::<Option<Vec<String>>>()?.unwrap_or_default();
+            blocked = row.get::<Option<Vec<String>>>()?.unwrap_or_default();
         }
-        let behind: HashSet<String> = behind.into_iter().map(text::unescape).collect();
+        let blocked: HashSet<String> = blocked.into_iter().map(text::unescape).collect();
         let mut ids = ids.into_iter();
         for index in &folded.units {
             let Some(unit) = self.batch.units.get(*index) else { continue };
@@ -261,7 +261,7 @@ impl<'b> CommitAttempt<'b> {
                 ids.by_ref().take(unit.sends.len()).map(OutboxId).collect()
             };
             let key = |outgoing: &Outgoing| {
-                outgoing.message.headers.order_key.as_ref().is_some_and(|key| behind.contains(key))
+                outgoing.message.headers.order_key.as_ref().is_some_and(|key| blocked.contains(key))
             };
             let outcome = Outcome::Applied { outbox, blocked_by_predecessor: unit.sends.iter().any(key) };
             self.end(*index, outcome);

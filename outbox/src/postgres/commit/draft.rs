@@ -25,8 +25,8 @@ impl<'a> StatementBuilder<'a> {
         Self { inner, owner, repeats, sql: Sql::default(), parts: Vec::new(), checks: Vec::new() }
     }
 
-    /// The statement, if it has a part: `ids` and `behind` are what it answers beside its check.
-    pub(super) fn finish(mut self, ids: &str, behind: &str) -> Option<Sql> {
+    /// The statement, if it has a part: `ids` and `blocked` are what it answers beside its check.
+    pub(super) fn finish(mut self, ids: &str, blocked: &str) -> Option<Sql> {
         if self.parts.is_empty() {
             return None;
         }
@@ -34,7 +34,7 @@ impl<'a> StatementBuilder<'a> {
             [] => "1".to_owned(),
             checks => format!("1/(case when {} then 1 else 0 end)", checks.join(" and ")),
         };
-        self.sql.text = format!("with {} select {check},{ids},{behind}", self.parts.join(","));
+        self.sql.text = format!("with {} select {check},{ids},{blocked}", self.parts.join(","));
         Some(self.sql)
     }
 

@@ -17,8 +17,8 @@ pub(crate) struct Queued<'a> {
     pub(crate) outgoing: &'a Outgoing,
     /// The queue's number; none for a message to the subscribers of a topic.
     pub(crate) number: Option<i32>,
-    /// The id is sent for the first and the last time: see [`sagabus_core::UnitOfWork::new_ids`].
-    pub(crate) new_id: bool,
+    /// The id is sent for the first and the last time: see [`sagabus_core::UnitOfWork::fresh_ids`].
+    pub(crate) fresh_id: bool,
 }
 
 /// What the rows' arguments are called in the statement.
@@ -31,13 +31,13 @@ struct Columns {
 }
 
 /// Adds rows, in order. Ids that a queue has taken before fail the statement, unless the draft takes its time about them;
-/// new ones are not even remembered.
+/// fresh ones are not even remembered.
 pub(super) fn write(draft: &mut StatementBuilder<'_>, rows: &[Queued<'_>]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     exist(draft, rows);
-    let slot = |row: &Queued<'_>| match row.new_id {
+    let slot = |row: &Queued<'_>| match row.fresh_id {
         true => DedupSlot { day: None, misc: false },
         false => draft.inner.dedup_slot(row.outgoing.message.headers.message_id),
     };

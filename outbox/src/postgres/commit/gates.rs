@@ -13,11 +13,11 @@ pub(super) fn write(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) 
     for (table, gates) in &folded.rows {
         rows(draft, *table, gates);
     }
-    if folded.counted.is_empty() {
+    if folded.attempt_rows.is_empty() {
         return;
     }
-    let handlers = draft.texts(folded.counted.iter().map(|(handler, _)| &***handler));
-    let ids = draft.sql.bind(folded.counted.iter().map(|(_, id)| id.0).collect::<Vec<_>>());
+    let handlers = draft.texts(folded.attempt_rows.iter().map(|(handler, _)| &***handler));
+    let ids = draft.sql.bind(folded.attempt_rows.iter().map(|(_, id)| id.0).collect::<Vec<_>>());
     let (attempt, endpoint) = (draft.table("attempt"), draft.sql.bind(&*draft.owner.endpoint));
     draft.part(
         "counted",

@@ -59,7 +59,7 @@ impl OpenSchema {
             self.resolve(sends.iter()).await?;
         }
         let folded = FoldedBatch {
-            sends: sends.iter().map(|outgoing| plan::Sending { outgoing, new_id: false }).collect(),
+            sends: sends.iter().map(|outgoing| plan::Sending { outgoing, fresh_id: false }).collect(),
             ..FoldedBatch::default()
         };
         statement::draft(self, owner, SendMode { joined, repeats: true }, &folded, &[])

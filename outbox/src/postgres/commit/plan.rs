@@ -36,8 +36,8 @@ pub(super) struct FoldedBatch<'b> {
     pub(super) retries: Vec<RetryRow<'b>>,
     pub(super) dead_letters: Vec<DeadLetterRow<'b>>,
     pub(super) parked: Vec<ParkedRow<'b>>,
-    /// (handler, id) whose attempt row goes.
-    pub(super) counted: Vec<(&'b Arc<str>, MessageId)>,
+    /// (handler, id) of the attempt rows to delete.
+    pub(super) attempt_rows: Vec<(&'b Arc<str>, MessageId)>,
     pub(super) sends: Vec<Sending<'b>>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct FoldedBatch<'b> {
 pub(super) struct Sending<'b> {
     pub(super) outgoing: &'b Outgoing,
     /// See [`UnitOfWork::fresh_ids`].
-    pub(super) new_id: bool,
+    pub(super) fresh_id: bool,
 }
 
 /// A further correlation value.
@@ -151,10 +151,10 @@ impl<'b> FoldedBatch<'b> {
             self.timers.retain(|timer| !timer.is_of(kind, key, Some(*instance)));
         }
         if unit.has_attempt_row {
-            self.counted.push((&unit.handler, unit.message_id));
+            self.attempt_rows.push((&unit.handler, unit.message_id));
         }
         self.dispose(&unit.handler, &unit.disposition);
-        self.sends.extend(unit.sends.iter().map(|outgoing| Sending { outgoing, new_id: unit.fresh_ids }));
+        self.sends.extend(unit.sends.iter().map(|outgoing| Sending { outgoing, fresh_id: unit.fresh_ids }));
     }
 
     /// Cancels reach back into the batch: a timer that an earlier unit of it sets is not set at all.
@@ -234,7 +234,7 @@ impl<'b> FoldedBatch<'b> {
                 delay: micros(*delay),
                 reason,
             }),
-            Disposition::Dead { message, attempts, reason, detail } => self.dead_letters.push(DeadLetterRow {
+            Disposition::DeadLettered { message, attempts, reason, detail } => self.dead_letters.push(DeadLetterRow {
                 handler,
                 message,
                 attempts: *attempts,
@@ -250,7 +250,7 @@ impl<'b> FoldedBatch<'b> {
                         let (saga, ask) = (Some((kind, key.as_str())), arrived.is_none());
                         ParkedRow { handler, message, attempts, blocked_key: None, saga, delay, ask }
                     }
-                    ParkedUntil::Turn { key } => ParkedRow {
+                    ParkedUntil::KeyUnblocked { key } => ParkedRow {
                         handler,
                         message,
                         attempts,

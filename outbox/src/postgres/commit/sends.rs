@@ -10,7 +10,7 @@ use super::{
 use sagabus_core::{Destination, Error, ErrorKind, Outgoing, Result};
 use std::sync::PoisonError;
 
-/// Returns what the statement answers as ids of outbox rows and as order keys behind.
+/// Returns what the statement answers as ids of outbox rows and as blocked order keys.
 pub(super) fn write(draft: &mut StatementBuilder<'_>, joined: bool, sends: &[Sending<'_>]) -> Result<(String, String)> {
     let nothing = || ("null::bigint[]".to_owned(), "null::text[]".to_owned());
     if sends.is_empty() {
@@ -34,14 +34,14 @@ pub(super) fn write(draft: &mut StatementBuilder<'_>, joined: bool, sends: &[Sen
         "insert into {table} (endpoint,node,topic,destination,order_key,headers,body) select {endpoint},{node}::uuid,w.* \
          from unnest({topics}::bool[],{names}::text[],{keys}::text[],{headers}::text[],{bodies}::bytea[]) w returning id"
     ));
-    let behind = match ordered {
+    let blocked = match ordered {
         true => format!(
             "(select array_agg(distinct t.order_key) from {table} t where t.endpoint={endpoint} and \
              t.order_key=any({keys}::text[]) and t.node<>{node}::uuid)"
         ),
         false => "null::text[]".into(),
     };
-    Ok(("(select array_agg(id order by id) from sends)".into(), behind))
+    Ok(("(select array_agg(id order by id) from sends)".into(), blocked))
 }
 
 /// Rows of queues, in order. A message without a queue becomes a dead letter of the sender.
@@ -50,12 +50,12 @@ fn into_queues(draft: &mut StatementBuilder<'_>, sends: &[Sending<'_>]) -> Resul
     let mut dead = Vec::new();
     {
         let known = draft.inner.queues.read().unwrap_or_else(PoisonError::into_inner);
-        for &Sending { outgoing, new_id } in sends {
+        for &Sending { outgoing, fresh_id } in sends {
             match &outgoing.to {
-                Destination::Topic(_) => rows.push(Queued { outgoing, number: None, new_id }),
+                Destination::Topic(_) => rows.push(Queued { outgoing, number: None, fresh_id }),
                 Destination::Queue(name) => match known.get(name.as_str()) {
                     Some(&ABSENT_QUEUE) => dead.push(unroutable(outgoing, name)),
-                    Some(number) => rows.push(Queued { outgoing, number: Some(*number), new_id }),
+                    Some(number) => rows.push(Queued { outgoing, number: Some(*number), fresh_id }),
                     None => {
                         let text = format!("the number of the queue {name} was forgotten meanwhile");
                         return Err(Error::new(ErrorKind::Transient, text));

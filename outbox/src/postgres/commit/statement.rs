@@ -23,7 +23,7 @@ pub(super) struct SendMode {
     pub(super) repeats: bool,
 }
 
-/// The statement for a plan, and outbox rows that are done with. It answers (1, ids of outbox rows, order keys behind).
+/// The statement for a plan, and outbox rows that are done with. It answers (1, ids of outbox rows, blocked order keys).
 pub(super) fn draft(
     inner: &OpenSchema,
     owner: &Owner,
@@ -35,13 +35,13 @@ pub(super) fn draft(
     gates::write(&mut draft, folded);
     sagas::write(&mut draft, folded);
     deliveries::write(&mut draft, folded)?;
-    let (ids, behind) = sends::write(&mut draft, mode.joined, &folded.sends)?;
+    let (ids, blocked) = sends::write(&mut draft, mode.joined, &folded.sends)?;
     if !sent.is_empty() {
         let sent = draft.sql.bind(sent.iter().map(|id| id.0).collect::<Vec<_>>());
         let outbox = draft.table("outbox");
         draft.part("sent", format!("delete from {outbox} where id=any({sent}::bigint[])"));
     }
-    Ok(draft.finish(&ids, &behind))
+    Ok(draft.finish(&ids, &blocked))
 }
 
 /// The statement that adds messages to queues, and nothing else.
