@@ -1,4 +1,4 @@
-//! The operator's side of [positions](sagabus::Position): how far an endpoint has come in Kafka's topics, and the decision
+//! The operator's side of [positions](sagabus::admin::Position): how far an endpoint has come in Kafka's topics, and the decision
 //! that it shall handle messages again. See docs/kafka.md, "Replay".
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! `all` in the place of the partition means all of them. Without `--store` it asks `SAGABUS_STORE`, so that a password need
 //! not stand in the list of processes.
 
-use sagabus::{Endpoint, PositionReset};
+use sagabus::{Endpoint, admin::PositionReset};
 use std::collections::HashMap;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;

@@ -78,7 +78,7 @@
 //! - What is promised, and under which assumptions: `docs/guarantees.md`. Why it is built so: `docs/design.md`.
 //! - When handlers fail: [`Recoverability`], [`HandlerError`], and dead letters in [`Endpoint::admin`].
 //! - Tests of your own handlers: `testing` (feature `testing`): `SagaTest` and `TestBus`, with virtual time.
-//! - Stores, transports and their ports: [`store`], [`transport`], [`core`].
+//! - Stores, transports and their ports: [`store`], [`transport`], [`ports`].
 //!
 //! # Crate features
 //!
@@ -108,18 +108,33 @@ pub use bus::Bus;
 pub use endpoint::{Endpoint, EndpointBuilder, Health, RunningEndpoint, StoreSource, TransportSource};
 pub use engine::{Recoverability, Stats};
 pub use sagabus_core::{
-    AuditEntry, BodyCodec, Codec, Context, DeadLetter, Envelope, Error, ErrorKind, HandlerError, HandlerResultExt,
-    Headers, InstanceId, Intent, Limits, Message, MessageId, NodeId, NotFound, OnExisting, PendingTimer, Permanent,
-    Position, PositionReset, Runtime, SagaAddress, SendOptions, StoreAdmin, TimerId, Timestamp, UserHeader,
+    Context, Error, ErrorKind, HandlerError, HandlerResultExt, Limits, Message, MessageId, NotFound, OnExisting,
+    Permanent, Runtime, SendOptions, Timestamp,
 };
 pub use sagabus_macros::Message;
-pub use sagabus_sagas::{
-    Consume, ContinuedBy, Handle, HandlerFn, Result, Routes, Saga, SagaContext, ServiceRoutes, StartedBy,
-};
+pub use sagabus_sagas::{Consume, Handle, Result, Routes, Saga, SagaContext};
 pub use shutdown::shutdown_signal;
 
-/// The ports, for those who write a store, a transport or a programming model.
-pub use sagabus_core as core;
+/// The ports, for authors of a store, a transport or a programming model.
+pub use sagabus_core as ports;
+
+/// Looking into an endpoint's store and operating on it: dead letters, timers, sagas, positions in logs.
+pub mod admin {
+    pub use sagabus_core::{
+        AuditEntry, DeadLetter, InstanceId, NodeId, PendingTimer, Position, PositionReset, SagaAddress, StoreAdmin,
+        TimerId,
+    };
+}
+
+/// The parts of a message as it travels: headers, intent, encoding.
+pub mod message {
+    pub use sagabus_core::{BodyCodec, Codec, Envelope, Headers, Intent, UserHeader};
+}
+
+/// The types behind handler declarations, for signatures of generic code.
+pub mod handler {
+    pub use sagabus_sagas::{ContinuedBy, HandlerFn, ServiceRoutes, StartedBy};
+}
 
 /// The stores, by value: for settings that a URL does not have.
 pub mod store {
@@ -160,6 +175,6 @@ pub mod prelude {
     pub use crate::Sqlite;
     pub use crate::{
         Bus, Consume, Context, Endpoint, Error, Handle, HandlerError, HandlerResultExt, Message, NotFound, OnExisting,
-        Recoverability, Result, Routes, RunningEndpoint, Saga, SagaContext, SendOptions, shutdown_signal,
+        Recoverability, Result, Routes, Saga, SagaContext, SendOptions, shutdown_signal,
     };
 }

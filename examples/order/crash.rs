@@ -13,7 +13,7 @@ pub(crate) fn arm(options: &Options) -> Result<(), String> {
         return Err("--crash-at needs a build with crash points: cargo run --features __crash --example order".into());
     }
     let point = spec.split(':').next().unwrap_or_default();
-    let points = sagabus::core::crash::POINTS;
+    let points = sagabus::ports::crash::POINTS;
     if !points.contains(&point) {
         return Err(format!("there is no crash point {point:?}; there are {}", points.join(", ")));
     }

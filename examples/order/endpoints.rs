@@ -8,7 +8,7 @@ use crate::{
     saga::OrderSaga,
     shipping::Shipping,
 };
-use sagabus::{EndpointBuilder, prelude::*};
+use sagabus::{EndpointBuilder, RunningEndpoint, prelude::*};
 use std::time::Duration;
 
 /// The names under which dead letters are looked for.

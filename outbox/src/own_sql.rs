@@ -1,7 +1,7 @@
 //! Handlers' own SQL, typed.
 
 use async_trait::async_trait;
-use sagabus_core::{Context, HandlerError};
+use sagabus_core::{Context, HandlerError, InvocationContext};
 use std::any::Any;
 
 /// A kind of database, by the connection that a handler's own SQL runs on.

@@ -5,7 +5,7 @@
 
 use super::{Event, unit::UnitId};
 use futures::FutureExt;
-use sagabus_core::{Invocation, InvocationResult, Route, Runtime};
+use sagabus_core::{Invocation, InvocationContext, InvocationResult, Route, Runtime};
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
 use tokio::sync::mpsc;
 use tracing::Instrument;

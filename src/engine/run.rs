@@ -6,8 +6,8 @@ use super::{
     unit::{LaneKey, Stage, UnitId},
 };
 use sagabus_core::{
-    Context, Decision, Disposition, Gate, HandlerError, Incoming, Invocation, InvocationResult, ParkedUntil, RowTable,
-    SagaRow, crash,
+    Context, Decision, Disposition, Gate, HandlerError, Incoming, Invocation, InvocationContext, InvocationResult,
+    ParkedUntil, RowTable, SagaRow, crash,
 };
 use std::sync::Arc;
 

@@ -13,7 +13,10 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 use sagabus::{
-    DeadLetter, EndpointBuilder, PositionReset, Recoverability, RunningEndpoint, SendOptions, prelude::*, sqlx,
+    EndpointBuilder, Recoverability, RunningEndpoint, SendOptions,
+    admin::{DeadLetter, PositionReset},
+    prelude::*,
+    sqlx,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Executor, Row, SqliteConnection};

@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use sagabus::{
     Endpoint, EndpointBuilder, Runtime,
-    core::{Queues, Store},
+    ports::{Queues, Store},
     store::{
         memory::MemoryStore,
         postgres::{PostgresOptions, PostgresStore},
@@ -120,7 +120,7 @@ impl Bed {
             return Ok(0);
         }
         let queues = self.queues()?;
-        let shards: Vec<u16> = (0..sagabus::core::SHARDS).collect();
+        let shards: Vec<u16> = (0..sagabus::ports::SHARDS).collect();
         let mut last = 0;
         loop {
             match queues.read(SINK, &shards, last, 10_000).await?.last() {

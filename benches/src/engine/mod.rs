@@ -99,7 +99,7 @@ async fn warm_up(bed: &Bed, spec: &Spec) -> Result<u64> {
     Ok(spec.keys)
 }
 
-fn all<T>(results: Vec<sagabus::core::Result<T>>) -> Result<()> {
+fn all<T>(results: Vec<sagabus::ports::Result<T>>) -> Result<()> {
     for result in results {
         result?;
     }

@@ -44,7 +44,7 @@ pub(super) fn tail(
 
 async fn through_queues(bed: &Bed, first: i64, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
     let queues = bed.queues()?;
-    let shards: Vec<u16> = (0..sagabus::core::SHARDS).collect();
+    let shards: Vec<u16> = (0..sagabus::ports::SHARDS).collect();
     let mut latencies = Latencies::default();
     let (mut after, mut count) = (first, 0);
     while count < messages {

@@ -12,7 +12,7 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use sagabus::{
     Runtime,
-    core::{
+    ports::{
         Delivery, Destination, Envelope, Headers, Intent, MessageId, NodeId, Outgoing, ReceiveOptions, Receiver,
         Settle, Settlement, Topology, Transport,
     },

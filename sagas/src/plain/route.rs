@@ -1,8 +1,8 @@
 use crate::Result;
 use futures::future::BoxFuture;
 use sagabus_core::{
-    Context, Decision, Decoded, Effects, EndpointInfo, Envelope, HandlerError, Invocation, InvocationResult, Message,
-    Route, SagaRow,
+    Context, Decision, Decoded, Effects, EndpointInfo, Envelope, HandlerError, Invocation, InvocationContext,
+    InvocationResult, Message, Route, SagaRow,
 };
 use std::{any::type_name, future::Future, marker::PhantomData, sync::Arc};
 

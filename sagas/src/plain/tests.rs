@@ -1,7 +1,7 @@
 use crate::{Consume, Result, function_route, service_routes};
 use sagabus_core::{
     Codec, Context, Decision, Effects, EndpointInfo, Envelope, HandlerError, Headers, Incoming, Intent, Invocation,
-    Limits, Message, MessageId, NodeId, Route, Runtime,
+    InvocationContext, Limits, Message, MessageId, NodeId, Route, Runtime,
 };
 use sagabus_macros::Message;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 use super::{correlate, kind::Kind, origin::Origin};
 use bytes::Bytes;
 use sagabus_core::{
-    Context, Destination, Due, Error, InstanceId, Intent, Message, SagaAddress, SendOptions, TimerChange, TimerId,
-    Timestamp,
+    Context, Destination, Due, Error, InstanceId, Intent, InvocationContext, Message, SagaAddress, SendOptions,
+    TimerChange, TimerId, Timestamp,
 };
 use std::{
     fmt::Display,

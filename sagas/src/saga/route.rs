@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use sagabus_core::{
     Context, Decision, Decoded, Effects, EndpointInfo, Envelope, HandlerError, InstanceId, Invocation,
-    InvocationResult, Message, Route, SagaAddress, SagaChange, SagaRow, SagaWrite,
+    InvocationContext, InvocationResult, Message, Route, SagaAddress, SagaChange, SagaRow, SagaWrite,
 };
 use std::{
     any::{Any, type_name},

@@ -1,7 +1,7 @@
 //! Endpoints without a store, on the memory broker.
 
 use crate::{
-    core::{MessageId, ReceiveOptions, Settle, Settlement, TimerId},
+    ports::{MessageId, ReceiveOptions, Settle, Settlement, TimerId},
     prelude::*,
     store::memory::MemoryStore,
     transport::{
@@ -150,11 +150,11 @@ impl Transport for Late {
         self.0.database()
     }
 
-    async fn provision(&self, topology: &Topology) -> crate::core::Result<()> {
+    async fn provision(&self, topology: &Topology) -> crate::ports::Result<()> {
         self.0.provision(topology).await
     }
 
-    async fn receive(&self, options: ReceiveOptions) -> crate::core::Result<Arc<dyn Receiver>> {
+    async fn receive(&self, options: ReceiveOptions) -> crate::ports::Result<Arc<dyn Receiver>> {
         self.0.receive(options).await
     }
 
@@ -168,7 +168,7 @@ impl Transport for Late {
         self.0.send_delayed(batch).await
     }
 
-    async fn health(&self) -> crate::core::Result<()> {
+    async fn health(&self) -> crate::ports::Result<()> {
         self.0.health().await
     }
 
@@ -215,7 +215,7 @@ async fn a_retry_that_comes_before_its_original_is_through_is_not_taken_for_it()
 #[tokio::test]
 async fn what_needs_a_store_is_refused() {
     let (_, transport) = broker();
-    let text = |built: crate::core::Result<Endpoint>| built.err().map(|error| error.to_string()).unwrap_or_default();
+    let text = |built: crate::ports::Result<Endpoint>| built.err().map(|error| error.to_string()).unwrap_or_default();
     let endpoint = || Endpoint::builder("x").transport(transport.clone());
     let store = Arc::new(MemoryStore::new(Runtime::system()));
     for (builder, said) in [

@@ -2,6 +2,7 @@
 
 use super::at_least_once::{broker, queue, take};
 use crate::{
+    RunningEndpoint,
     prelude::*,
     store::memory::{Fault, MemoryFaults, MemoryStore, Operation},
     transport::memory::SendFault,

@@ -4,6 +4,7 @@ use crate::{
     prelude::*,
     store::memory::{Fault, FaultRates, MemoryFaults, MemoryStore, Operation},
 };
+use sagabus_core::InvocationContext;
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{

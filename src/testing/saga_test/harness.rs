@@ -5,8 +5,8 @@ use super::{
     step::{Outcome, Sent, Step},
 };
 use sagabus_core::{
-    Codec, Context, Decision, Effects, EndpointInfo, Envelope, Error, Incoming, Intent, Invocation, Limits, Message,
-    MessageId, NodeId, Outgoing, Route, Runtime, SagaLookup, SagaRow, SendOptions, Timestamp,
+    Codec, Context, Decision, Effects, EndpointInfo, Envelope, Error, Incoming, Intent, Invocation, InvocationContext,
+    Limits, Message, MessageId, NodeId, Outgoing, Route, Runtime, SagaLookup, SagaRow, SendOptions, Timestamp,
 };
 use sagabus_sagas::{Saga, saga_routes};
 use std::{

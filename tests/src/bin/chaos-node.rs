@@ -89,7 +89,7 @@ type Make = fn(&Place) -> EndpointBuilder;
 
 /// Starting again is what a program does whose server goes away while it starts, or that was stopped for so long that
 /// the server has given up its connection.
-async fn patiently<T>(start: impl AsyncFn() -> sagabus::core::Result<T>) -> sagabus::core::Result<T> {
+async fn patiently<T>(start: impl AsyncFn() -> sagabus::ports::Result<T>) -> sagabus::ports::Result<T> {
     let since = Instant::now();
     loop {
         match start().await {

@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 use clap::Parser;
 use sagabus::{
-    core::{Runtime, Store},
+    ports::{Runtime, Store},
     store::{
         memory::MemoryStore,
         postgres::{PostgresOptions, PostgresStore},

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program outside of the bus")]
 
 use clap::Parser;
-use sagabus::{NotFound, core::Result as BusResult, prelude::*, sqlx};
+use sagabus::{NotFound, ports::Result as BusResult, prelude::*, sqlx};
 use sagabus_tests::{
     chaos::effects::{self, effect},
     program,

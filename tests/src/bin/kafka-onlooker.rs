@@ -11,7 +11,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     message::Headers,
 };
-use sagabus::{Endpoint, PositionReset};
+use sagabus::{Endpoint, admin::PositionReset};
 use sagabus_tests::program;
 use serde_json::{Value, json};
 use std::{

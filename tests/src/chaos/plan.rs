@@ -59,13 +59,13 @@ pub fn plan(n: u64, keys: u64, lanes: u64) -> Planned {
 
 impl Planned {
     /// Sends it under this id.
-    pub async fn deliver(&self, bus: &Bus, id: MessageId) -> sagabus::core::Result<()> {
+    pub async fn deliver(&self, bus: &Bus, id: MessageId) -> sagabus::ports::Result<()> {
         async fn one<M: Message + Clone>(
             bus: &Bus,
             m: &M,
             options: SendOptions,
             event: bool,
-        ) -> sagabus::core::Result<()> {
+        ) -> sagabus::ports::Result<()> {
             match event {
                 true => bus.publish_with(m.clone(), options).await,
                 false => bus.send_with(m.clone(), options).await,

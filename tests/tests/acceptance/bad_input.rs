@@ -1,7 +1,12 @@
 //! What cannot be handled becomes a dead letter with a reason, or is counted.
 
 use crate::world::{Book, World, messages};
-use sagabus::{DeadLetter, Intent, Limits, RunningEndpoint, Timestamp, UserHeader, prelude::*};
+use sagabus::{
+    Limits, RunningEndpoint, Timestamp,
+    admin::DeadLetter,
+    message::{Intent, UserHeader},
+    prelude::*,
+};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 

@@ -2,7 +2,7 @@
 
 use crate::world::{World, messages};
 use sagabus::{
-    Error, Runtime, core::Capabilities, prelude::*, store::memory::MemoryStore, transport::memory::MemoryBroker,
+    Error, Runtime, ports::Capabilities, prelude::*, store::memory::MemoryStore, transport::memory::MemoryBroker,
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};

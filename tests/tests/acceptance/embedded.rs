@@ -2,7 +2,7 @@
 
 use sagabus::{
     Runtime,
-    core::{Store, Transport},
+    ports::{Store, Transport},
     sqlx::{self, Connection as _},
     store::{
         memory::MemoryStore,

@@ -1,7 +1,7 @@
 //! One event, several handlers.
 
 use crate::world::{Book, Entry, World, messages};
-use sagabus::{Headers, MessageId, Runtime, prelude::*};
+use sagabus::{MessageId, Runtime, message::Headers, prelude::*};
 use serde::{Deserialize, Serialize};
 
 messages! {
@@ -70,10 +70,10 @@ pub(crate) async fn the_same_message_id_is_handled_once(w: &World) {
     let id = MessageId(Runtime::system().uuid());
     let body = serde_json::to_vec(&Happened::new(w.run, "k", 0)).unwrap();
     let same = |headers: &mut Headers| headers.message_id = id;
-    w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
+    w.inject("shop", "fanout.happened", sagabus::message::Intent::Event, &body, same).await;
     w.noted("function", 1).await;
     // once more through the transport, and once more through the bus
-    w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
+    w.inject("shop", "fanout.happened", sagabus::message::Intent::Event, &body, same).await;
     shop.bus().publish_with(Happened::new(w.run, "k", 0), SendOptions::new().id(id)).await.unwrap();
     // a message behind them shows that they have been through
     shop.bus().publish(Happened::new(w.run, "later", 0)).await.unwrap();
@@ -90,9 +90,9 @@ pub(crate) async fn a_duplicate_that_nothing_gives_away_takes_effect_once(w: &Wo
     let body = serde_json::to_vec(&Happened::new(w.run, "k", 0)).unwrap();
     // both say that they are the first
     let same = |headers: &mut Headers| (headers.message_id, headers.first_attempt) = (id, true);
-    w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
+    w.inject("shop", "fanout.happened", sagabus::message::Intent::Event, &body, same).await;
     w.eventually("the entry", || async { w.book("shop", "k").await == [3] }).await;
-    w.inject("shop", "fanout.happened", sagabus::Intent::Event, &body, same).await;
+    w.inject("shop", "fanout.happened", sagabus::message::Intent::Event, &body, same).await;
     shop.bus().publish(Happened::new(w.run, "later", 0)).await.unwrap();
     w.eventually("the last entry", || async { w.book("shop", "later").await == [3] }).await;
     w.eventually("all settled", || async { w.admin().await.counts().await.unwrap()["queue"] == 0 }).await;

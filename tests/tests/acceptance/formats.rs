@@ -1,7 +1,12 @@
 //! Encodings, and states that outlive the program that wrote them.
 
 use crate::world::{Entry, World, messages};
-use sagabus::{BodyCodec, Codec, Error, ErrorKind, Intent, core, prelude::*};
+use sagabus::{
+    Error, ErrorKind,
+    message::{BodyCodec, Codec, Intent},
+    ports,
+    prelude::*,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,13 +22,13 @@ impl BodyCodec for Reversed {
         "application/x-reversed"
     }
 
-    fn encode(&self, value: &Value) -> core::Result<Vec<u8>> {
+    fn encode(&self, value: &Value) -> ports::Result<Vec<u8>> {
         let mut bytes = value.to_string().into_bytes();
         bytes.reverse();
         Ok(bytes)
     }
 
-    fn decode(&self, body: &[u8]) -> core::Result<Value> {
+    fn decode(&self, body: &[u8]) -> ports::Result<Value> {
         let mut bytes = body.to_vec();
         bytes.reverse();
         serde_json::from_slice(&bytes).map_err(|e| Error::with_source(ErrorKind::Invalid, "decode reversed", e))

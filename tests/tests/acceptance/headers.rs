@@ -1,7 +1,7 @@
 //! What travels with a message, from one to the next.
 
 use crate::world::{World, messages};
-use sagabus::{Headers, prelude::*};
+use sagabus::{message::Headers, prelude::*};
 use std::sync::Mutex;
 
 messages! {

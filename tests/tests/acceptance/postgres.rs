@@ -3,7 +3,7 @@
 
 use sagabus::{
     Runtime,
-    core::{Store, Transport},
+    ports::{Store, Transport},
     sqlx::{self, AssertSqlSafe, Connection as _, Executor as _},
     store::postgres::{PostgresOptions, PostgresStore},
     transport::sql::{SqlOptions, SqlTransport},

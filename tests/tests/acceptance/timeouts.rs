@@ -1,7 +1,7 @@
 //! Timeouts of sagas.
 
 use crate::world::{World, messages, policy};
-use sagabus::{TimerId, prelude::*};
+use sagabus::{admin::TimerId, prelude::*};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

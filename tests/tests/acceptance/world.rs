@@ -3,8 +3,9 @@
 use crate::place::{Connection, Place, Setup};
 pub(crate) use crate::run::{Run, messages};
 use sagabus::{
-    Endpoint, EndpointBuilder, Envelope, Headers, Intent, MessageId, Recoverability, RunningEndpoint, Runtime,
-    core::{Destination, Outgoing, Store, StoreAdmin, Transport},
+    Endpoint, EndpointBuilder, MessageId, Recoverability, RunningEndpoint, Runtime,
+    message::{Envelope, Headers, Intent},
+    ports::{Destination, Outgoing, Store, StoreAdmin, Transport},
     prelude::*,
 };
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,9 @@
 
 use crate::place::Place;
 use sagabus::{
-    DeadLetter, Endpoint, EndpointBuilder, Message, Recoverability, RunningEndpoint, StoreAdmin, prelude::*,
+    Endpoint, EndpointBuilder, Message, Recoverability, RunningEndpoint,
+    admin::{DeadLetter, StoreAdmin},
+    prelude::*,
 };
 use serde::{Deserialize, Serialize};
 use std::{

@@ -1,6 +1,6 @@
 //! The application: an order saga, workers that fail now and then, and a ledger of effects without unique keys.
 
-use sagabus::{prelude::*, store::memory::ScratchRows};
+use sagabus::{ports::InvocationContext, prelude::*, store::memory::ScratchRows};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

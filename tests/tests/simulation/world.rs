@@ -230,7 +230,7 @@ impl World {
         let ghosts = found.keys().filter(|effect| !expected.contains_key(*effect));
         self.verdict.violations.extend(ghosts.map(|effect| format!("{effect}: nobody asked for it")));
         for name in ENDPOINTS {
-            let admin = sagabus::core::Store::admin(&self.stores[name]);
+            let admin = sagabus::ports::Store::admin(&self.stores[name]);
             for dead in admin.dead_letters(name, 0, 100).await.unwrap() {
                 self.verdict.violations.push(format!("dead letter at {name}: {} {:?}", dead.reason, dead.detail));
             }

@@ -4,7 +4,7 @@ use crate::{Handle, Result, Routes, Saga, SagaContext, saga_routes};
 use bytes::Bytes;
 use sagabus_core::{
     Codec, Context, Effects, EndpointInfo, Envelope, HandlerError, Headers, Incoming, InstanceId, Intent, Invocation,
-    Limits, Message, MessageId, NodeId, Route, Runtime, SagaAddress, SagaRow,
+    InvocationContext, Limits, Message, MessageId, NodeId, Route, Runtime, SagaAddress, SagaRow,
 };
 use sagabus_macros::Message;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 use super::model::*;
 use crate::{Handle, Result, Routes, Saga, SagaContext};
-use sagabus_core::{Intent, SagaChange, SagaRow};
+use sagabus_core::{Intent, InvocationContext, SagaChange, SagaRow};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
