@@ -102,7 +102,7 @@ async fn errors_reach_all_who_shared() {
     bed.close().await;
 }
 
-/// b1: connections that die under a count: each call is answered, and what is not known to be counted counts one at most.
+/// Connections that die under a count: each call is answered, and what is not known to be counted counts one at most.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_connections_count_once_at_most() {
     let bed = Arc::new(Bed::new().await);

@@ -105,7 +105,7 @@ async fn a_storm_of_cancelled_handlers_leaves_no_transaction_open() {
     Arc::into_inner(bed).expect("the last one").close().await;
 }
 
-/// b1, b2, c2: every connection is killed over and over; each message takes effect once.
+/// Every connection is killed over and over; each message takes effect once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_connections_lose_and_repeat_nothing() {
     const WORKERS: usize = 4;

@@ -9,8 +9,6 @@
 //! - [`diff`]: the same random operations on several stores, whose answers must be equal.
 //! - [`checkers`]: pure functions that judge a run by the generator's log and by the effects that were found. They share
 //!   no code with what they judge.
-//!
-//! The cases name the invariant that they guard as `a1` to `k7`; `docs/guarantees.md` spells them out.
 
 #![allow(clippy::unwrap_used, reason = "test code: a failing step is a failing test, with the step's text")]
 

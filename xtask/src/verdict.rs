@@ -74,7 +74,7 @@ impl Timer {
         self
     }
 
-    /// Sets a count; names are those of DESIGN section 9 where it has one.
+    /// Sets a count.
     pub fn count(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
         self.counts.insert(name.to_owned(), value.into());
         self

@@ -39,7 +39,7 @@ async fn totals(bed: &Bed) -> [u64; 7] {
     ]
 }
 
-/// b2, c2: a committed unit left its inbox row, saga, alias, timer and sends, and took its attempt with it.
+/// A committed unit left its inbox row, saga, alias, timer and sends, and took its attempt with it.
 pub async fn applied_leaves_every_effect(bed: Bed) {
     let Some(queues) = bed.queues(&["q"]).await else { return };
     queues.subscribe("q", &["t".into()]).await.expect("subscribe");
@@ -53,7 +53,7 @@ pub async fn applied_leaves_every_effect(bed: Bed) {
     assert_eq!(bed.find(alias("k")).await.map(|row| row.key), Some("k".into()));
 }
 
-/// b2, c1: a stale unit left nothing: no inbox row, no ghost, no timer; and its attempt is still counted.
+/// A stale unit left nothing: no inbox row, no ghost, no timer; and its attempt is still counted.
 pub async fn stale_leaves_nothing(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
         return;
@@ -68,7 +68,7 @@ pub async fn stale_leaves_nothing(bed: Bed) {
     assert_eq!(bed.find(alias("k")).await, None);
 }
 
-/// b1, b2: a unit that comes twice left its effects once.
+/// A unit that comes twice left its effects once.
 pub async fn duplicate_leaves_nothing_more(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
         return;
@@ -86,7 +86,7 @@ pub async fn duplicate_leaves_nothing_more(bed: Bed) {
     assert_eq!(totals(&bed).await, before);
 }
 
-/// g2: a unit whose shard has another owner by now left nothing.
+/// A unit whose shard has another owner by now left nothing.
 pub async fn lost_fence_leaves_nothing(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
         return;
@@ -101,7 +101,7 @@ pub async fn lost_fence_leaves_nothing(bed: Bed) {
     assert_ne!(totals(&bed).await, before);
 }
 
-/// c2: with an outbox, the sends are recorded with everything else, and named in order.
+/// With an outbox, the sends are recorded with everything else, and named in order.
 pub async fn split_leaves_every_effect(bed: Bed) {
     let unit = full(&bed, "k").await;
     let sent: Vec<_> = unit.sends.iter().map(|send| send.message.headers.message_id).collect();
@@ -113,7 +113,7 @@ pub async fn split_leaves_every_effect(bed: Bed) {
     assert_eq!(rows.iter().map(|row| row.outgoing.message.headers.message_id).collect::<Vec<_>>(), sent);
 }
 
-/// c1: a stale or repeated unit records no send.
+/// A stale or repeated unit records no send.
 pub async fn split_stale_leaves_nothing(bed: Bed) {
     let first = full(&bed, "k").await;
     let stale = full(&bed, "k").await;
@@ -127,7 +127,7 @@ pub async fn split_stale_leaves_nothing(bed: Bed) {
     assert_eq!(totals(&bed).await, before);
 }
 
-/// b2: where a queue row is the gate, it goes with the effects, and stays without them.
+/// Where a queue row is the gate, it goes with the effects, and stays without them.
 pub async fn own_row_gate_and_effects_are_one(bed: Bed) {
     if bed.queues(&["q", "in"]).await.is_none() {
         return;
@@ -145,7 +145,7 @@ pub async fn own_row_gate_and_effects_are_one(bed: Bed) {
     assert_eq!((bed.queue("in").await.len(), bed.queue("q").await.len()), (0, 1));
 }
 
-/// b1: a message without effects is handled once too.
+/// A message without effects is handled once too.
 pub async fn no_effects_still_open_the_gate(bed: Bed) {
     let unit = bed.unit();
     let first = bed.commit_one(unit.clone()).await;

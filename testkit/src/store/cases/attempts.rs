@@ -7,7 +7,7 @@ async fn count(bed: &Bed, handler: &str, message: sagabus_core::MessageId) -> u3
     bed.store.count_attempt(&bed.owner.endpoint, handler, message).await.expect("count")
 }
 
-/// k4: counts go up, and survive the process: another handle goes on.
+/// Counts go up, and survive the process: another handle goes on.
 pub async fn counts_survive_the_process(bed: Bed) {
     let id = bed.id();
     for expected in 1..=3 {
@@ -20,7 +20,7 @@ pub async fn counts_survive_the_process(bed: Bed) {
     assert_eq!(other.count("attempt").await, 1);
 }
 
-/// k4: each handler, message and endpoint has a count of its own.
+/// Each handler, message and endpoint has a count of its own.
 pub async fn counts_do_not_mix(bed: Bed) {
     let id = bed.id();
     assert_eq!(count(&bed, "order", id).await, 1);
@@ -30,7 +30,7 @@ pub async fn counts_do_not_mix(bed: Bed) {
     assert_eq!(count(&bed, "order", id).await, 2);
 }
 
-/// k1: a counted unit that commits takes its count with it; one that is stale, or another message's, does not.
+/// A counted unit that commits takes its count with it; one that is stale, or another message's, does not.
 pub async fn a_commit_ends_the_count(bed: Bed) {
     let mut unit = bed.unit();
     unit.has_attempt_row = true;
@@ -47,7 +47,7 @@ pub async fn a_commit_ends_the_count(bed: Bed) {
     assert_eq!(count(&bed, "order", unit.message_id).await, 1, "it starts anew");
 }
 
-/// k4: a unit of a row gate ends its count too.
+/// A unit of a row gate ends its count too.
 pub async fn a_row_gate_ends_the_count(bed: Bed) {
     let row = bed.row(sagabus_core::RowTable::Retry).await;
     let mut unit = bed.handled(&row);
@@ -58,7 +58,7 @@ pub async fn a_row_gate_ends_the_count(bed: Bed) {
     assert_eq!(bed.count("attempt").await, 0);
 }
 
-/// k4: processes that count at the same time lose no count.
+/// Processes that count at the same time lose no count.
 pub async fn racing_counts(bed: Bed) {
     let (id, other) = (bed.id(), bed.other().await);
     let counts = [&bed, &other].into_iter().cycle().take(20).map(|bed| count(bed, "order", id));
@@ -67,7 +67,7 @@ pub async fn racing_counts(bed: Bed) {
     assert_eq!(seen, (1..=20).collect::<Vec<_>>());
 }
 
-/// k4: whatever a store does at once, each of many counts at the same time counts exactly one, of its own message.
+/// Whatever a store does at once, each of many counts at the same time counts exactly one, of its own message.
 pub async fn many_counts_at_once(bed: Bed) {
     const MESSAGES: usize = 40;
     const EACH: usize = 5;
@@ -88,7 +88,7 @@ pub async fn many_counts_at_once(bed: Bed) {
     assert_eq!(bed.count("attempt").await, MESSAGES as u64);
 }
 
-/// b2: callers that go away take nobody else's count with them, and count at most one each.
+/// Callers that go away take nobody else's count with them, and count at most one each.
 pub async fn dropped_counts_harm_nobody(bed: Bed) {
     let (dropped, kept) = (bed.id(), bed.id());
     for round in 1..=20 {
@@ -105,7 +105,7 @@ pub async fn dropped_counts_harm_nobody(bed: Bed) {
     assert!((1..=81).contains(&counted), "{counted} counts of 80 calls that were dropped, and one");
 }
 
-/// i1: what is being counted when the store closes is answered: counted, or not.
+/// What is being counted when the store closes is answered: counted, or not.
 pub async fn counts_end_with_the_store(bed: Bed) {
     let (id, other) = (bed.id(), bed.other().await);
     let counts = futures::future::join_all((0..30).map(|_| bed.store.count_attempt("shop", "order", id)));

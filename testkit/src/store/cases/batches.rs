@@ -55,7 +55,7 @@ pub async fn empty_and_large_batches(bed: Bed) {
     assert_eq!((bed.count("saga").await, bed.count("outbox").await, bed.count("timer").await), (500, 500, 500));
 }
 
-/// (e), c3: confirmed outbox rows go with the next commit, even one of which nothing applies.
+/// Contract (e): confirmed outbox rows go with the next commit, even one of which nothing applies.
 pub async fn sent_rows_ride_along(bed: Bed) {
     let mut unit = bed.unit();
     unit.sends = (0..6).map(|_| to_queue("q", bed.message())).collect();
@@ -94,7 +94,7 @@ pub async fn racing_batches(bed: Bed) {
     assert_eq!((shared, bed.count("saga").await), (10, 160));
 }
 
-/// g1: after an unknown outcome the gate tells: repeated through any handle, the unit is a duplicate and its sends are
+/// After an unknown outcome the gate tells: repeated through any handle, the unit is a duplicate and its sends are
 /// found in the outbox.
 pub async fn the_gate_tells_after_an_unknown_outcome(bed: Bed) {
     let mut unit = bed.unit();

@@ -126,7 +126,7 @@ pub async fn a_broken_chain_spares_the_others(bed: Bed) {
     assert_eq!(bed.count("outbox").await, 5);
 }
 
-/// (a), b1: two processes that commit chains of one key at the same time never both write a version.
+/// Contract (a): two processes that commit chains of one key at the same time never both write a version.
 pub async fn racing_chains_never_mix(bed: Bed) {
     let instance = bed.born("k").await;
     let beds = [bed.other().await, bed.other().await];

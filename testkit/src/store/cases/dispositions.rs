@@ -15,7 +15,7 @@ async fn once(bed: &Bed, message: &Arc<Envelope>, disposition: Disposition) {
     assert_eq!(letters(&bed.commit(vec![unit]).await), "D");
 }
 
-/// a1: a deferred message is a row of its own, with its attempts.
+/// A deferred message is a row of its own, with its attempts.
 pub async fn deferred_is_a_retry_row(bed: Bed) {
     let message = Arc::new(bed.message());
     once(&bed, &message, deferred(&message, None, Duration::ZERO)).await;
@@ -25,7 +25,7 @@ pub async fn deferred_is_a_retry_row(bed: Bed) {
     assert_eq!(rows[0].message, *message);
 }
 
-/// a1, k4: a retry that is deferred again is replaced by its next row.
+/// A retry that is deferred again is replaced by its next row.
 pub async fn deferred_again_replaces_the_row(bed: Bed) {
     let mut row = bed.row(RowTable::Retry).await;
     for _ in 0..3 {
@@ -44,7 +44,7 @@ pub async fn deferred_again_replaces_the_row(bed: Bed) {
     assert_eq!(bed.count("retry").await, 0);
 }
 
-/// f1: a retry is not due before its delay has passed.
+/// A retry is not due before its delay has passed.
 pub async fn deferred_waits_its_delay(bed: Bed) {
     let delay = Duration::from_millis(150);
     let message = Arc::new(bed.message());
@@ -56,7 +56,7 @@ pub async fn deferred_waits_its_delay(bed: Bed) {
     assert!(rows[0].due >= before.plus(delay) && rows[0].due <= after);
 }
 
-/// a1, a4: a dead letter keeps the message, the reason, the chain of errors and the attempts.
+/// A dead letter keeps the message, the reason, the chain of errors and the attempts.
 pub async fn dead_is_a_dead_letter(bed: Bed) {
     let message = Arc::new(bed.message());
     let before = bed.store.now().await.expect("now");
@@ -71,7 +71,7 @@ pub async fn dead_is_a_dead_letter(bed: Bed) {
     assert_eq!(bed.due(RowTable::DeadLetter).await.len(), 0, "it waits for an operator");
 }
 
-/// a1: a parked message is kept.
+/// A parked message is kept.
 pub async fn parked_is_a_parked_row(bed: Bed) {
     let message = Arc::new(bed.message());
     once(&bed, &message, parked_saga(&message, "k", Duration::from_secs(300))).await;
@@ -81,7 +81,7 @@ pub async fn parked_is_a_parked_row(bed: Bed) {
     assert_eq!((bed.count("parked").await, bed.due(RowTable::Parked).await.len()), (2, 1));
 }
 
-/// h3: a dropped message is recognised, and leaves nothing else.
+/// A dropped message is recognised, and leaves nothing else.
 pub async fn dropped_leaves_its_gate_only(bed: Bed) {
     let message = Arc::new(bed.message());
     once(&bed, &message, Disposition::Dropped { policy: "expired" }).await;
@@ -91,7 +91,7 @@ pub async fn dropped_leaves_its_gate_only(bed: Bed) {
     assert_eq!((bed.inbox().await, bed.count("outbox").await), (1, 0));
 }
 
-/// g2: what another unit of the batch became does not matter; and a stale unit's disposition is not recorded.
+/// What another unit of the batch became does not matter; and a stale unit's disposition is not recorded.
 pub async fn a_stale_disposition_is_not_recorded(bed: Bed) {
     let message = Arc::new(bed.message());
     let mut unit = bed.disposed(&message, buried(&message, "never"));
@@ -102,7 +102,7 @@ pub async fn a_stale_disposition_is_not_recorded(bed: Bed) {
     assert_eq!(bed.dead().await.iter().map(|dead| dead.reason.clone()).collect::<Vec<_>>(), ["yes"]);
 }
 
-/// c4: headers and body come back as they went in, through every table.
+/// Headers and body come back as they went in, through every table.
 pub async fn messages_survive_every_table(bed: Bed) {
     let mut message = bed.message();
     let headers = &mut message.headers;
@@ -139,7 +139,7 @@ pub async fn messages_survive_every_table(bed: Bed) {
     }
 }
 
-/// a4: a message is handled or a dead letter, never both: a dead letter that is handled is gone.
+/// A message is handled or a dead letter, never both: a dead letter that is handled is gone.
 pub async fn a_handled_dead_letter_is_gone(bed: Bed) {
     let row = bed.row(RowTable::DeadLetter).await;
     assert!(bed.dead().await[0].retrying);

@@ -17,7 +17,7 @@ async fn opens_once(bed: &Bed, unit: UnitOfWork) {
     assert_eq!(letters(&bed.other().await.commit(vec![unit]).await), "D");
 }
 
-/// b1: the inbox opens once.
+/// The inbox opens once.
 pub async fn inbox_opens_once(bed: Bed) {
     let unit = bed.unit();
     let id = unit.message_id;
@@ -26,7 +26,7 @@ pub async fn inbox_opens_once(bed: Bed) {
     assert!(bed.probe(id).await);
 }
 
-/// b1: one event for two handlers is two units, and each has its own gate.
+/// One event for two handlers is two units, and each has its own gate.
 pub async fn inbox_is_per_handler(bed: Bed) {
     let id = bed.id();
     let units = ["order", "audit", "Order"].map(|handler| bed.unit_of(handler, id, Gate::Inbox));
@@ -36,7 +36,7 @@ pub async fn inbox_is_per_handler(bed: Bed) {
     assert_eq!(letters(&bed.commit(units.to_vec()).await), "DDD");
 }
 
-/// b1 (S17): the same id at two endpoints runs at both.
+/// The same id at two endpoints runs at both.
 pub async fn inbox_is_per_endpoint(bed: Bed) {
     let unit = bed.unit();
     let other = bed.endpoint("billing");
@@ -47,7 +47,7 @@ pub async fn inbox_is_per_endpoint(bed: Bed) {
     assert_eq!(letters(&other.commit(vec![unit]).await), "D");
 }
 
-/// b1: what one process committed, another one sees at once.
+/// What one process committed, another one sees at once.
 pub async fn inbox_is_seen_by_other_processes(bed: Bed) {
     let other = bed.other().await;
     let unit = bed.unit();
@@ -59,7 +59,7 @@ pub async fn inbox_is_seen_by_other_processes(bed: Bed) {
     assert!(bed.probe(unit.message_id).await);
 }
 
-/// b1: of units for one message that commit at the same time from several processes, one applies.
+/// Of units for one message that commit at the same time from several processes, one applies.
 pub async fn one_of_many_racers_wins(bed: Bed) {
     let mut beds = vec![bed.other().await, bed.other().await, bed.other().await];
     beds.push(bed);
@@ -78,7 +78,7 @@ pub async fn one_of_many_racers_wins(bed: Bed) {
     }
 }
 
-/// b1: a queue row is a gate.
+/// A queue row is a gate.
 pub async fn queue_row_opens_once(bed: Bed) {
     if bed.queues(&["in"]).await.is_none() {
         return;
@@ -97,27 +97,27 @@ async fn due_row_opens_once(bed: Bed, table: RowTable) {
     assert_eq!(bed.count(table.name()).await, 0);
 }
 
-/// f3: a timer takes effect once.
+/// A timer takes effect once.
 pub async fn timer_row_opens_once(bed: Bed) {
     due_row_opens_once(bed, RowTable::Timer).await;
 }
 
-/// b1: a delayed retry runs once.
+/// A delayed retry runs once.
 pub async fn retry_row_opens_once(bed: Bed) {
     due_row_opens_once(bed, RowTable::Retry).await;
 }
 
-/// b1: a parked message runs once.
+/// A parked message runs once.
 pub async fn parked_row_opens_once(bed: Bed) {
     due_row_opens_once(bed, RowTable::Parked).await;
 }
 
-/// k5: a dead letter that is sent again runs once.
+/// A dead letter that is sent again runs once.
 pub async fn dead_letter_row_opens_once(bed: Bed) {
     due_row_opens_once(bed, RowTable::DeadLetter).await;
 }
 
-/// b1: a gate names a row and its token; with another token it is another row.
+/// A gate names a row and its token; with another token it is another row.
 pub async fn another_token_opens_nothing(bed: Bed) {
     for table in RowTable::DUE {
         let row = bed.row(table).await;
@@ -130,7 +130,7 @@ pub async fn another_token_opens_nothing(bed: Bed) {
     }
 }
 
-/// b1: a row that is not there is one that was handled.
+/// A row that is not there is one that was handled.
 pub async fn a_row_that_never_was_opens_nothing(bed: Bed) {
     for table in [RowTable::Queue].into_iter().chain(RowTable::DUE) {
         let gate = RowGate { table, id: 4_711, token: 0 };
@@ -139,7 +139,7 @@ pub async fn a_row_that_never_was_opens_nothing(bed: Bed) {
     }
 }
 
-/// b1: a gate is of one table, and a row gate leaves no inbox row: other handlers of the message still run.
+/// A gate is of one table, and a row gate leaves no inbox row: other handlers of the message still run.
 pub async fn a_row_gate_leaves_the_inbox_alone(bed: Bed) {
     let row = bed.row(RowTable::Timer).await;
     for table in [RowTable::Retry, RowTable::Parked, RowTable::DeadLetter] {
@@ -152,7 +152,7 @@ pub async fn a_row_gate_leaves_the_inbox_alone(bed: Bed) {
     bed.apply(bed.unit_of("order", id, Gate::Inbox)).await;
 }
 
-/// b1: an id that says nothing of its age, or something odd, is recognised like any other.
+/// An id that says nothing of its age, or something odd, is recognised like any other.
 pub async fn old_and_foreign_ids_open_once(bed: Bed) {
     let day = 86_400_000_u128;
     let now = u128::from(bed.runtime.now().0.unsigned_abs() / 1000);
@@ -185,7 +185,7 @@ pub async fn old_and_foreign_ids_open_once(bed: Bed) {
     }
 }
 
-/// c2: without a gate (sends in a caller's own transaction) a unit always applies.
+/// Without a gate (sends in a caller's own transaction) a unit always applies.
 pub async fn no_gate_always_opens(bed: Bed) {
     let unit = bed.unit_of("", bed.id(), Gate::None);
     for _ in 0..3 {
@@ -196,7 +196,7 @@ pub async fn no_gate_always_opens(bed: Bed) {
     assert_eq!((bed.inbox().await, bed.count("outbox").await), (0, 3));
 }
 
-/// b1: many probes are answered in their order.
+/// Many probes are answered in their order.
 pub async fn probes_answer_in_order(bed: Bed) {
     let ids: Vec<MessageId> = (0..60).map(|_| bed.id()).collect();
     let seen = |n: usize| n.is_multiple_of(3) || n == 59;
@@ -211,7 +211,7 @@ pub async fn probes_answer_in_order(bed: Bed) {
     assert_eq!(reply.probes, expected);
 }
 
-/// b1: a repeated message whose saga has moved on is a duplicate, not a conflict that is run again.
+/// A repeated message whose saga has moved on is a duplicate, not a conflict that is run again.
 pub async fn duplicate_comes_before_stale(bed: Bed) {
     let instance = bed.born("k").await;
     let unit = bed.writes(update("k", instance, 1, &b"two"[..]));
@@ -220,7 +220,7 @@ pub async fn duplicate_comes_before_stale(bed: Bed) {
     assert_eq!(bed.version("k").await, Some((2, b"two".to_vec())));
 }
 
-/// b1: units of several handlers for one message commit in one batch.
+/// Units of several handlers for one message commit in one batch.
 pub async fn handlers_of_one_message_share_a_batch(bed: Bed) {
     let id = bed.id();
     let units: Vec<_> = ["a", "b", "c"].map(|handler| bed.unit_of(handler, id, Gate::Inbox)).into();

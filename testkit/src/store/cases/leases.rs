@@ -35,7 +35,7 @@ async fn settle(bed: &Bed, nodes: &[NodeId]) -> BTreeMap<NodeId, Lease> {
     leases
 }
 
-/// j4: one to five members share fairly: shares differ by one at most.
+/// One to five members share fairly: shares differ by one at most.
 pub async fn members_share_fairly(bed: Bed) {
     let mut nodes = Vec::new();
     for count in 1..=5 {
@@ -48,7 +48,7 @@ pub async fn members_share_fairly(bed: Bed) {
     }
 }
 
-/// j4: a newcomer gets nothing that somebody still works on; it is asked back as surplus first.
+/// A newcomer gets nothing that somebody still works on; it is asked back as surplus first.
 pub async fn surplus_is_given_up_first(bed: Bed) {
     let (one, two) = (NodeId(bed.runtime.uuid()), NodeId(bed.runtime.uuid()));
     assert_eq!(beat(&bed, "g", one, LONG, Vec::new()).await.shards.len(), 32);
@@ -68,7 +68,7 @@ pub async fn surplus_is_given_up_first(bed: Bed) {
     assert_eq!(numbers(&beat(&bed, "g", two, LONG, Vec::new()).await), numbers(&taken));
 }
 
-/// j4: an epoch stays while the owner does.
+/// An epoch stays while the owner does.
 pub async fn epochs_stay_with_the_owner(bed: Bed) {
     let node = NodeId(bed.runtime.uuid());
     let first = beat(&bed, "g", node, LONG, Vec::new()).await;
@@ -78,7 +78,7 @@ pub async fn epochs_stay_with_the_owner(bed: Bed) {
     assert_eq!((first.members, first.lapsed), (1, false));
 }
 
-/// i1: a node that leaves frees its shards at once, with nothing to inherit.
+/// A node that leaves frees its shards at once, with nothing to inherit.
 pub async fn leaving_frees_at_once(bed: Bed) {
     let (one, two) = (NodeId(bed.runtime.uuid()), NodeId(bed.runtime.uuid()));
     let first = beat(&bed, "g", one, LONG, Vec::new()).await;
@@ -89,7 +89,7 @@ pub async fn leaving_frees_at_once(bed: Bed) {
     assert!(second.shards.iter().zip(&first.shards).all(|(new, old)| new.0 == old.0 && new.1 > old.1));
 }
 
-/// j4: the shards of a node that fell silent are taken over, marked as inherited, with higher epochs; it learns that its
+/// The shards of a node that fell silent are taken over, marked as inherited, with higher epochs; it learns that its
 /// lease had lapsed.
 pub async fn a_silent_node_is_inherited(bed: Bed) {
     let (one, two) = (NodeId(bed.runtime.uuid()), NodeId(bed.runtime.uuid()));
@@ -109,7 +109,7 @@ pub async fn a_silent_node_is_inherited(bed: Bed) {
     assert!(!beat(&bed, "g", one, SHORT, Vec::new()).await.lapsed, "told once");
 }
 
-/// j4: who comes to a group of lapsed members waits a whole period of its own: perhaps only the database stood still.
+/// Who comes to a group of lapsed members waits a whole period of its own: perhaps only the database stood still.
 pub async fn an_heir_waits_its_own_period(bed: Bed) {
     let (one, two) = (NodeId(bed.runtime.uuid()), NodeId(bed.runtime.uuid()));
     let short = Duration::from_millis(60);
@@ -122,7 +122,7 @@ pub async fn an_heir_waits_its_own_period(bed: Bed) {
     assert!(back.lapsed && back.shards.len() >= 16, "{back:?}");
 }
 
-/// j4: a member that wants no shards is one, and gets none.
+/// A member that wants no shards is one, and gets none.
 pub async fn some_want_no_shards(bed: Bed) {
     let (one, two) = (NodeId(bed.runtime.uuid()), NodeId(bed.runtime.uuid()));
     let request = LeaseRequest { group: "g".into(), node: one, ttl: LONG, shards: false, release: Vec::new() };
@@ -132,7 +132,7 @@ pub async fn some_want_no_shards(bed: Bed) {
     assert_eq!((lease.shards.len(), lease.members), (32, 2));
 }
 
-/// j4: groups know nothing of each other.
+/// Groups know nothing of each other.
 pub async fn groups_do_not_mix(bed: Bed) {
     let (one, two) = (NodeId(bed.runtime.uuid()), NodeId(bed.runtime.uuid()));
     for (group, node) in [("g", one), ("queue:g", two), ("G", one)] {
@@ -143,7 +143,7 @@ pub async fn groups_do_not_mix(bed: Bed) {
     assert_eq!(beat(&bed, "G", one, LONG, Vec::new()).await.shards.len(), 32);
 }
 
-/// j4, g2: a unit with a fence applies while its node owns the shard, and is refused once another one took it.
+/// A unit with a fence applies while its node owns the shard, and is refused once another one took it.
 pub async fn fences_hold_until_the_take_over(bed: Bed) {
     let (one, two) = (bed.owner.node, NodeId(bed.runtime.uuid()));
     let lease = beat(&bed, "g", one, LONG, Vec::new()).await;

@@ -14,7 +14,7 @@ async fn bury(bed: &Bed, reason: &str) -> i64 {
     bed.dead().await.last().expect("a dead letter").id
 }
 
-/// a1: dead letters are listed per endpoint, oldest first, in pages.
+/// Dead letters are listed per endpoint, oldest first, in pages.
 pub async fn dead_letters_are_listed(bed: Bed) {
     let mut ids = Vec::new();
     for n in 0..5 {
@@ -30,7 +30,7 @@ pub async fn dead_letters_are_listed(bed: Bed) {
     assert_eq!(billing.dead().await.len(), 1);
 }
 
-/// k5: a dead letter that is sent again becomes due once, however often it is asked for, and is handled once.
+/// A dead letter that is sent again becomes due once, however often it is asked for, and is handled once.
 pub async fn a_retry_is_one_delivery(bed: Bed) {
     let id = bury(&bed, "x").await;
     bury(&bed, "y").await;
@@ -48,7 +48,7 @@ pub async fn a_retry_is_one_delivery(bed: Bed) {
     assert_eq!(bed.dead().await.len(), 1);
 }
 
-/// a1: a discarded one is gone, and only it; another endpoint's is out of reach.
+/// A discarded one is gone, and only it; another endpoint's is out of reach.
 pub async fn discarding_is_for_good(bed: Bed) {
     let (one, two) = (bury(&bed, "one").await, bury(&bed, "two").await);
     let admin = bed.store.admin();
@@ -59,7 +59,7 @@ pub async fn discarding_is_for_good(bed: Bed) {
     assert_eq!(bed.dead().await.iter().map(|dead| dead.id).collect::<Vec<_>>(), [two]);
 }
 
-/// f2: pending timers are listed by time, whether due or not.
+/// Pending timers are listed by time, whether due or not.
 pub async fn timers_are_listed(bed: Bed) {
     let now = bed.store.now().await.expect("now");
     let instance = bed.instance();
@@ -82,7 +82,7 @@ pub async fn timers_are_listed(bed: Bed) {
     assert_eq!(admin.timers("billing", 10).await.expect("timers").len(), 0);
 }
 
-/// f2, f3: an operator cancels a timer; one that was read before takes no effect then.
+/// An operator cancels a timer; one that was read before takes no effect then.
 pub async fn a_timer_is_cancelled(bed: Bed) {
     let id = bed.timer_id();
     let mut unit = bed.unit();

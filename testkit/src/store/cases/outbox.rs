@@ -35,7 +35,7 @@ async fn beat(bed: &Bed) -> Lease {
     bed.store.leases().heartbeat(&request).await.expect("heartbeat")
 }
 
-/// c2, g1: rows are listed oldest first, with message and destination, in pages, until they are deleted.
+/// Rows are listed oldest first, with message and destination, in pages, until they are deleted.
 pub async fn own_rows_until_they_are_deleted(bed: Bed) {
     let mut unit = bed.unit();
     unit.sends = vec![to_queue("q", bed.keyed("ü")), to_topic("t", bed.message())];
@@ -58,7 +58,7 @@ pub async fn own_rows_until_they_are_deleted(bed: Bed) {
     assert_eq!(bed.count("outbox").await, 1);
 }
 
-/// c3: rows of a node that lives are nobody else's; after its lease has lapsed they are taken over, oldest first, once.
+/// Rows of a node that lives are nobody else's; after its lease has lapsed they are taken over, oldest first, once.
 pub async fn orphans_wait_for_the_lease(bed: Bed) {
     let (one, two) = (bed.other().await, bed.other().await);
     beat(&bed).await;
@@ -82,7 +82,7 @@ pub async fn orphans_wait_for_the_lease(bed: Bed) {
     assert_eq!((orphans(&two).await.len(), orphans(&one).await.len()), (0, 0));
 }
 
-/// c3: a node that lives keeps its rows however old they are.
+/// A node that lives keeps its rows however old they are.
 pub async fn age_alone_orphans_nothing(bed: Bed) {
     let other = bed.other().await;
     let (rows, _) = record(&bed, vec![bed.message()]).await;
@@ -97,7 +97,7 @@ pub async fn age_alone_orphans_nothing(bed: Bed) {
     assert_eq!(own(&bed).await, rows);
 }
 
-/// i1: a node that leaves hands its rows over at once; its own rows are no orphans to itself.
+/// A node that leaves hands its rows over at once; its own rows are no orphans to itself.
 pub async fn a_clean_stop_hands_over(bed: Bed) {
     let other = bed.other().await;
     beat(&bed).await;
@@ -110,7 +110,7 @@ pub async fn a_clean_stop_hands_over(bed: Bed) {
     assert!(all.len() == 3 && all.contains(&mine[0]), "{all:?}");
 }
 
-/// c3: only nodes of the endpoint take its rows.
+/// Only nodes of the endpoint take its rows.
 pub async fn endpoints_do_not_mix(bed: Bed) {
     let billing = bed.endpoint("billing");
     beat(&billing).await;
@@ -120,7 +120,7 @@ pub async fn endpoints_do_not_mix(bed: Bed) {
     assert_eq!((own(&bed).await, own(&billing).await), (rows, theirs));
 }
 
-/// a1: a row that can never be sent becomes a dead letter of the endpoint, with the reason.
+/// A row that can never be sent becomes a dead letter of the endpoint, with the reason.
 pub async fn buried_rows_are_dead_letters(bed: Bed) {
     let lost = bed.message();
     let (rows, _) = record(&bed, vec![bed.message(), lost.clone()]).await;
@@ -135,7 +135,7 @@ pub async fn buried_rows_are_dead_letters(bed: Bed) {
     assert_eq!(bed.dead().await.len(), 1);
 }
 
-/// g1: whoever commits behind an unsent row of the same order key with another owner is told so, and does not find its
+/// Whoever commits behind an unsent row of the same order key with another owner is told so, and does not find its
 /// own row to send until that one is gone.
 pub async fn behind_another_owner(bed: Bed) {
     let other = bed.other().await;
@@ -157,7 +157,7 @@ pub async fn behind_another_owner(bed: Bed) {
     assert_eq!(own(&bed).await, third);
 }
 
-/// g1: rows of one's own are in nobody's way.
+/// Rows of one's own are in nobody's way.
 pub async fn not_behind_oneself(bed: Bed) {
     for _ in 0..3 {
         let (_, behind) = record(&bed, vec![bed.keyed("k"), bed.keyed("k")]).await;

@@ -27,7 +27,7 @@ async fn finish(bed: &Bed, transaction: Box<dyn Transaction>, unit: UnitOfWork) 
     transaction.finish(bed.batch(bed.store.queues().is_some(), vec![unit])).await
 }
 
-/// b2: own rows commit with the unit, and are seen by nobody before.
+/// Own rows commit with the unit, and are seen by nobody before.
 pub async fn own_rows_commit_with_the_unit(bed: Bed) {
     let Some(mut transaction) = begin(&bed).await else { return };
     put(&bed, &mut transaction, "row", "1").await;
@@ -43,7 +43,7 @@ pub async fn own_rows_commit_with_the_unit(bed: Bed) {
     assert_eq!(letters(&bed.commit(vec![unit]).await), "D");
 }
 
-/// b2: a transaction that is dropped leaves nothing, and blocks nobody.
+/// A transaction that is dropped leaves nothing, and blocks nobody.
 pub async fn dropping_rolls_back(bed: Bed) {
     let Some(mut transaction) = begin(&bed).await else { return };
     put(&bed, &mut transaction, "row", "1").await;
@@ -56,7 +56,7 @@ pub async fn dropping_rolls_back(bed: Bed) {
     bed.apply(bed.unit()).await;
 }
 
-/// b1, b2: a unit that was handled before rolls the own rows back.
+/// A unit that was handled before rolls the own rows back.
 pub async fn duplicate_rolls_back(bed: Bed) {
     let Some(mut transaction) = begin(&bed).await else { return };
     put(&bed, &mut transaction, "row", "1").await;
@@ -70,7 +70,7 @@ pub async fn duplicate_rolls_back(bed: Bed) {
     assert_eq!((read(&bed, "row").await.as_deref(), read(&bed, "other").await), (Some("1"), None));
 }
 
-/// e1, b2: a stale saga, or a lost fence, rolls the own rows back; run again, they commit once.
+/// A stale saga, or a lost fence, rolls the own rows back; run again, they commit once.
 pub async fn stale_rolls_back(bed: Bed) {
     let Some(mut transaction) = begin(&bed).await else { return };
     put(&bed, &mut transaction, "row", "stale").await;
@@ -97,7 +97,7 @@ pub async fn stale_rolls_back(bed: Bed) {
     assert_eq!(bed.version("k").await, Some((2, b"good".to_vec())));
 }
 
-/// c2: a unit with own rows records sends, and takes confirmed rows along, like any other; a failed one keeps them.
+/// A unit with own rows records sends, and takes confirmed rows along, like any other; a failed one keeps them.
 pub async fn sends_and_sent_rows(bed: Bed) {
     let Some(transaction) = begin(&bed).await else { return };
     let mut unit = bed.unit();
@@ -118,7 +118,7 @@ pub async fn sends_and_sent_rows(bed: Bed) {
     assert_eq!(bed.count("outbox").await, 0);
 }
 
-/// e2: transactions of several processes that read and write the same own row lose nothing.
+/// Transactions of several processes that read and write the same own row lose nothing.
 pub async fn own_rows_are_isolated(bed: Bed) {
     let Some(mut transaction) = begin(&bed).await else { return };
     put(&bed, &mut transaction, "sum", "0").await;
@@ -151,7 +151,7 @@ pub async fn own_rows_are_isolated(bed: Bed) {
     assert_eq!(bed.version("sum").await.map(|(version, _)| version), Some(20));
 }
 
-/// b2: batches and own transactions of one key take turns: each sees what the other has committed.
+/// Batches and own transactions of one key take turns: each sees what the other has committed.
 pub async fn batches_and_transactions_alternate(bed: Bed) {
     let Some(transaction) = begin(&bed).await else { return };
     drop(transaction);
@@ -166,7 +166,7 @@ pub async fn batches_and_transactions_alternate(bed: Bed) {
     assert_eq!(bed.version("k").await, Some((21, b"own".to_vec())));
 }
 
-/// c1, c2: sends enlisted in a caller's own transaction leave if and only if it commits: joined.
+/// Sends enlisted in a caller's own transaction leave if and only if it commits: joined.
 pub async fn enlisted_sends_are_joined(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() || !enlists(&bed, true).await {
         return;
@@ -175,7 +175,7 @@ pub async fn enlisted_sends_are_joined(bed: Bed) {
     assert_eq!(bed.dead().await.len(), 1, "the one to an unknown queue");
 }
 
-/// c1, c2: likewise into the outbox, where the relay finds them.
+/// Likewise into the outbox, where the relay finds them.
 pub async fn enlisted_sends_are_recorded(bed: Bed) {
     if !enlists(&bed, false).await {
         return;
@@ -201,7 +201,7 @@ async fn enlists(bed: &Bed, joined: bool) -> bool {
     true
 }
 
-/// a1: a connection of another backend is refused.
+/// A connection of another backend is refused.
 pub async fn a_foreign_connection_is_refused(bed: Bed) {
     let mut foreign = 5_u8;
     let sends = vec![to_queue("q", bed.message())];

@@ -32,7 +32,7 @@ fn ids(rows: &[DueRow]) -> Vec<sagabus_core::MessageId> {
     rows.iter().map(|row| row.message.headers.message_id).collect()
 }
 
-/// h4: the transaction that creates a saga makes what was parked for it due, in order, and nothing else.
+/// The transaction that creates a saga makes what was parked for it due, in order, and nothing else.
 pub async fn park_then_create(bed: Bed) {
     let first = park(&bed, "k", LONG).await;
     let second = park(&bed, "k", LONG).await;
@@ -51,14 +51,14 @@ pub async fn park_then_create(bed: Bed) {
     assert_eq!(bed.count("parked").await, 1);
 }
 
-/// h4: the other order: the saga exists by the time the message is parked, so it is due at once.
+/// The other order: the saga exists by the time the message is parked, so it is due at once.
 pub async fn create_then_park(bed: Bed) {
     bed.born("k").await;
     let message = park(&bed, "k", LONG).await;
     assert_eq!(ids(&bed.wait_due(RowTable::Parked).await), [message.headers.message_id]);
 }
 
-/// h4: both at the same time, and in one batch: never forgotten.
+/// Both at the same time, and in one batch: never forgotten.
 pub async fn park_and_create_race(bed: Bed) {
     let other = bed.other().await;
     for round in 0..10 {
@@ -79,7 +79,7 @@ pub async fn park_and_create_race(bed: Bed) {
     }
 }
 
-/// h4: nobody creates the saga: the message is due when its time is up, and not before.
+/// Nobody creates the saga: the message is due when its time is up, and not before.
 pub async fn parked_for_so_long_at_most(bed: Bed) {
     let wait = Duration::from_millis(150);
     let before = bed.store.now().await.expect("now");
@@ -89,7 +89,7 @@ pub async fn parked_for_so_long_at_most(bed: Bed) {
     assert_eq!(ids(&rows), [message.headers.message_id]);
 }
 
-/// h4: a message that looks for its saga by an alias is due when the alias is added, or at once if it exists.
+/// A message that looks for its saga by an alias is due when the alias is added, or at once if it exists.
 pub async fn parked_for_an_alias(bed: Bed) {
     let key = alias_key("invoice", "i1");
     let first = park(&bed, &key, LONG).await;
@@ -106,7 +106,7 @@ pub async fn parked_for_an_alias(bed: Bed) {
     assert_eq!(ids(&bed.wait_due(RowTable::Parked).await), [second.headers.message_id]);
 }
 
-/// h1: a saga that is gone adopts nothing; its next life does.
+/// A saga that is gone adopts nothing; its next life does.
 pub async fn a_completed_saga_adopts_nothing(bed: Bed) {
     let instance = bed.born("k").await;
     bed.apply(bed.writes(complete("k", instance, 1))).await;
@@ -116,7 +116,7 @@ pub async fn a_completed_saga_adopts_nothing(bed: Bed) {
     assert_eq!(ids(&bed.wait_due(RowTable::Parked).await), [message.headers.message_id]);
 }
 
-/// h4: a chain that creates the saga adopts too.
+/// A chain that creates the saga adopts too.
 pub async fn a_chain_adopts(bed: Bed) {
     park(&bed, "k", LONG).await;
     let instance = bed.instance();
@@ -129,7 +129,7 @@ pub async fn a_chain_adopts(bed: Bed) {
     assert_eq!(bed.wait_due(RowTable::Parked).await.len(), 1);
 }
 
-/// h4: a life that begins and ends in one batch, and an alias that came and went with it, adopt too: whoever waited finds
+/// A life that begins and ends in one batch, and an alias that came and went with it, adopt too: whoever waited finds
 /// nobody, and hears so at once.
 pub async fn a_short_life_adopts(bed: Bed) {
     park(&bed, "k", LONG).await;
@@ -143,7 +143,7 @@ pub async fn a_short_life_adopts(bed: Bed) {
     assert_eq!(bed.wait_due(RowTable::Parked).await.len(), 2);
 }
 
-/// g2: while a message of a key is retried, the key is blocked; those parked behind it come one by one, in order.
+/// While a message of a key is retried, the key is blocked; those parked behind it come one by one, in order.
 pub async fn turns_come_in_order(bed: Bed) {
     assert!(!bed.blocked("k").await);
     let first = defer(&bed, "k", Duration::from_millis(100)).await;
@@ -165,7 +165,7 @@ pub async fn turns_come_in_order(bed: Bed) {
     assert!(!bed.blocked("k").await);
 }
 
-/// g2: a turn that fails blocks the key again, ahead of those that are still parked; a dead letter lets them pass.
+/// A turn that fails blocks the key again, ahead of those that are still parked; a dead letter lets them pass.
 pub async fn a_failing_turn_keeps_its_place(bed: Bed) {
     let second = queue_up(&bed, "k").await;
     let third = queue_up(&bed, "k").await;
@@ -182,7 +182,7 @@ pub async fn a_failing_turn_keeps_its_place(bed: Bed) {
     assert_eq!(ids(&bed.wait_due(RowTable::Parked).await), [third.headers.message_id]);
 }
 
-/// g2: a key blocks itself only: not other keys, handlers or endpoints.
+/// A key blocks itself only: not other keys, handlers or endpoints.
 pub async fn a_key_blocks_itself_only(bed: Bed) {
     defer(&bed, "k", LONG).await;
     let other = queue_up(&bed, "other").await;

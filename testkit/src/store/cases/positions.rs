@@ -58,7 +58,7 @@ pub async fn a_base_never_falls(bed: Bed) {
     assert_eq!(listed(&bed).await, [at(&claimed, 9)]);
 }
 
-/// j4: whoever claims is the only one that raises; what the owner before writes late is refused, and only that.
+/// Whoever claims is the only one that raises; what the owner before writes late is refused, and only that.
 pub async fn a_claim_fences_the_owner_before(bed: Bed) {
     let places = [place("log", 0), place("log", 1)];
     let first = claim(&bed, &places).await;
@@ -125,7 +125,7 @@ pub async fn a_reset_allows_a_replay_and_says_who(bed: Bed) {
     assert_eq!((bed.count("log_position").await, bed.count("operator_audit").await), (3, 3));
 }
 
-/// k1: retention forgets messages, and never how far one has come or what operators did.
+/// Retention forgets messages, and never how far one has come or what operators did.
 pub async fn positions_outlive_retention(bed: Bed) {
     let claimed = claim(&bed, &[place("log", 0)]).await.remove(0);
     assert_eq!(raise(&bed, &[at(&claimed, 5)]).await, [true]);
@@ -135,7 +135,7 @@ pub async fn positions_outlive_retention(bed: Bed) {
     assert_eq!(bed.count("operator_audit").await, 1);
 }
 
-/// j4: of many that claim at once and raise all the time, the last to claim is the one that raises in the end.
+/// Of many that claim at once and raise all the time, the last to claim is the one that raises in the end.
 pub async fn racing_claims_leave_one_owner(bed: Bed) {
     let places = [place("log", 0), place("log", 1), place("log", 2)];
     let mut others = Vec::new();

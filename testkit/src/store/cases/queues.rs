@@ -4,7 +4,7 @@ use crate::store::{Bed, to_queue, to_topic};
 use sagabus_core::{Headers, SHARDS, SendOutcome, shard_of};
 use std::time::Duration;
 
-/// a1: a message is read as it was enqueued, by anyone, without being changed.
+/// A message is read as it was enqueued, by anyone, without being changed.
 pub async fn messages_are_read_as_they_came(bed: Bed) {
     let Some(queues) = bed.queues(&["q"]).await else { return };
     let messages = [bed.message(), bed.keyed("k"), bed.message()];
@@ -26,7 +26,7 @@ pub async fn messages_are_read_as_they_came(bed: Bed) {
     assert_eq!(queues.depth("q").await.expect("depth"), 3);
 }
 
-/// a1: each outcome says what became of its message; a queue that was never declared is unroutable.
+/// Each outcome says what became of its message; a queue that was never declared is unroutable.
 pub async fn outcomes_are_per_message(bed: Bed) {
     let Some(queues) = bed.queues(&["q"]).await else { return };
     let batch = [
@@ -50,7 +50,7 @@ pub async fn outcomes_are_per_message(bed: Bed) {
     assert!(queues.enqueue(&[]).await.is_empty());
 }
 
-/// b1: an id is added once within the horizon, also within one batch, also after it was handled, by any process.
+/// An id is added once within the horizon, also within one batch, also after it was handled, by any process.
 pub async fn an_id_is_added_once(bed: Bed) {
     let Some(queues) = bed.queues(&["q"]).await else { return };
     let message = bed.message();
@@ -64,7 +64,7 @@ pub async fn an_id_is_added_once(bed: Bed) {
     assert_eq!(queues.depth("q").await.expect("depth"), 0);
 }
 
-/// a1: who subscribes late gets what is published from then on; who no longer subscribes, nothing more.
+/// Who subscribes late gets what is published from then on; who no longer subscribes, nothing more.
 pub async fn subscriptions_change(bed: Bed) {
     let Some(queues) = bed.queues(&["early", "late"]).await else { return };
     let topics = |list: &[&str]| list.iter().map(|topic| (*topic).to_string()).collect::<Vec<_>>();
@@ -85,7 +85,7 @@ pub async fn subscriptions_change(bed: Bed) {
     assert_eq!((bed.queue("early").await.len(), bed.queue("late").await.len()), (2, 3));
 }
 
-/// g1: reading is by shard, from an id on, so many at most; together nothing is left out.
+/// Reading is by shard, from an id on, so many at most; together nothing is left out.
 pub async fn reading_is_by_shard_and_page(bed: Bed) {
     let Some(queues) = bed.queues(&["q", "other"]).await else { return };
     let batch: Vec<_> = (0..100).map(|_| to_queue("q", bed.message())).collect();
@@ -111,7 +111,7 @@ pub async fn reading_is_by_shard_and_page(bed: Bed) {
     assert_eq!(queues.read("nowhere", &[0], 0, 10).await.expect("read").len(), 0);
 }
 
-/// b1: deleting is for settling: rows that are gone do not matter, and other queues' rows stay.
+/// Deleting is for settling: rows that are gone do not matter, and other queues' rows stay.
 pub async fn deleting_settles(bed: Bed) {
     let Some(queues) = bed.queues(&["q", "other"]).await else { return };
     for queue in ["q", "q", "q", "other"] {
@@ -127,7 +127,7 @@ pub async fn deleting_settles(bed: Bed) {
     assert_eq!(queues.depth("nowhere").await.expect("depth"), 0);
 }
 
-/// f4: who waits for a queue is woken, or looks again when the time is up.
+/// Who waits for a queue is woken, or looks again when the time is up.
 pub async fn waiting_ends(bed: Bed) {
     let Some(queues) = bed.queues(&["q"]).await else { return };
     queues.wait("q", Duration::from_millis(30)).await;
@@ -140,7 +140,7 @@ pub async fn waiting_ends(bed: Bed) {
     assert!(bed.runtime.elapsed() - start < long / 2, "a message of this process wakes at once");
 }
 
-/// a1: the queues are of the store's database, and their groups are not the endpoints'.
+/// The queues are of the store's database, and their groups are not the endpoints'.
 pub async fn queues_and_store_are_one_database(bed: Bed) {
     let Some(queues) = bed.queues(&["q"]).await else { return };
     assert_eq!(queues.database(), bed.store.database());

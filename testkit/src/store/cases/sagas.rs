@@ -20,7 +20,7 @@ pub async fn created_is_loaded(bed: Bed) {
     assert_eq!(bed.other().await.saga("k").await, Some(row));
 }
 
-/// e1: an update replaces the state, takes the version one further, and leaves the originator alone.
+/// An update replaces the state, takes the version one further, and leaves the originator alone.
 pub async fn update_moves_the_version(bed: Bed) {
     let instance = bed.instance();
     let mut write = create("k", instance, &b"long first state"[..]);
@@ -67,7 +67,7 @@ pub async fn create_over_a_live_one_is_stale(bed: Bed) {
     assert_eq!((row.instance, row.version, &row.state[..]), (instance, 1, &b"born"[..]));
 }
 
-/// e1, e2: of two writers that loaded the same version, one is stale; loading again, it succeeds.
+/// Of two writers that loaded the same version, one is stale; loading again, it succeeds.
 pub async fn a_stale_writer_runs_again(bed: Bed) {
     let other = bed.other().await;
     let instance = bed.born("k").await;
@@ -80,7 +80,7 @@ pub async fn a_stale_writer_runs_again(bed: Bed) {
     assert_eq!(bed.version("k").await, Some((3, b"theirs".to_vec())));
 }
 
-/// e2: writers of several processes that load, add one and try again until they succeed lose no addition.
+/// Writers of several processes that load, add one and try again until they succeed lose no addition.
 pub async fn no_update_is_lost(bed: Bed) {
     const EACH: usize = 15;
     let instance = bed.instance();
@@ -110,7 +110,7 @@ pub async fn no_update_is_lost(bed: Bed) {
     assert_eq!(bed.version("k").await, Some((1 + i64::try_from(count).expect("small"), count.to_string().into())));
 }
 
-/// e1: a version that is not the row's, lower or higher, is stale.
+/// A version that is not the row's, lower or higher, is stale.
 pub async fn the_version_is_compared(bed: Bed) {
     let instance = bed.born("k").await;
     bed.apply(bed.writes(update("k", instance, 1, &b"two"[..]))).await;
@@ -123,7 +123,7 @@ pub async fn the_version_is_compared(bed: Bed) {
     assert_eq!(bed.version("k").await, Some((2, b"two".to_vec())));
 }
 
-/// h1: the right version of another life is stale.
+/// The right version of another life is stale.
 pub async fn the_instance_is_compared(bed: Bed) {
     let instance = bed.born("k").await;
     let wrong = bed.instance();
@@ -134,7 +134,7 @@ pub async fn the_instance_is_compared(bed: Bed) {
     bed.apply(bed.writes(update("k", instance, 1, &b"good"[..]))).await;
 }
 
-/// h1: a saga that does not exist is not updated into existence.
+/// A saga that does not exist is not updated into existence.
 pub async fn a_missing_saga_is_not_written(bed: Bed) {
     let instance = bed.instance();
     for write in
@@ -154,7 +154,7 @@ pub async fn complete_frees_the_key(bed: Bed) {
     assert_eq!(bed.saga("k").await.map(|row| (row.instance, row.version)), Some((next, 1)));
 }
 
-/// e1: completing needs the version too; and after it, nothing is written.
+/// Completing needs the version too; and after it, nothing is written.
 pub async fn complete_and_update_conflict(bed: Bed) {
     let instance = bed.born("k").await;
     bed.apply(bed.writes(update("k", instance, 1, &b"two"[..]))).await;
@@ -169,7 +169,7 @@ pub async fn complete_and_update_conflict(bed: Bed) {
     assert_eq!(bed.saga("k").await, None);
 }
 
-/// h1: a stale writer of a life that has ended never touches the next life of the key, though the versions agree.
+/// A stale writer of a life that has ended never touches the next life of the key, though the versions agree.
 pub async fn the_old_life_never_touches_the_new_one(bed: Bed) {
     let old = bed.born("k").await;
     bed.apply(bed.writes(complete("k", old, 1))).await;
@@ -181,7 +181,7 @@ pub async fn the_old_life_never_touches_the_new_one(bed: Bed) {
     assert_eq!((row.instance, row.version, &row.state[..]), (new, 1, &b"born"[..]));
 }
 
-/// h1: a completed saga that is kept is seen as completed, is not written any more, and gives way to a new life.
+/// A completed saga that is kept is seen as completed, is not written any more, and gives way to a new life.
 pub async fn a_kept_one_is_read_only(bed: Bed) {
     let old = bed.born("k").await;
     bed.apply(bed.writes(keep("k", old, 1, DAY, &b"end"[..]))).await;
@@ -221,7 +221,7 @@ pub async fn start_complete_and_keep_at_once(bed: Bed) {
     assert_eq!(letters(&bed.commit(vec![unit]).await), "S");
 }
 
-/// e1: states of every size and content come back as they were, also after a longer one.
+/// States of every size and content come back as they were, also after a longer one.
 pub async fn states_come_back_exactly(bed: Bed) {
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     let states: Vec<Vec<u8>> = vec![
@@ -331,7 +331,7 @@ pub async fn lookups_answer_in_order(bed: Bed) {
     }
 }
 
-/// h2: a lookup by instance finds that life only.
+/// A lookup by instance finds that life only.
 pub async fn a_life_is_found_by_its_instance(bed: Bed) {
     let old = bed.born("k").await;
     let life = |instance| SagaLookup::Instance(crate::store::address("k", instance));

@@ -11,7 +11,7 @@ fn ids(rows: &[QueueRow]) -> Vec<MessageId> {
     rows.iter().map(|row| row.message_id).collect()
 }
 
-/// c2, c4: a message to a queue arrives there, as it was.
+/// A message to a queue arrives there, as it was.
 pub async fn a_message_reaches_its_queue(bed: Bed) {
     if bed.queues(&["q", "other"]).await.is_none() {
         return;
@@ -28,7 +28,7 @@ pub async fn a_message_reaches_its_queue(bed: Bed) {
     assert_eq!((bed.queue("other").await.len(), bed.count("outbox").await), (0, 0));
 }
 
-/// g1: messages of a unit, of a batch and of one commit after another lie in the queue in their order.
+/// Messages of a unit, of a batch and of one commit after another lie in the queue in their order.
 pub async fn messages_keep_their_order(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
         return;
@@ -48,7 +48,7 @@ pub async fn messages_keep_their_order(bed: Bed) {
     assert!(rows.iter().all(|row| row.shard == rows[0].shard), "one order key is one shard");
 }
 
-/// a1: a topic is copied to each queue that subscribed: none, one, three.
+/// A topic is copied to each queue that subscribed: none, one, three.
 pub async fn a_topic_reaches_its_subscribers(bed: Bed) {
     let Some(queues) = bed.queues(&["a", "b", "c", "d"]).await else { return };
     for (queue, topics) in
@@ -68,7 +68,7 @@ pub async fn a_topic_reaches_its_subscribers(bed: Bed) {
     assert_eq!(bed.dead().await.len(), 0, "an event that nobody wants is fine");
 }
 
-/// a1: a message to a queue that does not exist is a dead letter of its sender; the rest of the unit commits.
+/// A message to a queue that does not exist is a dead letter of its sender; the rest of the unit commits.
 pub async fn an_unknown_queue_is_a_dead_letter(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
         return;
@@ -85,7 +85,7 @@ pub async fn an_unknown_queue_is_a_dead_letter(bed: Bed) {
     assert_eq!((bed.queue("q").await.len(), bed.count("saga").await), (1, 1));
 }
 
-/// b1: an id that a queue has seen is not added again, from wherever it comes; another queue takes it.
+/// An id that a queue has seen is not added again, from wherever it comes; another queue takes it.
 pub async fn a_queue_takes_an_id_once(bed: Bed) {
     let Some(queues) = bed.queues(&["q", "r"]).await else { return };
     let message = bed.message();
@@ -102,7 +102,7 @@ pub async fn a_queue_takes_an_id_once(bed: Bed) {
     assert_eq!(bed.queue("q").await.len(), 0, "also when the first one is handled already");
 }
 
-/// b1: ids that were drawn for a unit are sent once by its gate alone, also beside an id that a queue has seen.
+/// Ids that were drawn for a unit are sent once by its gate alone, also beside an id that a queue has seen.
 pub async fn new_ids_are_sent_once(bed: Bed) {
     let Some(queues) = bed.queues(&["q", "r"]).await else { return };
     queues.subscribe("r", &["t".into()]).await.expect("subscribe");
@@ -127,7 +127,7 @@ pub async fn new_ids_are_sent_once(bed: Bed) {
     }
 }
 
-/// b2: a message is taken from a queue and its follow-up put into the same one, in one step.
+/// A message is taken from a queue and its follow-up put into the same one, in one step.
 pub async fn a_queue_feeds_itself(bed: Bed) {
     if bed.queues(&["q"]).await.is_none() {
         return;

@@ -29,7 +29,7 @@ fn cancel(kind: &str, key: &str, id: TimerId) -> TimerChange {
     TimerChange::Cancel { kind: kind.into(), key: key.into(), id }
 }
 
-/// f1, f2: a timer is due when its time has passed by the database's clock, and not before.
+/// A timer is due when its time has passed by the database's clock, and not before.
 pub async fn due_in_time_and_never_early(bed: Bed) {
     let delay = Duration::from_millis(150);
     let instance = bed.instance();
@@ -45,7 +45,7 @@ pub async fn due_in_time_and_never_early(bed: Bed) {
     assert_eq!(headers.saga.as_ref().map(|saga| saga.instance), Some(instance));
 }
 
-/// f1: an absolute time likewise; f2: one that is past is due at once.
+/// An absolute time likewise; one that is past is due at once.
 pub async fn absolute_times(bed: Bed) {
     let now = bed.store.now().await.expect("now");
     let soon = now.plus(Duration::from_millis(150));
@@ -62,7 +62,7 @@ pub async fn absolute_times(bed: Bed) {
     assert_eq!((rows.len(), rows[0].due), (1, soon));
 }
 
-/// f2: timers come in the order of their times, in pages that leave out none.
+/// Timers come in the order of their times, in pages that leave out none.
 pub async fn pages_in_order_of_time(bed: Bed) {
     for n in [5, 1, 4, 2, 3, 3, 3, 9, 8, 7] {
         set(&bed, &format!("k{n}"), bed.instance(), Due::At(Timestamp(n * 1000))).await;
@@ -81,7 +81,7 @@ pub async fn pages_in_order_of_time(bed: Bed) {
     assert_eq!(seen, [1, 2, 3, 3, 3, 4, 5, 7, 8, 9]);
 }
 
-/// f2: each row lies in one shard, and all shards together have all of them.
+/// Each row lies in one shard, and all shards together have all of them.
 pub async fn every_timer_is_in_one_shard(bed: Bed) {
     for n in 0..64 {
         set(&bed, &format!("k{n}"), bed.instance(), Due::At(Timestamp(1))).await;
@@ -103,7 +103,7 @@ pub async fn every_timer_is_in_one_shard(bed: Bed) {
     assert_eq!(bed.store.due(&query).await.expect("due").rows.len(), 0, "a node without shards gets nothing");
 }
 
-/// f2: the time until the next one is told, as a hint that is never too long.
+/// The time until the next one is told, as a hint that is never too long.
 pub async fn the_next_one_is_announced(bed: Bed) {
     let next = |bed: &Bed| {
         let (store, query) = (bed.store.clone(), bed.query(RowTable::Timer));
@@ -117,7 +117,7 @@ pub async fn the_next_one_is_announced(bed: Bed) {
     assert!(next(&bed).await.expect("one is waiting") <= HOUR / 60);
 }
 
-/// f3: reading a timer changes nothing: it stays until its gate is opened, and is seen by every process.
+/// Reading a timer changes nothing: it stays until its gate is opened, and is seen by every process.
 pub async fn a_timer_stays_until_it_is_handled(bed: Bed) {
     set(&bed, "k", bed.instance(), Due::At(Timestamp(1))).await;
     let other = bed.other().await;
@@ -130,7 +130,7 @@ pub async fn a_timer_stays_until_it_is_handled(bed: Bed) {
     assert_eq!(letters(&bed.commit(vec![bed.handled(&row)]).await), "D");
 }
 
-/// f2: a timer is cancelled by its id, and only by its own saga; one that was read before can take no effect then.
+/// A timer is cancelled by its id, and only by its own saga; one that was read before can take no effect then.
 pub async fn cancel_by_id(bed: Bed) {
     let instance = bed.instance();
     let one = set(&bed, "k", instance, Due::At(Timestamp(1))).await;
@@ -146,7 +146,7 @@ pub async fn cancel_by_id(bed: Bed) {
     assert_eq!(bed.due(RowTable::Timer).await.len(), 0);
 }
 
-/// f2: cancelling by type is for one type of one life.
+/// Cancelling by type is for one type of one life.
 pub async fn cancel_by_type(bed: Bed) {
     let (one, two) = (bed.instance(), bed.instance());
     let mut kept = Vec::new();
@@ -166,7 +166,7 @@ pub async fn cancel_by_type(bed: Bed) {
     assert_eq!(pending(&bed).await, kept);
 }
 
-/// f2: changes of one unit apply in their order.
+/// Changes of one unit apply in their order.
 pub async fn set_and_cancel_in_one_unit(bed: Bed) {
     let (instance, one, two) = (bed.instance(), bed.timer_id(), bed.timer_id());
     let mut unit = bed.unit();
@@ -186,7 +186,7 @@ pub async fn set_and_cancel_in_one_unit(bed: Bed) {
     assert_eq!(pending(&bed).await, [two]);
 }
 
-/// h2: a life that completes takes its timers with it, and no others.
+/// A life that completes takes its timers with it, and no others.
 pub async fn completion_takes_its_timers(bed: Bed) {
     let instance = bed.born("k").await;
     let old = bed.instance();
@@ -201,7 +201,7 @@ pub async fn completion_takes_its_timers(bed: Bed) {
     assert_eq!(letters(&bed.commit(vec![bed.handled(&row)]).await), "D", "a late firing finds nothing");
 }
 
-/// h2: the timer that completes its saga is its own gate.
+/// The timer that completes its saga is its own gate.
 pub async fn a_timer_may_complete_its_saga(bed: Bed) {
     let instance = bed.born("k").await;
     set(&bed, "k", instance, Due::At(Timestamp(1))).await;
@@ -213,7 +213,7 @@ pub async fn a_timer_may_complete_its_saga(bed: Bed) {
     assert_eq!(letters(&bed.commit(vec![unit]).await), "D");
 }
 
-/// f3: a timer that was moved is not opened by an earlier reading; it is due at its new time.
+/// A timer that was moved is not opened by an earlier reading; it is due at its new time.
 pub async fn a_moved_timer_is_another_delivery(bed: Bed) {
     let id = set(&bed, "k", bed.instance(), Due::At(Timestamp(1))).await;
     let old = bed.due(RowTable::Timer).await.remove(0);

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// a1: migrating again, from several processes at once, changes nothing.
+/// Migrating again, from several processes at once, changes nothing.
 pub async fn migrating_is_idempotent(bed: Bed) {
     bed.born("k").await;
     let others = [bed.other().await, bed.other().await, bed.other().await];
@@ -25,7 +25,7 @@ pub async fn migrating_is_idempotent(bed: Bed) {
     assert!(bed.store.committers() >= 1);
 }
 
-/// b1, k1: what is younger than the horizon is not pruned, however odd its id; then ids are still recognised.
+/// What is younger than the horizon is not pruned, however odd its id; then ids are still recognised.
 pub async fn nothing_young_is_pruned(bed: Bed) {
     let queued = bed.queues(&["q"]).await.is_some();
     let message = bed.message();
@@ -46,7 +46,7 @@ pub async fn nothing_young_is_pruned(bed: Bed) {
     }
 }
 
-/// a1: retention never touches live sagas, unsent and waiting messages, timers and dead letters, however old.
+/// Retention never touches live sagas, unsent and waiting messages, timers and dead letters, however old.
 pub async fn nothing_unfinished_is_pruned(bed: Bed) {
     let queued = bed.queues(&["q"]).await.is_some();
     bed.born("k").await;
@@ -77,7 +77,7 @@ pub async fn nothing_unfinished_is_pruned(bed: Bed) {
     assert_eq!(counts(&bed).await, before);
 }
 
-/// k1: a completed saga that was kept goes when its time is up; and then only it.
+/// A completed saga that was kept goes when its time is up; and then only it.
 pub async fn kept_sagas_go_in_time(bed: Bed) {
     bed.born("live").await;
     bed.apply(bed.writes(keep("long", bed.instance(), 0, HOUR, &b"end"[..]))).await;
@@ -92,7 +92,7 @@ pub async fn kept_sagas_go_in_time(bed: Bed) {
     assert_eq!(bed.saga("short").await, None);
 }
 
-/// k1: ids that say nothing of their age are forgotten once their arrival is past the horizon; a backlog older than the
+/// Ids that say nothing of their age are forgotten once their arrival is past the horizon; a backlog older than the
 /// horizon is handled normally then.
 pub async fn foreign_ids_are_forgotten_in_time(bed: Bed) {
     let id = sagabus_core::MessageId::from_foreign("order-1");
@@ -108,7 +108,7 @@ pub async fn foreign_ids_are_forgotten_in_time(bed: Bed) {
     bed.apply(unit).await;
 }
 
-/// k7: every table is counted.
+/// Every table is counted.
 pub async fn every_table_is_counted(bed: Bed) {
     let counts = bed.store.admin().counts().await.expect("counts");
     for table in counted_tables() {
@@ -118,7 +118,7 @@ pub async fn every_table_is_counted(bed: Bed) {
     assert_eq!((bed.count("saga").await, bed.inbox().await), (1, 1));
 }
 
-/// f4: who waits for due rows is woken when one may be due sooner, or looks again when the time is up.
+/// Who waits for due rows is woken when one may be due sooner, or looks again when the time is up.
 pub async fn waiting_for_due_rows_ends(bed: Bed) {
     bed.store.wait_due("shop", Duration::from_millis(30)).await;
     let start = bed.runtime.elapsed();
@@ -132,7 +132,7 @@ pub async fn waiting_for_due_rows_ends(bed: Bed) {
     assert!(bed.runtime.elapsed() - start < long / 2, "a timer of this process wakes at once");
 }
 
-/// f1: the database's clock goes on, and is one clock for all handles.
+/// The database's clock goes on, and is one clock for all handles.
 pub async fn one_clock(bed: Bed) {
     let other = bed.other().await;
     let mut last = Timestamp(0);
@@ -145,7 +145,7 @@ pub async fn one_clock(bed: Bed) {
     assert!(last > Timestamp(1_600_000_000_000_000), "microseconds since 1970");
 }
 
-/// i1: a closed handle refuses, and commits nothing; other handles go on.
+/// A closed handle refuses, and commits nothing; other handles go on.
 pub async fn a_closed_store_refuses(bed: Bed) {
     let other = bed.other().await;
     bed.born("k").await;
@@ -163,7 +163,7 @@ pub async fn a_closed_store_refuses(bed: Bed) {
     other.apply(other.writes(create("k2", other.instance(), &b"x"[..]))).await;
 }
 
-/// b2 (a dropped future is unknown): calls that are given up half way leave a store that works, and units that are whole.
+/// A dropped future is unknown: calls that are given up half way leave a store that works, and units that are whole.
 pub async fn dropped_calls_leave_a_sound_store(bed: Bed) {
     let mut units = Vec::new();
     for n in 0..40_u64 {
