@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::backends::{site, state};
+use crate::backends::state;
 use crate::command::Check;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
-use crate::{cargo, paths};
+use crate::{cargo, paths, proc};
 
 /// The two commands a newcomer is told.
 const COMMANDS: [&str; 2] = ["cargo run --example order", "cargo xtask test"];
@@ -33,26 +33,26 @@ impl Check for FreshClone {
     const NAME: &'static str = "fresh-clone";
 
     fn run(self) -> Result<Verdict> {
-        let place = match &self.keep {
+        let environment = match &self.keep {
             Some(dir) => std::path::absolute(dir).context("find the directory to keep")?,
             None => std::env::temp_dir().join(format!("sagabus-fresh-clone-{}", std::process::id())),
         };
-        fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
-        let verdict = self.in_directory(&place);
+        fs::create_dir_all(&environment).with_context(|| format!("create {}", environment.display()))?;
+        let verdict = self.in_directory(&environment);
         if self.keep.is_none() {
-            state::remove(&place)?;
+            state::remove(&environment)?;
         }
         verdict
     }
 }
 
 impl FreshClone {
-    fn in_directory(&self, place: &Path) -> Result<Verdict> {
+    fn in_directory(&self, environment: &Path) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME);
-        let (clone, home) = (place.join("clone"), place.join("cargo-home"));
+        let (clone, home) = (environment.join("clone"), environment.join("cargo-home"));
         fs::create_dir(&home).context("create an empty cargo home")?;
-        site::output(Command::new("git").args(["clone", "--quiet", "--no-local"]).arg(paths::root()).arg(&clone))?;
-        let commit = site::output(Command::new("git").current_dir(&clone).args(["rev-parse", "HEAD"]))?;
+        proc::output(Command::new("git").args(["clone", "--quiet", "--no-local"]).arg(paths::root()).arg(&clone))?;
+        let commit = proc::output(Command::new("git").current_dir(&clone).args(["rev-parse", "HEAD"]))?;
         println!("cloned {} into {}", commit.trim(), clone.display());
         warn_about_uncommitted()?;
 
@@ -67,7 +67,7 @@ impl FreshClone {
             }
             println!("\n$ {command}");
             let started = Instant::now();
-            let output = execute(command, &clone, &home, place)?;
+            let output = execute(command, &clone, &home, environment)?;
             run += 1;
             let name = command.rsplit(' ').next().unwrap_or(command);
             timer.count(&format!("seconds_{name}"), seconds_since(started));
@@ -77,7 +77,7 @@ impl FreshClone {
             println!("{command}: {} after {} s", output.status, seconds_since(started));
             ok += u32::from(output.status.success());
         }
-        let left = site::output(Command::new("git").current_dir(&clone).args(["status", "--porcelain"]))?;
+        let left = proc::output(Command::new("git").current_dir(&clone).args(["status", "--porcelain"]))?;
         timer.count("commands_run", run).count("commands_ok", ok).count("files_left", left.lines().count());
         print!("{left}");
         for missing in COMMANDS.iter().filter(|command| !told.contains(command)) {
@@ -94,10 +94,10 @@ struct Output {
 }
 
 /// Runs it as a newcomer's shell would: nothing of the cargo around us, and nothing that a cargo home could know.
-fn execute(command: &str, clone: &Path, home: &Path, place: &Path) -> Result<Output> {
+fn execute(command: &str, clone: &Path, home: &Path, environment: &Path) -> Result<Output> {
     let mut words = command.split_whitespace();
     let Some(program) = words.next() else { bail!("an empty command") };
-    let log = place.join(format!("{}.out", words.clone().collect::<Vec<_>>().join("-")));
+    let log = environment.join(format!("{}.out", words.clone().collect::<Vec<_>>().join("-")));
     let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
     let mut process = Command::new(program);
     process.args(words).current_dir(clone).stdin(Stdio::null()).stdout(file);
@@ -154,7 +154,7 @@ fn tests_passed(stdout: &str) -> Option<u64> {
 }
 
 fn warn_about_uncommitted() -> Result<()> {
-    let changes = site::output(Command::new("git").current_dir(paths::root()).args(["status", "--porcelain"]))?;
+    let changes = proc::output(Command::new("git").current_dir(paths::root()).args(["status", "--porcelain"]))?;
     if !changes.is_empty() {
         println!("note: {} uncommitted changes here are not in the clone", changes.lines().count());
     }

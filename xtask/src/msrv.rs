@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Deserialize;
 
-use crate::backends::site;
-use crate::cargo;
 use crate::command::Check;
 use crate::verdict::{Outcome, Timer, Verdict};
+use crate::{cargo, proc};
 
 /// Compares `rust-version` with what the dependencies ask for, and compiles with that toolchain where it is installed
 /// (counts: packages, above, compiled)
@@ -36,7 +35,7 @@ impl Check for Msrv {
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME);
         let text =
-            site::output(cargo::command().args(["metadata", "--format-version=1", "--all-features", "--locked"]))?;
+            proc::output(cargo::command().args(["metadata", "--format-version=1", "--all-features", "--locked"]))?;
         let metadata: Metadata = serde_json::from_str(&text).context("read cargo's metadata")?;
         let ours = metadata.packages.iter().find(|package| package.source.is_none() && package.name == "sagabus");
         let ours = ours.and_then(|package| package.rust_version.as_deref()).context("find sagabus's rust-version")?;
@@ -78,7 +77,7 @@ fn print_floor(theirs: &[&Package], ours: &str) {
 
 /// Some(whether it compiles) with exactly this toolchain, None if it is not installed: that cannot be made up for here.
 fn compile(ours: &str) -> Result<Option<bool>> {
-    let installed = site::output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
+    let installed = proc::output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
     let Some(toolchain) = installed.split_whitespace().find(|name| is_toolchain(name, ours)) else {
         println!(
             "not compiled with {ours}: no such toolchain is installed here, so only the declarations were compared"

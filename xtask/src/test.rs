@@ -8,10 +8,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::backends::provide::provide;
-use crate::backends::site::which;
 use crate::backends::{self, Backend, Need, Server, Suite, apt};
 use crate::command::Check;
 use crate::libtest::{self, Summary};
+use crate::proc;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
 use crate::{cargo, rng};
@@ -164,7 +164,7 @@ impl Test {
                 }
                 Need::Program(name, package) => {
                     // servers' programs are not on everybody's path
-                    let here = || which(name).is_some() || Path::new("/usr/sbin").join(name).is_file();
+                    let here = || proc::which(name).is_some() || Path::new("/usr/sbin").join(name).is_file();
                     if !here() && self.install {
                         apt::install(&[*package])?;
                     }

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use super::site;
 use crate::paths;
+use crate::proc;
 
 /// The images, by service. Kafka's tag is the version whose jars a private instance runs.
 pub const IMAGES: &[(&str, &str)] =
@@ -24,12 +24,12 @@ pub fn available() -> Result<()> {
 
 /// Starts one service and waits for its health check.
 pub fn up(service: &str) -> Result<()> {
-    site::output(docker().args(["compose", "up", "--detach", "--wait", "--wait-timeout", "180", service])).map(drop)
+    proc::output(docker().args(["compose", "up", "--detach", "--wait", "--wait-timeout", "180", service])).map(drop)
 }
 
 /// Stops one service and forgets its data.
 pub fn down(service: &str) -> Result<()> {
-    site::output(docker().args(["compose", "rm", "--stop", "--force", "--volumes", service])).map(drop)
+    proc::output(docker().args(["compose", "rm", "--stop", "--force", "--volumes", service])).map(drop)
 }
 
 fn docker() -> Command {

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::site::{Site, free_port, output, which};
+use super::private_server::{PrivateServer, free_port};
 use super::{Server, apt, wire};
-use crate::paths;
+use crate::{paths, proc};
 
 /// The version of jars and container.
 pub const VERSION: &str = "4.2.0";
@@ -24,7 +24,7 @@ pub struct Kafka;
 
 impl Kafka {
     /// Starts the broker on the log directory that is there.
-    pub fn run(&self, jars: &Path, site: &mut Site) -> Result<()> {
+    pub fn run(&self, jars: &Path, instance: &mut PrivateServer) -> Result<()> {
         // the collector and the pauses of Kafka's own script: with a small heap and one thread it stood still for 20 ms, twice
         // a second, and what was measured was that
         let heap = [
@@ -35,9 +35,9 @@ impl Kafka {
             "-XX:InitiatingHeapOccupancyPercent=35",
             "-Djava.awt.headless=true",
         ];
-        let mut broker = java_command(site, jars, &heap)?;
-        broker.arg("kafka.Kafka").arg(site.dir.join("server.properties"));
-        site.launch(&mut broker)
+        let mut broker = java_command(instance, jars, &heap)?;
+        broker.arg("kafka.Kafka").arg(instance.dir.join("server.properties"));
+        instance.launch(&mut broker)
     }
 }
 
@@ -86,30 +86,30 @@ impl Server for Kafka {
         if !secure::buildable() {
             apt::install(secure::PACKAGES)?;
         }
-        if which("mvn").is_none() {
+        if proc::which("mvn").is_none() {
             apt::install(&["maven"])?;
         }
         fetch_jars()
     }
 
-    fn start(&self, jars: PathBuf, site: &mut Site) -> Result<()> {
-        let controller = free_port(site.port + 1)?;
-        let properties = site.dir.join("server.properties");
-        let secure = secure::prepare(site)?;
-        let text = settings(site, controller, secure.as_ref());
+    fn start(&self, jars: PathBuf, instance: &mut PrivateServer) -> Result<()> {
+        let controller = free_port(instance.port + 1)?;
+        let properties = instance.dir.join("server.properties");
+        let secure = secure::prepare(instance)?;
+        let text = settings(instance, controller, secure.as_ref());
         fs::write(&properties, text).context("write kafka's settings")?;
-        fs::write(site.dir.join("log4j2.properties"), LOGGING).context("write kafka's logging")?;
-        let mut format = java_command(site, &jars, &["-Xmx128m"])?;
-        format.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(site), "-c"]).arg(&properties);
+        fs::write(instance.dir.join("log4j2.properties"), LOGGING).context("write kafka's logging")?;
+        let mut format = java_command(instance, &jars, &["-Xmx128m"])?;
+        format.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(instance), "-c"]).arg(&properties);
         format.args(secure.iter().flat_map(secure::Secure::users));
-        site.run(&mut format).context("format the log directory")?;
-        self.run(&jars, site)
+        instance.run(&mut format).context("format the log directory")?;
+        self.run(&jars, instance)
     }
 
-    fn confirm(&self, site: &Site) -> Result<()> {
-        let cluster = wire::kafka(&site.address)?;
-        let ours = cluster_id(site);
-        ensure!(cluster.id == ours, "the broker on port {} belongs to cluster {}", site.port, cluster.id);
+    fn confirm(&self, instance: &PrivateServer) -> Result<()> {
+        let cluster = wire::kafka(&instance.address)?;
+        let ours = cluster_id(instance);
+        ensure!(cluster.id == ours, "the broker on port {} belongs to cluster {}", instance.port, cluster.id);
         Ok(())
     }
 }
@@ -122,8 +122,8 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d %p %m (%c)%n
 ";
 
-fn settings(site: &Site, controller: u16, secure: Option<&secure::Secure>) -> String {
-    let (port, logs) = (site.port, site.dir.join("data"));
+fn settings(instance: &PrivateServer, controller: u16, secure: Option<&secure::Secure>) -> String {
+    let (port, logs) = (instance.port, instance.dir.join("data"));
     let (listeners, advertised, protocols, more) = secure.map(secure::Secure::settings).unwrap_or_default();
     format!(
         "process.roles=broker,controller
@@ -164,21 +164,23 @@ log.retention.hours=2
 
 /// A uuid as Kafka writes them: 16 bytes in url-safe base64 without padding, so 22 characters of which the last stands
 /// for two bits only. Made of the process and the port, so that no two instances share it.
-fn cluster_id(site: &Site) -> String {
-    format!("sagabus{:09}{:05}A", std::process::id(), site.port)
+fn cluster_id(instance: &PrivateServer) -> String {
+    format!("sagabus{:09}{:05}A", std::process::id(), instance.port)
 }
 
-fn java_command(site: &Site, jars: &Path, options: &[&str]) -> Result<Command> {
-    let mut command = site.command(java()?);
-    command.args(options).arg(format!("-Dlog4j2.configurationFile={}", site.dir.join("log4j2.properties").display()));
+fn java_command(instance: &PrivateServer, jars: &Path, options: &[&str]) -> Result<Command> {
+    let mut command = instance.command(java()?);
+    command
+        .args(options)
+        .arg(format!("-Dlog4j2.configurationFile={}", instance.dir.join("log4j2.properties").display()));
     command.arg("-cp").arg(format!("{}/*", jars.display()));
     Ok(command)
 }
 
 /// Java, if it is new enough for Kafka 4.
 fn java() -> Result<PathBuf> {
-    let java = which("java").context("no java on the path")?;
-    let version = output(Command::new(&java).arg("--version"))?;
+    let java = proc::which("java").context("no java on the path")?;
+    let version = proc::output(Command::new(&java).arg("--version"))?;
     let major = version.split_whitespace().nth(1).and_then(|number| number.split('.').next()?.parse::<u32>().ok());
     ensure!(major.is_some_and(|major| major >= 17), "kafka {VERSION} needs java 17, found {version:?}");
     Ok(java)
@@ -208,6 +210,6 @@ fn fetch_jars() -> Result<()> {
     let mut maven = Command::new("mvn");
     maven.current_dir(&jars).args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
     maven.arg(format!("-DoutputDirectory={}", jars.display()));
-    output(&mut maven).context("fetch kafka's jars")?;
+    proc::output(&mut maven).context("fetch kafka's jars")?;
     fs::write(jars.join("complete"), "").context("mark kafka's jars as complete")
 }

@@ -5,9 +5,9 @@ pub mod certificates;
 pub mod compose;
 pub mod kafka;
 pub mod postgres;
+pub mod private_server;
 pub mod provide;
 pub mod rabbitmq;
-pub mod site;
 pub mod state;
 pub mod wire;
 
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use site::Site;
+use private_server::PrivateServer;
 
 /// A row of the table.
 #[derive(Clone, Copy)]
@@ -166,9 +166,9 @@ pub trait Server: Sync {
     }
 
     /// Starts a private instance from what [`Self::locate`] found; it need not be ready yet.
-    fn start(&self, installed: PathBuf, site: &mut Site) -> Result<()>;
+    fn start(&self, installed: PathBuf, instance: &mut PrivateServer) -> Result<()>;
 
     /// Verifies that what answers is the instance we started in this directory, not somebody else's on the same port,
     /// and does what is left to do once it answers.
-    fn confirm(&self, site: &Site) -> Result<()>;
+    fn confirm(&self, instance: &PrivateServer) -> Result<()>;
 }

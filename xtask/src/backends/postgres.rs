@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::site::{Site, output, which};
+use super::private_server::PrivateServer;
 use super::{Server, wire};
+use crate::proc;
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -15,11 +16,11 @@ pub struct Postgres;
 
 impl Postgres {
     /// Starts the server on the cluster that is there.
-    pub fn run(&self, bin: &Path, site: &mut Site) -> Result<()> {
-        let mut postgres = site.command(bin.join("postgres"));
-        postgres.arg("-D").arg(site.dir.join("data"));
+    pub fn run(&self, bin: &Path, instance: &mut PrivateServer) -> Result<()> {
+        let mut postgres = instance.command(bin.join("postgres"));
+        postgres.arg("-D").arg(instance.dir.join("data"));
         for setting in [
-            &format!("port={}", site.port),
+            &format!("port={}", instance.port),
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "max_connections=200",
@@ -30,7 +31,7 @@ impl Postgres {
         ] {
             postgres.args(["-c", setting]);
         }
-        site.launch(&mut postgres)
+        instance.launch(&mut postgres)
     }
 }
 
@@ -64,7 +65,7 @@ impl Server for Postgres {
 
     fn locate(&self) -> Result<PathBuf> {
         let installed = newest(Path::new("/usr/lib/postgresql"));
-        let on_path = || which("initdb").and_then(|initdb| initdb.parent().map(Path::to_path_buf));
+        let on_path = || proc::which("initdb").and_then(|initdb| initdb.parent().map(Path::to_path_buf));
         installed
             .or_else(on_path)
             .context("no postgresql server found (no initdb in /usr/lib/postgresql or on the path)")
@@ -74,23 +75,27 @@ impl Server for Postgres {
         Some("postgres")
     }
 
-    fn start(&self, bin: PathBuf, site: &mut Site) -> Result<()> {
-        let data = site.dir.join("data");
-        let mut initdb = site.command(bin.join("initdb"));
+    fn start(&self, bin: PathBuf, instance: &mut PrivateServer) -> Result<()> {
+        let data = instance.dir.join("data");
+        let mut initdb = instance.command(bin.join("initdb"));
         initdb.arg("--pgdata").arg(&data).args(["--username=sagabus", "--encoding=UTF8", "--locale=C.UTF-8"]);
         // A password even on loopback: every user of this machine can connect to it.
-        let password = site.dir.join("password");
+        let password = instance.dir.join("password");
         fs::write(&password, "sagabus\n").context("write the password file")?;
         initdb.args(["--auth=scram-sha-256", "--data-checksums", "--pwfile"]).arg(&password);
-        site.run(&mut initdb).context("initialise the cluster")?;
-        self.run(&bin, site)
+        instance.run(&mut initdb).context("initialise the cluster")?;
+        self.run(&bin, instance)
     }
 
-    fn confirm(&self, site: &Site) -> Result<()> {
+    fn confirm(&self, instance: &PrivateServer) -> Result<()> {
         let psql = self.locate()?.join("psql");
-        let admin = format!("postgres://sagabus:sagabus@127.0.0.1:{}/postgres", site.port);
+        let admin = format!("postgres://sagabus:sagabus@127.0.0.1:{}/postgres", instance.port);
         let theirs = query(&psql, &admin, "show data_directory")?;
-        ensure!(Path::new(&theirs) == site.dir.join("data"), "the server on port {} works in {theirs}", site.port);
+        ensure!(
+            Path::new(&theirs) == instance.dir.join("data"),
+            "the server on port {} works in {theirs}",
+            instance.port
+        );
         query(&psql, &admin, "create database sagabus")?;
         Ok(())
     }
@@ -104,7 +109,7 @@ fn newest(root: &Path) -> Option<PathBuf> {
 }
 
 fn psql() -> Option<PathBuf> {
-    which("psql").or_else(|| newest(Path::new("/usr/lib/postgresql")).map(|bin| bin.join("psql")))
+    proc::which("psql").or_else(|| newest(Path::new("/usr/lib/postgresql")).map(|bin| bin.join("psql")))
 }
 
 fn query(psql: &Path, address: &str, sql: &str) -> Result<String> {
@@ -120,5 +125,5 @@ fn query(psql: &Path, address: &str, sql: &str) -> Result<String> {
         sql,
     ]);
     command.env("PGCONNECT_TIMEOUT", "5");
-    Ok(output(&mut command).with_context(|| format!("ask postgresql to {sql}"))?.trim().to_owned())
+    Ok(proc::output(&mut command).with_context(|| format!("ask postgresql to {sql}"))?.trim().to_owned())
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::site::Site;
+use super::private_server::PrivateServer;
 use super::state::{How, Running};
 use super::{Server, apt, compose};
 use crate::{paths, proc};
@@ -130,31 +130,31 @@ fn private(server: &dyn Server, install: bool) -> Result<Provided> {
 }
 
 fn start(server: &dyn Server, installed: &Path) -> Result<Provided> {
-    let mut site = Site::prepare(server)?;
+    let mut instance = PrivateServer::prepare(server)?;
     // The log of the last instance would be taken for this one's.
-    let _ = fs::remove_file(site.log());
-    let ready = server.start(installed.to_path_buf(), &mut site).and_then(|()| await_answer(server, &site));
+    let _ = fs::remove_file(instance.log());
+    let ready = server.start(installed.to_path_buf(), &mut instance).and_then(|()| await_answer(server, &instance));
     // Asked again once it is complete: before, PostgreSQL has no database to tell its version in.
-    match ready.and_then(|()| server.confirm(&site)).and_then(|()| server.probe(&site.address)) {
+    match ready.and_then(|()| server.confirm(&instance)).and_then(|()| server.probe(&instance.address)) {
         Ok(identity) => {
-            let started = Some(site.running().clone());
-            Ok(Provided { address: site.address.clone(), how: How::Private, identity, started })
+            let started = Some(instance.running().clone());
+            Ok(Provided { address: instance.address.clone(), how: How::Private, identity, started })
         }
         Err(error) => {
-            let log = proc::tail(&site.log(), 15);
-            site.running().stop()?;
+            let log = proc::tail(&instance.log(), 15);
+            instance.running().stop()?;
             Err(error).with_context(|| format!("start {}; its log ends:\n{log}\n", server.name()))
         }
     }
 }
 
-fn await_answer(server: &dyn Server, site: &Site) -> Result<()> {
+fn await_answer(server: &dyn Server, instance: &PrivateServer) -> Result<()> {
     let deadline = Instant::now() + BOOT;
     loop {
-        if !site.running().alive() {
+        if !instance.running().alive() {
             bail!("the process ended before it answered");
         }
-        match server.probe(&site.address) {
+        match server.probe(&instance.address) {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => {
                 return Err(error).with_context(|| format!("no answer within {BOOT:?}"));

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use super::site::{Site, free_port, which};
+use super::private_server::{PrivateServer, free_port};
 use super::state::Running;
 use super::{Server, certificates, wire};
+use crate::proc;
 
 /// Not the one on the path: that wrapper insists on the system's node and user.
 pub const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -59,11 +60,11 @@ impl Server for RabbitMq {
         Ok(server)
     }
 
-    fn start(&self, server: PathBuf, site: &mut Site) -> Result<()> {
-        let mapper = start_port_mapper(site)?;
-        let tls = free_port(site.port + 1000)?;
-        certificates::make(site)?;
-        write(site, "tls/port", &tls.to_string())?;
+    fn start(&self, server: PathBuf, instance: &mut PrivateServer) -> Result<()> {
+        let mapper = start_port_mapper(instance)?;
+        let tls = free_port(instance.port + 1000)?;
+        certificates::make(instance)?;
+        write(instance, "tls/port", &tls.to_string())?;
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\ndefault_user = sagabus\ndefault_pass = sagabus\n\
              cluster_name = {}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n\
@@ -71,43 +72,43 @@ impl Server for RabbitMq {
              ssl_options.cacertfile = {dir}/ca.pem\nssl_options.certfile = {dir}/server.pem\n\
              ssl_options.keyfile = {dir}/server.key\nssl_options.verify = verify_peer\n\
              ssl_options.fail_if_no_peer_cert = true\n",
-            site.port,
-            node(site),
-            dir = site.dir.join("tls").display(),
+            instance.port,
+            node(instance),
+            dir = instance.dir.join("tls").display(),
         );
-        write(site, "rabbitmq.conf", &config)?;
-        write(site, "enabled_plugins", "[].\n")?;
-        write(site, "env.conf", "")?;
-        write(site, ".erlang.cookie", &format!("sagabus-{}", std::process::id()))?;
+        write(instance, "rabbitmq.conf", &config)?;
+        write(instance, "enabled_plugins", "[].\n")?;
+        write(instance, "env.conf", "")?;
+        write(instance, ".erlang.cookie", &format!("sagabus-{}", std::process::id()))?;
         // Erlang refuses a cookie that others could read.
-        let cookie = site.dir.join(".erlang.cookie");
+        let cookie = instance.dir.join(".erlang.cookie");
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).context("protect the cookie")?;
-        let environment = environment(site, mapper)?;
+        let environment = environment(instance, mapper)?;
         // kept, so that it can be started once more in the same place
         let text = serde_json::to_string(&environment).context("encode rabbitmq's environment")?;
-        write(site, "environment.json", &text)?;
-        site.launch(site.command(server).envs(environment))
+        write(instance, "environment.json", &text)?;
+        instance.launch(instance.command(server).envs(environment))
     }
 
-    fn confirm(&self, site: &Site) -> Result<()> {
-        let (_, _, cluster) = wire::amqp(&site.address)?;
-        ensure!(cluster == node(site), "the broker on port {} calls itself {cluster:?}", site.port);
+    fn confirm(&self, instance: &PrivateServer) -> Result<()> {
+        let (_, _, cluster) = wire::amqp(&instance.address)?;
+        ensure!(cluster == node(instance), "the broker on port {} calls itself {cluster:?}", instance.port);
         Ok(())
     }
 }
 
-fn node(site: &Site) -> String {
-    format!("sagabus-{}-{}@localhost", std::process::id(), site.port)
+fn node(instance: &PrivateServer) -> String {
+    format!("sagabus-{}-{}@localhost", std::process::id(), instance.port)
 }
 
-fn environment(site: &Site, mapper: u16) -> Result<BTreeMap<&'static str, String>> {
-    let dir = |name: &str| site.dir.join(name).display().to_string();
+fn environment(instance: &PrivateServer, mapper: u16) -> Result<BTreeMap<&'static str, String>> {
+    let dir = |name: &str| instance.dir.join(name).display().to_string();
     Ok(BTreeMap::from([
-        ("HOME", site.dir.display().to_string()),
+        ("HOME", instance.dir.display().to_string()),
         ("RABBITMQ_CONF_ENV_FILE", dir("env.conf")),
-        ("RABBITMQ_NODENAME", node(site)),
+        ("RABBITMQ_NODENAME", node(instance)),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
-        ("RABBITMQ_NODE_PORT", site.port.to_string()),
+        ("RABBITMQ_NODE_PORT", instance.port.to_string()),
         ("RABBITMQ_DIST_PORT", free_port(25673)?.to_string()),
         ("RABBITMQ_MNESIA_BASE", dir("mnesia")),
         ("RABBITMQ_LOG_BASE", dir("log")),
@@ -122,15 +123,15 @@ fn environment(site: &Site, mapper: u16) -> Result<BTreeMap<&'static str, String
 }
 
 /// Erlang would start one by itself, as a daemon on all interfaces that nobody stops.
-fn start_port_mapper(site: &mut Site) -> Result<u16> {
-    let program = which("epmd").context("no epmd on the path (package erlang-base)")?;
+fn start_port_mapper(instance: &mut PrivateServer) -> Result<u16> {
+    let program = proc::which("epmd").context("no epmd on the path (package erlang-base)")?;
     let port = free_port(14369)?;
-    let mut command = site.command(program);
+    let mut command = instance.command(program);
     command.args(["-address", "127.0.0.1", "-port", &port.to_string()]);
-    site.launch(&mut command)?;
+    instance.launch(&mut command)?;
     Ok(port)
 }
 
-fn write(site: &Site, name: &str, text: &str) -> Result<()> {
-    fs::write(site.dir.join(name), text).with_context(|| format!("write rabbitmq's {name}"))
+fn write(instance: &PrivateServer, name: &str, text: &str) -> Result<()> {
+    fs::write(instance.dir.join(name), text).with_context(|| format!("write rabbitmq's {name}"))
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::backend::{Backend, Store, Urls};
-use super::bed::db::Db;
-use super::bed::keep::Ground;
-use super::bed::place::{Layout, Rig, ready, stop};
 use super::crash::Layouts;
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::{Backend, Store, Urls};
+use super::fixture::db::Db;
+use super::fixture::environment::{Installation, Layout, ready, stop};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::rng::{Rng, fresh_seed};
@@ -79,13 +79,13 @@ impl Check for Bank {
         let mut timer = Timer::start(Self::NAME).seed(seed);
         println!("seed {seed} (repeat with --seed {seed})");
         let layouts = self.layout.of(self.backend)?;
-        let rig = Rig::assemble(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let installation = Installation::assemble(self.backend)?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let mut seen = Seen::default();
         for layout in layouts {
-            let dir = ground.run(layout.word());
-            let result = self.once(*layout, &rig, &dir, &mut Rng::new(seed), &mut seen);
-            ground.done(&dir, result.is_err() || !seen.is_clean())?;
+            let dir = artifacts.run(layout.word());
+            let result = self.once(*layout, &installation, &dir, &mut Rng::new(seed), &mut seen);
+            artifacts.done(&dir, result.is_err() || !seen.is_clean())?;
             result.with_context(|| format!("the {} layout", layout.word()))?;
         }
         timer.count("processes", self.processes).count("handling_processes", seen.handling.unwrap_or(0));
@@ -110,24 +110,31 @@ impl Seen {
 }
 
 impl Bank {
-    fn once(&self, layout: Layout, rig: &Rig, dir: &Path, rng: &mut Rng, seen: &mut Seen) -> Result<()> {
+    fn once(
+        &self,
+        layout: Layout,
+        installation: &Installation,
+        dir: &Path,
+        rng: &mut Rng,
+        seen: &mut Seen,
+    ) -> Result<()> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let urls = rig.servers.prepare(dir, layout)?;
+        let urls = installation.servers.prepare(dir, layout)?;
         let accounts = self.accounts.to_string();
-        Proc::spawn("open", command(rig, &urls)?.args(["--open", &accounts]), dir)?.expect_success(LIMIT)?;
+        Proc::spawn("open", command(installation, &urls)?.args(["--open", &accounts]), dir)?.expect_success(LIMIT)?;
         let mut nodes = Vec::new();
         for at in 0..self.processes {
-            nodes.push(Proc::spawn(format!("node{at}"), &mut command(rig, &urls)?, dir)?);
+            nodes.push(Proc::spawn(format!("node{at}"), &mut command(installation, &urls)?, dir)?);
         }
         for node in &mut nodes {
             ready(node)?;
         }
-        let mut db = super::bed::backend::store_of(dir)?;
+        let mut db = super::fixture::backend::store_of(dir)?;
         let deadline = Instant::now() + LIMIT;
         let mut next_kill = Instant::now() + Duration::from_millis(700);
         let (mut transfers, kills) = (0, seen.kills);
         for round in 1.. {
-            let mut teller = self.teller(rig, &urls, dir, transfers, rng)?;
+            let mut teller = self.teller(installation, &urls, dir, transfers, rng)?;
             transfers += self.transfers;
             let mut sent = false;
             loop {
@@ -135,7 +142,7 @@ impl Bank {
                 if Instant::now() > next_kill && !sent {
                     let at = rng.below(nodes.len() as u64) as usize;
                     nodes[at].kill9()?;
-                    nodes[at] = Proc::spawn(format!("node{at}"), &mut command(rig, &urls)?, dir)?;
+                    nodes[at] = Proc::spawn(format!("node{at}"), &mut command(installation, &urls)?, dir)?;
                     seen.kills += 1;
                     next_kill = Instant::now() + Duration::from_millis(rng.between(300, 1200));
                 }
@@ -183,9 +190,9 @@ impl Bank {
         self.processes as i64
     }
 
-    fn teller(&self, rig: &Rig, urls: &Urls, dir: &Path, first: i64, rng: &mut Rng) -> Result<Proc> {
+    fn teller(&self, installation: &Installation, urls: &Urls, dir: &Path, first: i64, rng: &mut Rng) -> Result<Proc> {
         let numbers = [self.transfers, first, self.accounts].map(|number| number.to_string());
-        let mut send = command(rig, urls)?;
+        let mut send = command(installation, urls)?;
         send.args(["--send", &numbers[0], "--first", &numbers[1], "--accounts", &numbers[2]]);
         send.args(["--seed", &rng.next_u64().to_string()]);
         Proc::spawn(format!("teller{first}"), &mut send, dir)
@@ -203,8 +210,8 @@ impl Bank {
     }
 }
 
-fn command(rig: &Rig, urls: &Urls) -> Result<Command> {
-    let mut command = Command::new(rig.programs.path("bank-node")?);
+fn command(installation: &Installation, urls: &Urls) -> Result<Command> {
+    let mut command = Command::new(installation.programs.path("bank-node")?);
     command.args(["--store", &urls.store, "--transport", &urls.transport]).env("RUST_BACKTRACE", "0");
     Ok(command)
 }

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::bed::backend::{Backend, Servers, Store, forget};
-use super::bed::keep::Ground;
-use super::bed::place::{Layout, lines};
-use super::bed::programs::{Build, Programs};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::{Backend, Servers, Store, forget};
+use super::fixture::environment::{Layout, lines};
+use super::fixture::programs::{Build, Programs};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::rng::fresh_seed;
@@ -58,14 +58,14 @@ impl Check for Diff {
         println!("seed {seed} (repeat with --seed {seed})");
         let programs = Programs::build(Build::Chaos(None))?;
         let servers = Servers::up(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let mut all = Totals::default();
         let mut left = self.ops;
         while left > 0 && all.difference.is_none() {
             let ops = left.min(STRETCH);
             // the first stretch has the run's own seed, so that one alone is repeated by it
             let seed = seed.wrapping_add(all.stretches);
-            let dir = ground.run(&format!("diff-{seed}"));
+            let dir = artifacts.run(&format!("diff-{seed}"));
             all.add(self.stretch(&programs, &servers, &dir, seed, ops)?);
             left -= ops;
         }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::db::Db;
-use super::bed::keep::Ground;
-use super::bed::place::{lines, ready};
-use super::bed::programs::{Build, Programs};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::db::Db;
+use super::fixture::environment::{lines, ready};
+use super::fixture::programs::{Build, Programs};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::table::Table;
@@ -47,8 +47,8 @@ impl Check for Fair {
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
         let programs = Programs::build(Build::Release)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
-        let dir = ground.run("fair");
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
+        let dir = artifacts.run("fair");
         let command = || -> Result<Command> {
             let mut command = Command::new(programs.path("fair-node")?);
             command.arg("--store").arg(format!("sqlite://{}", dir.join("shop.db").display()));

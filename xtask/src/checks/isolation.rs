@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
-use super::bed::keep::Ground;
-use super::bed::place::lines;
-use super::bed::programs::{Build, Programs};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::environment::lines;
+use super::fixture::programs::{Build, Programs};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::verdict::{Outcome, Timer, Verdict};
@@ -46,14 +46,14 @@ impl Check for Isolation {
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
         let programs = Programs::build(Build::Release)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         // a machine that is busy with something else is not what this is about: the best of a few tries counts, beside
         // what the same try had without the sleeper
         let mut best: Option<Value> = None;
         let mut tries = 0;
         while tries < self.tries && !best.as_ref().is_some_and(|said| p99(said) < self.limit_ms) {
             tries += 1;
-            let said = self.once(&programs, &ground.run(&format!("isolation{tries}")))?;
+            let said = self.once(&programs, &artifacts.run(&format!("isolation{tries}")))?;
             println!("{said}");
             if best.as_ref().is_none_or(|best| p99(&said) < p99(best)) {
                 best = Some(said);

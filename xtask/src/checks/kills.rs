@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::backend::Backend;
-use super::bed::judge::{Judgement, judge};
-use super::bed::keep::Ground;
-use super::bed::place::{self, Layout, Place, Rig};
 use super::crash::{Layouts, totals::counted};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::Backend;
+use super::fixture::environment::{self, Environment, Installation, Layout};
+use super::fixture::judge::{Judgement, judge};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::rng::{Rng, fresh_seed};
@@ -68,18 +68,18 @@ impl Check for Kills {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         println!("seed {seed} (repeat with --seed {seed})");
-        let rig = Rig::assemble(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let installation = Installation::assemble(self.backend)?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let layouts = self.layout.of(self.backend)?;
         let mut rng = Rng::new(seed);
         let mut tally = Tally::default();
         for (at, layout) in layouts.iter().enumerate() {
             let goal = (self.n * (at as u64 + 1)).div_ceil(layouts.len() as u64);
-            let dir = ground.run(layout.word());
+            let dir = artifacts.run(layout.word());
             let before = tally.judgement.is_clean();
-            let result = self.storm(*layout, goal, &mut rng, &rig, &dir, &mut tally);
+            let result = self.storm(*layout, goal, &mut rng, &installation, &dir, &mut tally);
             let failed = result.is_err() || before != tally.judgement.is_clean();
-            ground.done(&dir, failed)?;
+            artifacts.done(&dir, failed)?;
             result.with_context(|| format!("the {} layout", layout.word()))?;
         }
         tally.judgement.examples.iter().for_each(|example| println!("{example}"));
@@ -102,17 +102,17 @@ impl Kills {
         layout: Layout,
         goal: u64,
         rng: &mut Rng,
-        rig: &Rig,
+        installation: &Installation,
         dir: &std::path::Path,
         tally: &mut Tally,
     ) -> Result<()> {
-        let mut place = Place::create(rig, dir, layout, LEASE)?;
-        let generator = place.generator(0, self.pace_ms, 40, 6)?;
-        let mut nodes = (0..self.processes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
-        let mut marks = progress(&mut place)?;
+        let mut environment = Environment::create(installation, dir, layout, LEASE)?;
+        let generator = environment.generator(0, self.pace_ms, 40, 6)?;
+        let mut nodes = (0..self.processes).map(|_| environment.node()).collect::<Result<Vec<_>>>()?;
+        let mut marks = progress(&mut environment)?;
         while tally.kills < goal {
             thread::sleep(Duration::from_millis(rng.between(20, 200)));
-            marks = committed_since(&mut place, marks)?;
+            marks = committed_since(&mut environment, marks)?;
             let at = rng.below(nodes.len() as u64) as usize;
             if tally.kills % STOP_EVERY == STOP_EVERY - 1 {
                 freeze(&mut nodes[at], rng)?;
@@ -122,24 +122,24 @@ impl Kills {
                 bail!("{} had ended by itself:\n{}", nodes[at].name(), crate::proc::tail(nodes[at].stderr(), 20));
             }
             tally.kills += 1;
-            nodes[at] = place.launch(None)?;
+            nodes[at] = environment.launch(None)?;
             if tally.kills.is_multiple_of(20) {
-                println!("{}: {} kills, backlog {}", layout.word(), tally.kills, place.backlog()?);
+                println!("{}: {} kills, backlog {}", layout.word(), tally.kills, environment.backlog()?);
             }
         }
-        place::stop(generator).context("the generator")?;
-        if !place.drained(Duration::from_secs(180))? {
-            bail!("the work does not end: {}", place.leftovers()?);
+        environment::stop(generator).context("the generator")?;
+        if !environment.drained(Duration::from_secs(180))? {
+            bail!("the work does not end: {}", environment.leftovers()?);
         }
         for mut node in nodes {
             // one that was started a moment ago would take the signal for the default one
-            place::ready(&mut node)?;
-            place::stop(node)?;
+            environment::ready(&mut node)?;
+            environment::stop(node)?;
         }
-        let facts = place.facts()?;
-        tally.redeliveries += facts.redeliveries;
-        tally.relay_sends += facts.relay_sends;
-        tally.judgement.add(judge(&facts));
+        let observed = environment.observed()?;
+        tally.redeliveries += observed.redeliveries;
+        tally.relay_sends += observed.relay_sends;
+        tally.judgement.add(judge(&observed));
         Ok(())
     }
 }
@@ -154,21 +154,21 @@ fn freeze(node: &mut Proc, rng: &mut Rng) -> Result<()> {
 }
 
 /// Grows with each commit of a handler.
-fn progress(place: &mut Place<'_>) -> Result<i64> {
-    place
+fn progress(environment: &mut Environment<'_>) -> Result<i64> {
+    environment
         .store()?
         .number("select coalesce((select max(seq) from audit), 0) + coalesce((select max(id) from effect), 0)")
 }
 
-fn committed_since(place: &mut Place<'_>, before: i64) -> Result<i64> {
+fn committed_since(environment: &mut Environment<'_>, before: i64) -> Result<i64> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let now = progress(place)?;
+        let now = progress(environment)?;
         if now > before {
             return Ok(now);
         }
         if Instant::now() > deadline {
-            bail!("nothing was committed for a minute: {}", place.leftovers()?);
+            bail!("nothing was committed for a minute: {}", environment.leftovers()?);
         }
         thread::sleep(Duration::from_millis(10));
     }

@@ -6,12 +6,12 @@
 //! [`crate::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
 
 pub mod bank;
-pub mod bed;
 pub mod circles;
 pub mod conformance;
 pub mod crash;
 pub mod diff;
 pub mod fair;
+pub mod fixture;
 pub mod full;
 pub mod hostile;
 pub mod isolation;

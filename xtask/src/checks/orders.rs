@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::backend::{self, Backend, Urls};
-use super::bed::judge::Judgement;
-use super::bed::keep::Ground;
-use super::bed::place::{Layout, Rig};
 use super::crash::{Layouts, orders::judge, totals::counted};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::{self, Backend, Urls};
+use super::fixture::environment::{Installation, Layout};
+use super::fixture::judge::Judgement;
 use crate::command::Check;
 use crate::proc::{Proc, tail};
 use crate::rng::{Rng, fresh_seed};
@@ -50,13 +50,13 @@ impl Check for Orders {
     fn run(self) -> Result<Verdict> {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
-        let rig = Rig::assemble(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let installation = Installation::assemble(self.backend)?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let layout = *Layouts::Split.of(self.backend)?.first().context("a layout")?;
-        let dir = ground.run("orders");
-        let result = self.once(&rig, layout, &dir, &mut Rng::new(seed));
+        let dir = artifacts.run("orders");
+        let result = self.once(&installation, layout, &dir, &mut Rng::new(seed));
         let failed = result.as_ref().map_or(true, |(_, judgement)| !judgement.is_clean());
-        ground.done(&dir, failed)?;
+        artifacts.done(&dir, failed)?;
         let (kills, judgement) = result?;
         judgement.examples.iter().for_each(|example| println!("{example}"));
         timer.count("processes", ROLES.len() as u64 + kills).count("kills", kills);
@@ -72,12 +72,12 @@ impl Check for Orders {
 }
 
 impl Orders {
-    fn once(&self, rig: &Rig, layout: Layout, dir: &Path, rng: &mut Rng) -> Result<(u64, Judgement)> {
+    fn once(&self, installation: &Installation, layout: Layout, dir: &Path, rng: &mut Rng) -> Result<(u64, Judgement)> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let urls = rig.servers.prepare(dir, layout)?;
+        let urls = installation.servers.prepare(dir, layout)?;
         let mut processes = Vec::new();
         for role in ROLES {
-            processes.push(self.spawn(rig, &urls, role, dir)?);
+            processes.push(self.spawn(installation, &urls, role, dir)?);
         }
         let mut kills = 0;
         while kills < self.kills {
@@ -88,7 +88,7 @@ impl Orders {
                 break;
             }
             kills += 1;
-            processes[at] = self.spawn(rig, &urls, ROLES[at], dir)?;
+            processes[at] = self.spawn(installation, &urls, ROLES[at], dir)?;
         }
         for process in &mut processes {
             let Some(status) = process.wait_for(LIMIT)? else { bail!("{} does not end", process.name()) };
@@ -98,14 +98,14 @@ impl Orders {
             }
         }
         let judgement = judge(&mut backend::store_of(dir)?, self.orders)?;
-        let mut remove = Command::new(rig.programs.path("chaos-node")?);
+        let mut remove = Command::new(installation.programs.path("chaos-node")?);
         remove.args(["--remove", "--transport", &urls.transport, "--store", &urls.store]);
         Proc::spawn("remove", &mut remove, dir)?.expect_success(Duration::from_secs(30))?;
         Ok((kills, judgement))
     }
 
-    fn spawn(&self, rig: &Rig, urls: &Urls, role: &str, dir: &Path) -> Result<Proc> {
-        let mut command = Command::new(rig.programs.path("order")?);
+    fn spawn(&self, installation: &Installation, urls: &Urls, role: &str, dir: &Path) -> Result<Proc> {
+        let mut command = Command::new(installation.programs.path("order")?);
         command.args(["--transport", &urls.transport, "--store", &urls.store, "--role", role]);
         command.args(["--orders", &self.orders.to_string(), "--pace", "10", "--timeout", "2000", "--quiet"]);
         Proc::spawn(role, command.env("RUST_BACKTRACE", "0"), dir)

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::bed::backend::{Backend, Servers, store_of};
-use super::bed::keep::Ground;
-use super::bed::place::{Layout, lines};
-use super::bed::programs::{Build, Programs};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::{Backend, Servers, store_of};
+use super::fixture::environment::{Layout, lines};
+use super::fixture::programs::{Build, Programs};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::table::Table;
@@ -62,7 +62,7 @@ impl Check for Poison {
         }
         let programs = Programs::build(Build::ReleaseOf(&["poison-node", "chaos-node"], self.backend.broker))?;
         let servers = Servers::up(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let mut table = Table::new(["run", "poison", "dead letters", "messages/s", "p99 ms", "p99 ms of its keys"]);
         let (mut poison, mut dead) = (0, 0);
         let (mut rates, mut delays, mut own) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2], Vec::new());
@@ -70,8 +70,8 @@ impl Check for Poison {
         // the first one warms up whatever is cold
         for run in 0..=self.runs {
             for (which, every) in [(0, "0"), (1, EVERY)] {
-                let rate = self.once(&programs, &servers, &ground, &format!("rate{run}-{every}"), every)?;
-                let delay = self.once(&programs, &servers, &ground, &format!("delay{run}-{every}"), every)?;
+                let rate = self.once(&programs, &servers, &artifacts, &format!("rate{run}-{every}"), every)?;
+                let delay = self.once(&programs, &servers, &artifacts, &format!("delay{run}-{every}"), every)?;
                 let (per_s, p99) = (number(&rate, "per_s")?, number(&delay, "p99_ms")?);
                 let of_its_keys = number(&delay, "poisoned_p99_ms")?;
                 let cells = [run.to_string(), (rate.poison + delay.poison).to_string()];
@@ -106,8 +106,15 @@ impl Check for Poison {
 }
 
 impl Poison {
-    fn once(&self, programs: &Programs, servers: &Servers, ground: &Ground, name: &str, every: &str) -> Result<Seen> {
-        let dir = ground.run(name);
+    fn once(
+        &self,
+        programs: &Programs,
+        servers: &Servers,
+        artifacts: &Artifacts,
+        name: &str,
+        every: &str,
+    ) -> Result<Seen> {
+        let dir = artifacts.run(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let urls = servers.prepare(&dir, Layout::Split)?;
         let mut node = Command::new(programs.path("poison-node")?);
@@ -124,7 +131,7 @@ impl Poison {
         let mut remove = Command::new(programs.path("chaos-node")?);
         remove.args(["--remove", "--transport", &urls.transport, "--store", &urls.store]);
         Proc::spawn("remove", &mut remove, &dir)?.expect_success(LIMIT)?;
-        ground.done(&dir, dead != poison)?;
+        artifacts.done(&dir, dead != poison)?;
         Ok(Seen { said, poison, dead })
     }
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::backend::Backend;
-use super::bed::judge::{Judgement, judge};
-use super::bed::keep::Ground;
-use super::bed::place::{self, DRAIN, Layout, Place, Rig};
 use super::crash::{Layouts, totals::counted};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::Backend;
+use super::fixture::environment::{self, DRAIN, Environment, Installation, Layout};
+use super::fixture::judge::{Judgement, judge};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::verdict::{Outcome, Timer, Verdict};
@@ -58,14 +58,14 @@ impl Check for Race {
 
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
-        let rig = Rig::assemble(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let installation = Installation::assemble(self.backend)?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let mut seen = Seen::default();
         let layouts = self.layout.of(self.backend)?;
         for layout in layouts {
-            let dir = ground.run(layout.word());
-            let result = self.once(*layout, &rig, &dir, &mut seen);
-            ground.done(&dir, result.is_err() || !seen.judgement.is_clean())?;
+            let dir = artifacts.run(layout.word());
+            let result = self.once(*layout, &installation, &dir, &mut seen);
+            artifacts.done(&dir, result.is_err() || !seen.judgement.is_clean())?;
             result.with_context(|| format!("the {} layout", layout.word()))?;
         }
         seen.judgement.examples.iter().for_each(|example| println!("{example}"));
@@ -84,20 +84,20 @@ impl Check for Race {
 }
 
 impl Race {
-    fn once(&self, layout: Layout, rig: &Rig, dir: &Path, seen: &mut Seen) -> Result<()> {
-        let mut place = Place::create(rig, dir, layout, LEASE)?;
+    fn once(&self, layout: Layout, installation: &Installation, dir: &Path, seen: &mut Seen) -> Result<()> {
+        let mut environment = Environment::create(installation, dir, layout, LEASE)?;
         let barrier = dir.join("go");
-        let mut nodes = vec![place.racer("ledger", &["--only", "ledger"])?];
+        let mut nodes = vec![environment.racer("ledger", &["--only", "ledger"])?];
         for n in 0..self.handlers {
-            nodes.push(place.racer(&format!("handler{n}"), &["--only", "chaos"])?);
+            nodes.push(environment.racer(&format!("handler{n}"), &["--only", "chaos"])?);
         }
         let mut racers: Vec<Proc> = Vec::new();
         for n in 0..self.processes {
             let (barrier, n) = (barrier.display().to_string(), n.to_string());
-            racers.push(place.racer(&format!("racer{n}"), &["--barrier", &barrier, "--add", &n])?);
+            racers.push(environment.racer(&format!("racer{n}"), &["--barrier", &barrier, "--add", &n])?);
         }
         for process in racers.iter_mut().chain(&mut nodes) {
-            place::ready(process)?;
+            environment::ready(process)?;
         }
         // until everyone has its share of the shards, nobody competes
         thread::sleep(LEASE / 2);
@@ -108,7 +108,7 @@ impl Race {
             if Instant::now() > deadline {
                 bail!("only {} of {} messages were accepted", sent.len(), self.processes);
             }
-            sent.extend(racers.iter().flat_map(place::lines).filter_map(|line| line["sent"].as_u64()));
+            sent.extend(racers.iter().flat_map(environment::lines).filter_map(|line| line["sent"].as_u64()));
             thread::sleep(Duration::from_millis(20));
         }
         let log: String = sent
@@ -118,8 +118,8 @@ impl Race {
             })
             .collect();
         fs::write(dir.join("generator.jsonl"), log).context("write the log")?;
-        if !place.drained(DRAIN)? {
-            bail!("the work does not end: {}", place.leftovers()?);
+        if !environment.drained(DRAIN)? {
+            bail!("the work does not end: {}", environment.leftovers()?);
         }
         for mut racer in racers {
             racer.expect_success(DRAIN)?;
@@ -131,11 +131,12 @@ impl Race {
         for mut node in nodes {
             node.expect_success(DRAIN)?;
         }
-        let facts = place.facts()?;
-        seen.started += facts.audit.iter().filter(|audit| audit.tbl == "saga" && audit.op == "insert").count() as u64;
-        seen.handling += facts.pids.iter().filter(|pid| **pid != ledger).count();
-        seen.redeliveries += facts.redeliveries;
-        seen.judgement.add(judge(&facts));
+        let observed = environment.observed()?;
+        seen.started +=
+            observed.audit.iter().filter(|audit| audit.tbl == "saga" && audit.op == "insert").count() as u64;
+        seen.handling += observed.pids.iter().filter(|pid| **pid != ledger).count();
+        seen.redeliveries += observed.redeliveries;
+        seen.judgement.add(judge(&observed));
         Ok(())
     }
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::audit;
-use super::bed::db::Db;
-use super::bed::keep::Ground;
-use super::bed::place::{lines, ready, stop};
-use super::bed::programs::{Build, Programs};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::audit;
+use super::fixture::db::Db;
+use super::fixture::environment::{lines, ready, stop};
+use super::fixture::programs::{Build, Programs};
 use crate::command::Check;
 use crate::proc::Proc;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
@@ -47,8 +47,8 @@ impl Check for Timers {
     fn run(self) -> Result<Verdict> {
         let mut timer = Timer::start(Self::NAME).seed(self.seed.unwrap_or(0));
         let programs = Programs::build(Build::Release)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
-        let dir = ground.run("timers");
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
+        let dir = artifacts.run("timers");
         let start = |name: &str, file: &str, args: &[&str]| -> Result<Proc> {
             let mut command = Command::new(programs.path("timers-node")?);
             command.arg("--store").arg(format!("sqlite://{}", dir.join(file).display())).args(args);

@@ -9,8 +9,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::backends::certificates;
-use crate::backends::site::{Site, free_port, which};
+use crate::backends::private_server::{PrivateServer, free_port};
 use crate::backends::state::Running;
+use crate::proc;
 
 /// Ports and place of the listeners.
 #[derive(Debug)]
@@ -30,20 +31,20 @@ pub const PACKAGES: &[&str] = &["openssl", "libssl-dev"];
 
 /// Whether they are there.
 pub fn buildable() -> bool {
-    which("openssl").is_some() && Path::new("/usr/include/openssl/ssl.h").is_file()
+    proc::which("openssl").is_some() && Path::new("/usr/include/openssl/ssl.h").is_file()
 }
 
 /// Makes certificates, where that can be done, and finds ports.
-pub fn prepare(site: &Site) -> Result<Option<Secure>> {
+pub fn prepare(instance: &PrivateServer) -> Result<Option<Secure>> {
     if !buildable() {
         return Ok(None);
     }
-    certificates::make(site)?;
-    let dir = site.dir.join("tls");
+    certificates::make(instance)?;
+    let dir = instance.dir.join("tls");
     let text = |name: &str| fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}"));
     let pair = text("server.key")? + &text("server.pem")?;
     fs::write(dir.join("server-pair.pem"), pair).context("write the server's key and certificate")?;
-    let ssl = free_port(site.port + 1000)?;
+    let ssl = free_port(instance.port + 1000)?;
     let sasl_ssl = free_port(ssl + 1)?;
     let sasl = free_port(sasl_ssl + 1)?;
     fs::write(dir.join("ports"), format!("{ssl} {sasl_ssl} {sasl}")).context("write down kafka's ports")?;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::points::{Point, Way};
-use crate::checks::bed::judge::{Judgement, judge};
-use crate::checks::bed::place::{self, DRAIN, Layout, Place, Rig};
-use crate::checks::bed::signals::{Action, is_stopped, was_killed};
+use crate::checks::fixture::environment::{self, DRAIN, Environment, Installation, Layout};
+use crate::checks::fixture::judge::{Judgement, judge};
+use crate::checks::fixture::signals::{Action, is_stopped, was_killed};
 use crate::proc::{Proc, tail};
 
 /// Short, so that a stopped process is soon given up; long enough for a busy machine.
@@ -73,74 +73,74 @@ impl Case {
     }
 
     /// Carries it out in an empty directory.
-    pub fn run(&self, rig: &Rig, dir: &Path) -> Result<Seen> {
-        let mut place = Place::create(rig, dir, self.layout, LEASE)?;
+    pub fn run(&self, installation: &Installation, dir: &Path) -> Result<Seen> {
+        let mut environment = Environment::create(installation, dir, self.layout, LEASE)?;
         let mut seen = Seen::default();
         let keys = if self.processes > 1 { 12 } else { 3 };
-        let send = |place: &Place<'_>| place.generator(self.messages, 8, keys, 1);
-        let generator = if self.shared.is_some() { None } else { Some(send(&place)?) };
+        let send = |environment: &Environment<'_>| environment.generator(self.messages, 8, keys, 1);
+        let generator = if self.shared.is_some() { None } else { Some(send(&environment)?) };
         if let Some(plan) = self.before {
             // the first one leaves its work behind, for the one that is to die while it takes that over
-            let mut before = place.launch(Some(plan))?;
+            let mut before = environment.launch(Some(plan))?;
             let status = before.wait_for(DRAIN)?.with_context(|| format!("wait for a death at {plan}"))?;
             if !was_killed(status) {
                 bail!("at {plan} it ended with {status}:\n{}", tail(before.stderr(), 20));
             }
         }
-        let reached = place.reached().len();
+        let reached = environment.reached().len();
         let plan = format!("{}:{}:{}", self.point.name, self.nth, self.action.word());
         // where another one died before, a survivor would take over what the victim is to take over
         let others = if self.before.is_none() { 1..self.processes } else { 0..0 };
         let mut survivors = Vec::new();
         if self.shared == Some(Turn::Last) {
-            survivors = launch_ready(&mut place, others.len())?;
+            survivors = launch_ready(&mut environment, others.len())?;
         }
-        let mut victim = place.launch(Some(&plan))?;
+        let mut victim = environment.launch(Some(&plan))?;
         if self.shared.is_some() {
             // on Kafka who comes first has all partitions, and keeps half; who comes second waits for seconds for the rest
-            place::ready(&mut victim)?;
+            environment::ready(&mut victim)?;
         }
         match self.shared {
-            Some(Turn::First) => survivors = launch_ready(&mut place, others.len())?,
+            Some(Turn::First) => survivors = launch_ready(&mut environment, others.len())?,
             Some(Turn::Last) => {}
             None => {
                 for _ in others {
-                    survivors.push(place.launch(None)?);
+                    survivors.push(environment.launch(None)?);
                 }
             }
         }
         let mut generator = match generator {
             Some(generator) => generator,
-            None => send(&place)?,
+            None => send(&environment)?,
         };
         if self.point.way == Way::Ending {
-            place::ready(&mut victim)?;
-            until_work(&mut place)?;
+            environment::ready(&mut victim)?;
+            until_work(&mut environment)?;
             victim.terminate()?;
         }
-        seen.hit = struck(&mut place, &mut victim, &mut generator, self)?;
-        if seen.hit && !place.reached().iter().skip(reached).any(|point| point == self.point.name) {
+        seen.hit = struck(&mut environment, &mut victim, &mut generator, self)?;
+        if seen.hit && !environment.reached().iter().skip(reached).any(|point| point == self.point.name) {
             bail!("a signal came, but the product's log does not name {}", self.point.name);
         }
         match (seen.hit, self.action) {
             (false, _) if victim.poll()?.is_none() => survivors.push(victim),
-            (false, _) => survivors.push(place.node()?),
+            (false, _) => survivors.push(environment.node()?),
             (true, Action::Kill) => {
                 seen.taken_over = true;
-                survivors.push(place.node()?);
+                survivors.push(environment.node()?);
             }
             (true, Action::Stop) => {
                 let pid = victim.pid();
                 // frozen inside of a transaction it holds the file's one write lock: then nobody can take over
-                seen.locked = place.is_locked()?;
-                let other = place.launch(None)?;
+                seen.locked = environment.is_locked()?;
+                let other = environment.launch(None)?;
                 if seen.locked {
                     thread::sleep(LEASE * 3);
                 } else {
-                    let done = place.drained(DRAIN)?;
-                    seen.taken_over = place.facts()?.pids.iter().any(|other| *other != pid);
+                    let done = environment.drained(DRAIN)?;
+                    seen.taken_over = environment.observed()?.pids.iter().any(|other| *other != pid);
                     if !done {
-                        bail!("beside a stopped process the work does not end: {}", place.leftovers()?);
+                        bail!("beside a stopped process the work does not end: {}", environment.leftovers()?);
                     }
                 }
                 victim.cont()?;
@@ -148,36 +148,36 @@ impl Case {
             }
         }
         generator.expect_success(DRAIN).context("the generator")?;
-        if !place.drained(DRAIN)? {
-            bail!("the work does not end: {}", place.leftovers()?);
+        if !environment.drained(DRAIN)? {
+            bail!("the work does not end: {}", environment.leftovers()?);
         }
         for mut survivor in survivors {
             // one that was started a moment ago would take the signal for the default one
-            place::ready(&mut survivor)?;
-            place::stop(survivor)?;
+            environment::ready(&mut survivor)?;
+            environment::stop(survivor)?;
         }
-        let facts = place.facts()?;
-        seen.redeliveries = facts.redeliveries;
-        seen.relay_sends = facts.relay_sends;
-        seen.judgement = judge(&facts);
+        let observed = environment.observed()?;
+        seen.redeliveries = observed.redeliveries;
+        seen.relay_sends = observed.relay_sends;
+        seen.judgement = judge(&observed);
         Ok(seen)
     }
 }
 
 /// So many processes, all of them at work.
-fn launch_ready(place: &mut Place<'_>, count: usize) -> Result<Vec<Proc>> {
+fn launch_ready(environment: &mut Environment<'_>, count: usize) -> Result<Vec<Proc>> {
     let mut processes = Vec::new();
     for _ in 0..count {
-        processes.push(place.launch(None)?);
+        processes.push(environment.launch(None)?);
     }
     for process in &mut processes {
-        place::ready(process)?;
+        environment::ready(process)?;
     }
     Ok(processes)
 }
 
 /// Waits until the victim is killed or stopped. False if it lives, or has ended in good order, and the work is done.
-fn struck(place: &mut Place<'_>, victim: &mut Proc, generator: &mut Proc, case: &Case) -> Result<bool> {
+fn struck(environment: &mut Environment<'_>, victim: &mut Proc, generator: &mut Proc, case: &Case) -> Result<bool> {
     let deadline = Instant::now() + DRAIN;
     loop {
         if let Some(status) = victim.poll()? {
@@ -190,30 +190,30 @@ fn struck(place: &mut Place<'_>, victim: &mut Proc, generator: &mut Proc, case: 
         if case.action == Action::Stop && is_stopped(victim.pid())? {
             return Ok(true);
         }
-        if generator.poll()?.is_some() && case.point.way != Way::Ending && quiet(place)? {
+        if generator.poll()?.is_some() && case.point.way != Way::Ending && quiet(environment)? {
             // its last settlement may come a moment after its last row
             thread::sleep(Duration::from_millis(100));
             return Ok(victim.poll()?.is_some_and(was_killed) || is_stopped(victim.pid()).unwrap_or(false));
         }
         if Instant::now() > deadline {
-            bail!("neither {} nor the end of the work was reached: {}", case.point.name, place.leftovers()?);
+            bail!("neither {} nor the end of the work was reached: {}", case.point.name, environment.leftovers()?);
         }
         thread::sleep(Duration::from_millis(4));
     }
 }
 
 /// No work left, twice. A locked file means that there is.
-fn quiet(place: &mut Place<'_>) -> Result<bool> {
-    if !place.at_rest()? {
+fn quiet(environment: &mut Environment<'_>) -> Result<bool> {
+    if !environment.at_rest()? {
         return Ok(false);
     }
     thread::sleep(Duration::from_millis(150));
-    place.at_rest()
+    environment.at_rest()
 }
 
-fn until_work(place: &mut Place<'_>) -> Result<()> {
+fn until_work(environment: &mut Environment<'_>) -> Result<()> {
     let deadline = Instant::now() + DRAIN;
-    while place.store()?.number("select count(*) from effect")? < 3 {
+    while environment.store()?.number("select count(*) from effect")? < 3 {
         if Instant::now() > deadline {
             bail!("no handler has written anything");
         }

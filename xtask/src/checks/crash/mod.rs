@@ -13,10 +13,10 @@ use clap::{Args, ValueEnum};
 use self::case::{Case, Turn};
 use self::points::{ALL, Point};
 use self::totals::Totals;
-use crate::checks::bed::backend::{Backend, Store};
-use crate::checks::bed::keep::Ground;
-use crate::checks::bed::place::{Layout, Rig};
-use crate::checks::bed::signals::Action;
+use crate::checks::fixture::artifacts::Artifacts;
+use crate::checks::fixture::backend::{Backend, Store};
+use crate::checks::fixture::environment::{Installation, Layout};
+use crate::checks::fixture::signals::Action;
 use crate::command::Check;
 use crate::rng::{Rng, fresh_seed};
 use crate::verdict::{Timer, Verdict};
@@ -107,8 +107,8 @@ impl Check for Crash {
         println!("seed {seed} (repeat with --seed {seed})");
         points::check_table()?;
         let chosen = self.points()?;
-        let rig = Rig::assemble(self.backend)?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
+        let installation = Installation::assemble(self.backend)?;
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
         let mut totals = Totals::default();
         for layout in layouts {
             for point in &chosen {
@@ -119,12 +119,13 @@ impl Check for Crash {
                 }
                 if self.program == Program::Order {
                     totals.points += 1;
-                    totals.hit += u64::from(self.order(point, *layout, &mut rng, &rig, &ground, &mut totals));
+                    totals.hit +=
+                        u64::from(self.order(point, *layout, &mut rng, &installation, &artifacts, &mut totals));
                     continue;
                 }
                 match point.absent(*layout) {
-                    Some(reason) => self.absent(point, *layout, reason, &rig, &ground, &mut totals)?,
-                    None => self.present(point, *layout, &mut rng, &rig, &ground, &mut totals)?,
+                    Some(reason) => self.absent(point, *layout, reason, &installation, &artifacts, &mut totals)?,
+                    None => self.present(point, *layout, &mut rng, &installation, &artifacts, &mut totals)?,
                 }
             }
         }
@@ -147,8 +148,8 @@ impl Crash {
         point: &'static Point,
         layout: Layout,
         rng: &mut Rng,
-        rig: &Rig,
-        ground: &Ground,
+        installation: &Installation,
+        artifacts: &Artifacts,
         totals: &mut Totals,
     ) -> Result<()> {
         totals.points += 1;
@@ -160,17 +161,17 @@ impl Crash {
             let mut plans = plans.iter().copied();
             let (shared, before) = (None, plans.next());
             let mut case = Case { point, layout, action: *action, nth: drawn, messages, processes, shared, before };
-            let mut seen = totals.carry_out(&case, rig, ground);
+            let mut seen = totals.carry_out(&case, installation, artifacts);
             // batches are as large as the load makes them, so a late hit may not come; a first one must
             if matches!(&seen, Some(seen) if !seen.hit) && drawn > 1 {
                 case.nth = 1;
-                seen = totals.carry_out(&case, rig, ground);
+                seen = totals.carry_out(&case, installation, artifacts);
             }
             while matches!(&seen, Some(seen) if !seen.hit)
                 && let Some(plan) = plans.next()
             {
                 case.before = Some(plan);
-                seen = totals.carry_out(&case, rig, ground);
+                seen = totals.carry_out(&case, installation, artifacts);
             }
             // unless the others have taken all of it: with a share of its own, of more and more, it must
             for turn in [Turn::First, Turn::Last] {
@@ -179,7 +180,7 @@ impl Crash {
                 }
                 case.shared = (point.way == points::Way::Work).then_some(turn);
                 case.messages *= 4;
-                seen = totals.carry_out(&case, rig, ground);
+                seen = totals.carry_out(&case, installation, artifacts);
             }
             hit_by_all &= seen.is_some_and(|seen| seen.hit);
         }
@@ -190,7 +191,7 @@ impl Crash {
             && self.action.contains(&Action::Kill)
             && point.way == points::Way::Work
         {
-            self.order(point, layout, rng, rig, ground, totals);
+            self.order(point, layout, rng, installation, artifacts, totals);
         }
         Ok(())
     }
@@ -201,16 +202,16 @@ impl Crash {
         point: &'static Point,
         layout: Layout,
         rng: &mut Rng,
-        rig: &Rig,
-        ground: &Ground,
+        installation: &Installation,
+        artifacts: &Artifacts,
         totals: &mut Totals,
     ) -> bool {
         let mut nth = self.nth.unwrap_or(rng.between(1, point.most));
         loop {
             let name = format!("{}-{}-order-{nth}", layout.word(), point.name);
             let cells = [layout.word(), point.name, "kill (order)", &nth.to_string()];
-            let run = |dir: &Path| orders::run(point, nth, layout, self.messages, &rig.programs, dir);
-            if totals.order(&name, cells, &ground.run(&name), ground, run) {
+            let run = |dir: &Path| orders::run(point, nth, layout, self.messages, &installation.programs, dir);
+            if totals.order(&name, cells, &artifacts.run(&name), artifacts, run) {
                 return true;
             }
             if nth == 1 {
@@ -226,8 +227,8 @@ impl Crash {
         point: &'static Point,
         layout: Layout,
         reason: &str,
-        rig: &Rig,
-        ground: &Ground,
+        installation: &Installation,
+        artifacts: &Artifacts,
         totals: &mut Totals,
     ) -> Result<()> {
         let point_or_relay = if point.most == 1 { &ABSENT_RELAY } else { point };
@@ -241,7 +242,7 @@ impl Crash {
             shared: None,
             before: None,
         };
-        if totals.carry_out(&case, rig, ground).is_some_and(|seen| seen.hit) {
+        if totals.carry_out(&case, installation, artifacts).is_some_and(|seen| seen.hit) {
             totals.failed += 1;
             println!("{} is declared absent from the {} layout ({reason}), and was reached", point.name, layout.word());
         }

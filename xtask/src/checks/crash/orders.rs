@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::points::Point;
-use crate::checks::bed::db::Db;
-use crate::checks::bed::judge::Judgement;
-use crate::checks::bed::place::Layout;
-use crate::checks::bed::programs::Programs;
-use crate::checks::bed::signals::was_killed;
+use crate::checks::fixture::db::Db;
+use crate::checks::fixture::environment::Layout;
+use crate::checks::fixture::judge::Judgement;
+use crate::checks::fixture::programs::Programs;
+use crate::checks::fixture::signals::was_killed;
 use crate::proc::{Proc, tail};
 
 /// With every second order failing in one way or another, and the default timeouts.

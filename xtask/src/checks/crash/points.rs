@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::checks::bed::place::Layout;
+use crate::checks::fixture::environment::Layout;
 use crate::paths;
 
 /// What must happen before a process can reach it.

@@ -6,10 +6,10 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::case::{Case, Seen};
-use crate::checks::bed::judge::Judgement;
-use crate::checks::bed::keep::Ground;
-use crate::checks::bed::place::Rig;
-use crate::checks::bed::signals::Action;
+use crate::checks::fixture::artifacts::Artifacts;
+use crate::checks::fixture::environment::Installation;
+use crate::checks::fixture::judge::Judgement;
+use crate::checks::fixture::signals::Action;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
 
@@ -59,11 +59,16 @@ impl Default for Totals {
 
 impl Totals {
     /// Runs a case, counts it and shows it. A case that could not be carried out has failed.
-    pub(super) fn carry_out(&mut self, case: &Case, rig: &Rig, ground: &Ground) -> Option<Seen> {
+    pub(super) fn carry_out(
+        &mut self,
+        case: &Case,
+        installation: &Installation,
+        artifacts: &Artifacts,
+    ) -> Option<Seen> {
         let started = Instant::now();
         let name = case.name();
-        let dir = ground.run(&name);
-        let result = case.run(rig, &dir);
+        let dir = artifacts.run(&name);
+        let result = case.run(installation, &dir);
         let failed = !matches!(&result, Ok(seen) if seen.judgement.is_clean());
         let text = match &result {
             Err(error) => format!("FAILED: {error:#}"),
@@ -88,7 +93,7 @@ impl Totals {
             seconds.to_string(),
             text,
         ]);
-        if let Err(error) = ground.done(&dir, failed) {
+        if let Err(error) = artifacts.done(&dir, failed) {
             println!("{name}: {error:#}");
         }
         self.failed += u64::from(failed);
@@ -113,7 +118,7 @@ impl Totals {
         name: &str,
         cells: [&str; 4],
         dir: &Path,
-        ground: &Ground,
+        artifacts: &Artifacts,
         run: impl FnOnce(&Path) -> Result<(bool, Judgement)>,
     ) -> bool {
         let started = Instant::now();
@@ -130,7 +135,7 @@ impl Totals {
         println!("{name}: {text} ({seconds} s)");
         let hits = if hit { "yes" } else { "no" };
         self.table.row(cells.into_iter().chain([hits, "", "", &seconds, &text]));
-        if let Err(error) = ground.done(dir, failed) {
+        if let Err(error) = artifacts.done(dir, failed) {
             println!("{name}: {error:#}");
         }
         self.failed += u64::from(failed);

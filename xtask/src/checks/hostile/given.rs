@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::checks::bed::db::{Bind, Db};
+use crate::checks::fixture::db::{Bind, Db};
 use crate::rng::Rng;
 
 /// A queue row.

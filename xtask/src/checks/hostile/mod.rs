@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use self::run::{Target, wrong};
-use crate::checks::bed::backend::{Backend, Broker, Store};
-use crate::checks::bed::keep::Ground;
-use crate::checks::bed::programs::{Build, Programs};
+use crate::checks::fixture::artifacts::Artifacts;
+use crate::checks::fixture::backend::{Backend, Broker, Store};
+use crate::checks::fixture::programs::{Build, Programs};
 use crate::checks::nemesis::NemesisRun;
 use crate::command::Check;
 use crate::proc::Proc;
@@ -59,8 +59,8 @@ impl Check for Hostile {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         let programs = Programs::build(Build::Chaos(None))?;
-        let ground = Ground::prepare(Self::NAME, self.keep.as_deref())?;
-        let dir = ground.run("hostile");
+        let artifacts = Artifacts::prepare(Self::NAME, self.keep.as_deref())?;
+        let dir = artifacts.run("hostile");
         let mut init = run::command(&programs, &dir)?;
         Proc::spawn("init", init.arg("--init"), &dir)?.expect_success(Duration::from_secs(30))?;
         let mut rng = Rng::new(seed);
@@ -129,7 +129,7 @@ fn text(result: Option<String>) -> String {
 
 fn restart<'a>(old: Target<'a>, programs: &'a Programs, dir: &'a std::path::Path) -> Result<Target<'a>> {
     drop(old);
-    let mut db = crate::checks::bed::db::Db::open(&dir.join("shop.db"))?;
+    let mut db = crate::checks::fixture::db::Db::open(&dir.join("shop.db"))?;
     db.run("delete from queue; delete from retry; delete from parked")?;
     drop(db);
     Target::start(programs, dir)

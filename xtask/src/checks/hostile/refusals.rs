@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::run::command;
-use crate::checks::bed::db::Db;
-use crate::checks::bed::programs::Programs;
+use crate::checks::fixture::db::Db;
+use crate::checks::fixture::programs::Programs;
 use crate::proc::{Proc, tail};
 
 /// A start that must fail: (what, further arguments, what the error names).

@@ -9,9 +9,9 @@ use anyhow::{Result, bail};
 
 use super::cases::{Case, Expect};
 use super::given::Row;
-use crate::checks::bed::db::Db;
-use crate::checks::bed::place::ready;
-use crate::checks::bed::programs::Programs;
+use crate::checks::fixture::db::Db;
+use crate::checks::fixture::environment::ready;
+use crate::checks::fixture::programs::Programs;
 use crate::proc::{Proc, tail};
 use crate::rng::Rng;
 

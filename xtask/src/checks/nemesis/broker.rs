@@ -14,7 +14,6 @@ use nix::unistd::Pid;
 
 use crate::backends::Server;
 use crate::backends::rabbitmq::{RabbitMq, SERVER};
-use crate::backends::site::output;
 use crate::backends::state::{How, Process, Running};
 use crate::{paths, proc};
 
@@ -99,7 +98,7 @@ impl Broker {
     /// Runs `rabbitmqctl`.
     pub fn ctl(&self, args: &[&str]) -> Result<String> {
         let node = self.environment.get("RABBITMQ_NODENAME").context("the broker's node name")?;
-        output(
+        proc::output(
             Command::new(CTL).current_dir(&self.dir).envs(&self.environment).args(["--quiet", "-n", node]).args(args),
         )
     }

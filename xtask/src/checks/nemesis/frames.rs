@@ -57,10 +57,11 @@ pub fn nested(kind: u8, depth: usize) -> Vec<u8> {
 /// Publishes to a queue with these bytes as the property `type` and as the headers, whatever they are; waits for the
 /// confirm.
 pub fn publish(address: &str, queue: &str, kind: &[u8], headers: &[u8], id: &str) -> Result<()> {
-    let (login, place) = address.split_once("://").and_then(|(_, rest)| rest.split_once('@')).context("an amqp URL")?;
+    let (login, environment) =
+        address.split_once("://").and_then(|(_, rest)| rest.split_once('@')).context("an amqp URL")?;
     let (user, password) = login.split_once(':').context("a login in the amqp URL")?;
-    let place = place.split('/').next().unwrap_or(place);
-    let mut stream = TcpStream::connect(place).context("connect to the broker")?;
+    let environment = environment.split('/').next().unwrap_or(environment);
+    let mut stream = TcpStream::connect(environment).context("connect to the broker")?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).context("set a timeout")?;
     let login = long(format!("\0{user}\0{password}").as_bytes());
     let publish = [&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[0]].concat();

@@ -1,12 +1,12 @@
 //! `cargo xtask nemesis`: servers are hurt while processes work, and nothing may be lost or done twice.
 
 pub mod broker;
+pub mod cluster_under_test;
 pub mod frames;
 pub mod kafka;
 pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
-pub mod scene;
 pub mod server;
 
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::bed::backend::{Backend, Broker, Store};
-use super::bed::judge::{Judgement, judge};
-use super::bed::keep::Ground;
-use super::bed::place::{Layout, Rig};
 use super::crash::{Layouts, totals::counted};
+use super::fixture::artifacts::Artifacts;
+use super::fixture::backend::{Backend, Broker, Store};
+use super::fixture::environment::{Installation, Layout};
+use super::fixture::judge::{Judgement, judge};
 use crate::backends::wire::host_and_port;
 use crate::command::Check;
 use crate::table::Table;
@@ -29,7 +29,7 @@ pub struct Nemesis {
     /// What `--nemesis` calls it.
     pub name: &'static str,
     /// Does it, several times, under load; how often it struck.
-    pub strike: fn(&mut scene::Scene<'_>) -> Result<u64>,
+    pub strike: fn(&mut cluster_under_test::ClusterUnderTest<'_>) -> Result<u64>,
 }
 
 /// Hurts the servers of a backend under load (counts: nemeses, struck, revived, redeliveries, relay_sends, messages, lost,
@@ -103,24 +103,24 @@ impl NemesisRun {
             bail!("there is no nemesis {}; there are {}", self.nemesis, names.join(", "));
         }
         let layouts = self.layout.of(self.backend)?;
-        let mut rig = Rig::assemble(self.backend)?;
-        let front = match self.backend.broker {
-            Some(Broker::RabbitMq) => Some(put_proxy_before(&mut rig)?),
+        let mut installation = Installation::assemble(self.backend)?;
+        let proxied = match self.backend.broker {
+            Some(Broker::RabbitMq) => Some(put_proxy_before(&mut installation)?),
             // its clients are told by the brokers themselves where they are
             Some(Broker::Kafka) | None => None,
         };
-        let front = front.as_ref().map(|(proxy, direct)| scene::Front { proxy, direct });
-        let ground = Ground::prepare(check, self.keep.as_deref())?;
+        let proxied = proxied.as_ref().map(|(proxy, direct)| cluster_under_test::ProxiedBroker { proxy, direct });
+        let artifacts = Artifacts::prepare(check, self.keep.as_deref())?;
         let mut table = Table::new(["nemesis", "struck", "revived", "messages", "redelivered", "verdict", "seconds"]);
         let (mut tally, mut idle, mut failures) = (Tally::default(), 0, 0);
         for (nemesis, layout) in wanted.iter().flat_map(|nemesis| layouts.iter().map(move |layout| (nemesis, layout))) {
             let name = format!("{}-{}", nemesis.name, layout.word());
             println!("{name}");
             let started = std::time::Instant::now();
-            let dir = ground.run(&name);
-            let outcome = self.once(nemesis, *layout, &rig, front, &dir);
+            let dir = artifacts.run(&name);
+            let outcome = self.once(nemesis, *layout, &installation, proxied, &dir);
             let clean = outcome.as_ref().is_ok_and(|one| one.judgement.is_clean() && one.offsets_passed == 0);
-            ground.done(&dir, !clean)?;
+            artifacts.done(&dir, !clean)?;
             let seconds = seconds_since(started).to_string();
             match outcome {
                 Ok(one) => {
@@ -168,35 +168,42 @@ impl NemesisRun {
         &self,
         nemesis: &Nemesis,
         layout: Layout,
-        rig: &Rig,
-        front: Option<scene::Front<'_>>,
+        installation: &Installation,
+        proxied: Option<cluster_under_test::ProxiedBroker<'_>>,
         dir: &Path,
     ) -> Result<Tally> {
-        let mut scene = scene::Scene::start(rig, layout, front, dir, self.processes, self.pace_ms)?;
-        let struck = (nemesis.strike)(&mut scene).with_context(|| format!("the nemesis {}", nemesis.name))?;
-        let scene::Ended { facts, revived, offsets_checked, passed } = scene.end()?;
-        let mut judgement = judge(&facts);
+        let mut cluster = cluster_under_test::ClusterUnderTest::start(
+            installation,
+            layout,
+            proxied,
+            dir,
+            self.processes,
+            self.pace_ms,
+        )?;
+        let struck = (nemesis.strike)(&mut cluster).with_context(|| format!("the nemesis {}", nemesis.name))?;
+        let cluster_under_test::Ended { observed, revived, offsets_checked, passed } = cluster.end()?;
+        let mut judgement = judge(&observed);
         judgement.examples.extend(passed.iter().take(10).cloned());
         Ok(Tally {
             struck,
             revived,
-            redeliveries: facts.redeliveries,
-            relay_sends: facts.relay_sends,
+            redeliveries: observed.redeliveries,
+            relay_sends: observed.relay_sends,
             offsets_checked,
             offsets_passed: passed.len() as u64,
-            keys_moved: facts.moved.len(),
+            keys_moved: observed.moved.len(),
             judgement,
         })
     }
 }
 
 /// Has the programs reach the broker through a proxy; with it, the broker's own address.
-fn put_proxy_before(rig: &mut Rig) -> Result<(proxy::Proxy, String)> {
-    let direct = rig.servers.broker()?.to_owned();
+fn put_proxy_before(installation: &mut Installation) -> Result<(proxy::Proxy, String)> {
+    let direct = installation.servers.broker()?.to_owned();
     let (host, port) = host_and_port(&direct, 5672)?;
     let proxy = proxy::Proxy::start(format!("{host}:{port}"))?;
     let through = direct.replacen(&format!("{host}:{port}"), &format!("127.0.0.1:{}", proxy.port), 1);
-    rig.servers.reroute(through, rabbitmq::PARAMETERS)?;
+    installation.servers.reroute(through, rabbitmq::PARAMETERS)?;
     Ok((proxy, direct))
 }
 

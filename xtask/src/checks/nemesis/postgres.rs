@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::Nemesis;
-use super::scene::Scene;
-use crate::checks::bed::db::{APPLICATION, Db};
+use super::cluster_under_test::ClusterUnderTest;
+use crate::checks::fixture::db::{APPLICATION, Db};
 
 /// All of them.
 pub const ALL: &[Nemesis] = &[
@@ -31,11 +31,11 @@ const HOT: [&str; 8] = [
 ];
 
 /// Every connection but ours, every 200 ms. Counts connections.
-fn terminate(scene: &mut Scene<'_>) -> Result<u64> {
-    scene.work_goes_on()?;
+fn terminate(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    cluster.work_goes_on()?;
     let mut struck = 0;
     for _ in 0..60 {
-        struck += disconnect(scene.store()?)?;
+        struck += disconnect(cluster.store()?)?;
         thread::sleep(Duration::from_millis(200));
     }
     Ok(struck)
@@ -50,39 +50,39 @@ fn disconnect(store: &mut Db) -> Result<u64> {
 }
 
 /// The whole server, at once, and back with recovery. Counts restarts.
-fn restart(scene: &mut Scene<'_>) -> Result<u64> {
+fn restart(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let rounds = 6;
     for _ in 0..rounds {
-        scene.work_goes_on()?;
-        scene.server()?.restart()?;
+        cluster.work_goes_on()?;
+        cluster.server()?.restart()?;
     }
     Ok(rounds)
 }
 
 /// A session that locks a table from everyone, for longer than a lease now and then. Counts locks.
-fn locks(scene: &mut Scene<'_>) -> Result<u64> {
-    hold(scene, &[300, 1500])
+fn locks(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    hold(cluster, &[300, 1500])
 }
 
 /// The same, and everyone else gives up waiting after 100 ms. Counts locks.
-fn lock_timeouts(scene: &mut Scene<'_>) -> Result<u64> {
-    let store = scene.store()?;
+fn lock_timeouts(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    let store = cluster.store()?;
     let name: Vec<(String,)> = store.rows("select current_database()::text")?;
     let name = &name.first().context("the database's name")?.0;
     // ours set their own; those of others begin anew, with it
     store.run(&format!("alter database {name} set lock_timeout = '100ms'"))?;
     disconnect(store)?;
-    let struck = hold(scene, &[400, 800]);
-    scene.store()?.run(&format!("alter database {name} reset lock_timeout"))?;
+    let struck = hold(cluster, &[400, 800]);
+    cluster.store()?.run(&format!("alter database {name} reset lock_timeout"))?;
     struck
 }
 
-fn hold(scene: &mut Scene<'_>, times: &[u64]) -> Result<u64> {
+fn hold(cluster: &mut ClusterUnderTest<'_>, times: &[u64]) -> Result<u64> {
     let mut struck = 0;
     for (at, table) in HOT.iter().enumerate() {
         for mode in ["access exclusive", "share row exclusive"] {
-            scene.work_goes_on()?;
-            let store = scene.store()?;
+            cluster.work_goes_on()?;
+            let store = cluster.store()?;
             store.run(&format!("begin; set local lock_timeout = '20s'; lock table {table} in {mode} mode"))?;
             thread::sleep(Duration::from_millis(times[at % times.len()]));
             store.run("rollback")?;
@@ -93,11 +93,11 @@ fn hold(scene: &mut Scene<'_>, times: &[u64]) -> Result<u64> {
 }
 
 /// The tables move to a small filesystem, which is filled up. Counts the statements that the server refused.
-fn full_disk(scene: &mut Scene<'_>) -> Result<u64> {
-    scene.work_goes_on()?;
-    let disk = scene.server()?.small_disk(96)?;
+fn full_disk(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    cluster.work_goes_on()?;
+    let disk = cluster.server()?.small_disk(96)?;
     let space = disk.space();
-    let store = scene.store()?;
+    let store = cluster.store()?;
     let own: Vec<(String,)> = store.rows("select 'disk_' || current_database()::text")?;
     let own = &own.first().context("the database's name")?.0;
     store.run(&format!("create tablespace {own} location '{}'", space.display()))?;
@@ -107,17 +107,17 @@ fn full_disk(scene: &mut Scene<'_>) -> Result<u64> {
     }
     let mut struck = 0;
     for _ in 0..4 {
-        scene.work_goes_on()?;
+        cluster.work_goes_on()?;
         disk.fill()?;
         let until = Instant::now() + Duration::from_secs(4);
         while Instant::now() < until {
-            struck += u64::from(refused(scene.store()?)?);
+            struck += u64::from(refused(cluster.store()?)?);
             thread::sleep(Duration::from_millis(100));
         }
         disk.free()?;
     }
     // back, so that the disk can go
-    let store = scene.store()?;
+    let store = cluster.store()?;
     for relation in &tables {
         store.run(&format!("alter {relation} set tablespace pg_default"))?;
     }

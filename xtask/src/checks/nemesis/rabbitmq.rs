@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
-use super::scene::Scene;
+use super::cluster_under_test::ClusterUnderTest;
 use super::{Nemesis, frames};
 
 /// What its clients are given in the URL: a dead broker is noticed within two of these seconds.
@@ -35,10 +35,10 @@ pub const ALL: &[Nemesis] = &[
     Nemesis { name: "endless-headers", strike: endless_headers },
 ];
 
-fn restart(scene: &mut Scene<'_>) -> Result<u64> {
+fn restart(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     for _ in 0..2 {
-        scene.work_goes_on()?;
-        let broker = scene.broker()?;
+        cluster.work_goes_on()?;
+        let broker = cluster.broker()?;
         broker.signal(Signal::SIGTERM)?;
         broker.gone()?;
         broker.start()?;
@@ -46,10 +46,10 @@ fn restart(scene: &mut Scene<'_>) -> Result<u64> {
     Ok(2)
 }
 
-fn kill(scene: &mut Scene<'_>) -> Result<u64> {
+fn kill(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     for _ in 0..3 {
-        scene.work_goes_on()?;
-        let broker = scene.broker()?;
+        cluster.work_goes_on()?;
+        let broker = cluster.broker()?;
         broker.signal(Signal::SIGKILL)?;
         broker.gone()?;
         broker.start()?;
@@ -58,9 +58,9 @@ fn kill(scene: &mut Scene<'_>) -> Result<u64> {
 }
 
 /// Every second. The broker does it by itself: starting its command line takes longer than that.
-fn close_connections(scene: &mut Scene<'_>) -> Result<u64> {
+fn close_connections(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let rounds = 15;
-    scene.broker()?.eval(&format!(
+    cluster.broker()?.eval(&format!(
         "spawn(fun() -> [begin timer:sleep(1000), [rabbit_networking:close_connection(P, \"nemesis\") || \
          P <- rabbit_networking:connections()] end || _ <- lists:seq(1, {rounds})] end)."
     ))?;
@@ -68,20 +68,20 @@ fn close_connections(scene: &mut Scene<'_>) -> Result<u64> {
     Ok(rounds)
 }
 
-fn memory_alarm(scene: &mut Scene<'_>) -> Result<u64> {
+fn memory_alarm(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     for _ in 0..4 {
-        scene.work_goes_on()?;
-        scene.broker()?.ctl(&["set_vm_memory_high_watermark", "0"])?;
+        cluster.work_goes_on()?;
+        cluster.broker()?.ctl(&["set_vm_memory_high_watermark", "0"])?;
         thread::sleep(Duration::from_secs(3));
-        scene.broker()?.ctl(&["set_vm_memory_high_watermark", "0.4"])?;
+        cluster.broker()?.ctl(&["set_vm_memory_high_watermark", "0.4"])?;
     }
     Ok(4)
 }
 
-fn freeze(scene: &mut Scene<'_>) -> Result<u64> {
+fn freeze(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     for _ in 0..3 {
-        scene.work_goes_on()?;
-        let broker = scene.broker()?;
+        cluster.work_goes_on()?;
+        let broker = cluster.broker()?;
         broker.signal(Signal::SIGSTOP)?;
         thread::sleep(FROZEN);
         broker.signal(Signal::SIGCONT)?;
@@ -91,29 +91,30 @@ fn freeze(scene: &mut Scene<'_>) -> Result<u64> {
 
 /// What lies in a queue is gone with it, so they are deleted while they are empty, under consumers that wait; and at once
 /// there is work again.
-fn delete_queue(scene: &mut Scene<'_>) -> Result<u64> {
+fn delete_queue(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let mut strikes = 0;
     for queue in ["chaos", "ledger", "line", "line.p00", "line.p03", "chaos"] {
-        scene.work_goes_on()?;
-        scene.pause()?;
-        let name = scene.name(queue)?;
-        let deleted = scene.broker()?.ctl(&["delete_queue", &name]);
+        cluster.work_goes_on()?;
+        cluster.pause()?;
+        let name = cluster.name(queue)?;
+        let deleted = cluster.broker()?.ctl(&["delete_queue", &name]);
         deleted.with_context(|| format!("delete the queue {name}"))?;
-        scene.resume()?;
+        cluster.resume()?;
         strikes += 1;
     }
     Ok(strikes)
 }
 
 /// Under load: an exchange holds no messages.
-fn delete_exchange(scene: &mut Scene<'_>) -> Result<u64> {
+fn delete_exchange(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let mut strikes = 0;
     for round in 0..3 {
         for exchange in ["sagabus.events", "sagabus.keyed", "sagabus.events.queues", "sagabus.keyed.queues"] {
-            scene.work_goes_on()?;
-            let name = scene.name(exchange)?;
+            cluster.work_goes_on()?;
+            let name = cluster.name(exchange)?;
             let resource = format!("{{resource, <<\"/\">>, exchange, <<\"{name}\">>}}");
-            let said = scene.broker()?.eval(&format!("rabbit_exchange:delete({resource}, false, <<\"nemesis\">>)."))?;
+            let said =
+                cluster.broker()?.eval(&format!("rabbit_exchange:delete({resource}, false, <<\"nemesis\">>)."))?;
             ensure!(said.trim() == "ok" || round > 0, "delete the exchange {name}: {said}");
             strikes += u64::from(said.trim() == "ok");
         }
@@ -123,47 +124,47 @@ fn delete_exchange(scene: &mut Scene<'_>) -> Result<u64> {
 
 /// No harm to the broker, but one that clients have been known to do to each other: a message that nobody takes comes back
 /// on the confirm of another one.
-fn unroutable(scene: &mut Scene<'_>) -> Result<u64> {
+fn unroutable(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let (rounds, strays) = (4, 7);
     for round in 0..rounds {
-        scene.work_goes_on()?;
-        scene.burst(round, strays)?;
+        cluster.work_goes_on()?;
+        cluster.burst(round, strays)?;
     }
     Ok(rounds * strays)
 }
 
-fn lost_confirms(scene: &mut Scene<'_>) -> Result<u64> {
+fn lost_confirms(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     for round in 0..4 {
-        scene.work_goes_on()?;
-        scene.proxy()?.swallow_confirms(true);
+        cluster.work_goes_on()?;
+        cluster.proxy()?.swallow_confirms(true);
         // the odd ones end with the connection, the even ones with the patience of those who wait
         thread::sleep(Duration::from_secs(if round % 2 == 0 { 6 } else { 1 }));
         if round % 2 == 1 {
-            scene.proxy()?.cut();
+            cluster.proxy()?.cut();
         }
-        scene.proxy()?.swallow_confirms(false);
+        cluster.proxy()?.swallow_confirms(false);
     }
-    Ok(scene.proxy()?.swallowed())
+    Ok(cluster.proxy()?.swallowed())
 }
 
-fn lost_acks(scene: &mut Scene<'_>) -> Result<u64> {
+fn lost_acks(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     for _ in 0..6 {
-        scene.work_goes_on()?;
-        scene.proxy()?.swallow_acks(true);
+        cluster.work_goes_on()?;
+        cluster.proxy()?.swallow_acks(true);
         thread::sleep(Duration::from_secs(1));
-        scene.proxy()?.cut();
-        scene.proxy()?.swallow_acks(false);
+        cluster.proxy()?.cut();
+        cluster.proxy()?.swallow_acks(false);
     }
-    Ok(scene.proxy()?.swallowed())
+    Ok(cluster.proxy()?.swallowed())
 }
 
 /// The broker is killed, and then restarted, while messages of an endpoint without a store wait in its levels.
-fn delays(scene: &mut Scene<'_>) -> Result<u64> {
-    scene.work_goes_on()?;
-    scene.later(|scene| {
+fn delays(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    cluster.work_goes_on()?;
+    cluster.later(|cluster| {
         for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-            scene.work_goes_on()?;
-            let broker = scene.broker()?;
+            cluster.work_goes_on()?;
+            let broker = cluster.broker()?;
             broker.signal(signal)?;
             broker.gone()?;
             broker.start()?;
@@ -174,45 +175,45 @@ fn delays(scene: &mut Scene<'_>) -> Result<u64> {
 }
 
 /// A property that no client may decode as text; lapin by itself ends the connection each time it is delivered.
-fn invalid_utf8(scene: &mut Scene<'_>) -> Result<u64> {
+fn invalid_utf8(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let plain = frames::headers(&[]);
     let name = frames::headers(&[(&b"\xc3\x28"[..], &b"t\x01"[..])]);
-    hostile(scene, &[(b"\xff\xfe", plain), (b"\xff", name)], "undecodable")
+    hostile(cluster, &[(b"\xff\xfe", plain), (b"\xff", name)], "undecodable")
 }
 
 /// So deep that a recursive reader, as lapin by itself is, has no stack left, and the process ends.
-fn nested_tables(scene: &mut Scene<'_>) -> Result<u64> {
+fn nested_tables(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let nested = [b'F', b'A'].map(|kind| (&b"kit.nested"[..], frames::nested(kind, 15_000)));
-    hostile(scene, &nested, "unknown message type")
+    hostile(cluster, &nested, "unknown message type")
 }
 
 /// As many headers, and as long a one, as fit into a frame.
-fn endless_headers(scene: &mut Scene<'_>) -> Result<u64> {
+fn endless_headers(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let names: Vec<String> = (0..10_000).map(|number| format!("h{number:04}")).collect();
     let many: Vec<(&[u8], &[u8])> = names.iter().map(|name| (name.as_bytes(), &b"t\x01"[..])).collect();
     let text = [&b"S"[..], &120_000u32.to_be_bytes(), &vec![b'x'; 120_000]].concat();
     let long = frames::headers(&[(&b"long"[..], &text)]);
-    hostile(scene, &[(b"kit.endless", frames::headers(&many)), (b"kit.endless", long)], "undecodable")
+    hostile(cluster, &[(b"kit.endless", frames::headers(&many)), (b"kit.endless", long)], "undecodable")
 }
 
 /// Publishes messages of these types and headers, and waits until they are dead letters. No process may end.
-fn hostile(scene: &mut Scene<'_>, poison: &[(&[u8], Vec<u8>)], reason: &str) -> Result<u64> {
-    scene.work_goes_on()?;
-    let (queue, aside) = (scene.name("chaos")?, scene.name("chaos.unreadable")?);
-    let address = scene.direct()?.to_owned();
+fn hostile(cluster: &mut ClusterUnderTest<'_>, poison: &[(&[u8], Vec<u8>)], reason: &str) -> Result<u64> {
+    cluster.work_goes_on()?;
+    let (queue, aside) = (cluster.name("chaos")?, cluster.name("chaos.unreadable")?);
+    let address = cluster.direct()?.to_owned();
     for (number, (kind, headers)) in poison.iter().enumerate() {
         frames::publish(&address, &queue, kind, headers, &format!("hostile-{number}"))?;
     }
     let letters = format!("from dead_letter where reason = '{reason}'");
     for _ in 0..240 {
-        if scene.store()?.number(&format!("select count(*) {letters}"))? == poison.len() as i64 {
-            ensure!(scene.broker()?.waiting(&aside)? == 0, "the poison lies in {aside}, too");
+        if cluster.store()?.number(&format!("select count(*) {letters}"))? == poison.len() as i64 {
+            ensure!(cluster.broker()?.waiting(&aside)? == 0, "the poison lies in {aside}, too");
             // the judge knows nothing of it
-            scene.store()?.run(&format!("delete {letters}"))?;
-            scene.work_goes_on()?;
+            cluster.store()?.run(&format!("delete {letters}"))?;
+            cluster.work_goes_on()?;
             return Ok(poison.len() as u64);
         }
         thread::sleep(Duration::from_millis(100));
     }
-    bail!("the poison is not among the dead letters; {} lie in {aside}", scene.broker()?.waiting(&aside)?)
+    bail!("the poison is not among the dead letters; {} lie in {aside}", cluster.broker()?.waiting(&aside)?)
 }

@@ -12,8 +12,9 @@ use nix::unistd::Pid;
 
 use crate::backends::Server as _;
 use crate::backends::postgres::Postgres;
-use crate::backends::site::{Site, output};
+use crate::backends::private_server::PrivateServer;
 use crate::backends::state::{How, Process, Running};
+use crate::proc;
 
 const BOOT: Duration = Duration::from_secs(60);
 
@@ -47,9 +48,9 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        let mut site = Site::again(&Postgres, &self.running)?;
-        Postgres.run(&Postgres.locate()?, &mut site)?;
-        self.running = site.running().clone();
+        let mut instance = PrivateServer::again(&Postgres, &self.running)?;
+        Postgres.run(&Postgres.locate()?, &mut instance)?;
+        self.running = instance.running().clone();
         while let Err(error) = Postgres.probe(&self.running.address) {
             if Instant::now() > deadline {
                 return Err(error).context("wait for the server");
@@ -65,12 +66,12 @@ impl Server {
         let dir = parent.join("small-disk");
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let size = format!("size={megabytes}m");
-        output(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir))?;
+        proc::output(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir))?;
         let disk = Disk { dir };
         let space = disk.dir.join("space");
         fs::create_dir(&space).context("create the tablespace's directory")?;
         // whoever owns the data owns this
-        output(Command::new("chown").arg("--reference").arg(parent).arg(&space))?;
+        proc::output(Command::new("chown").arg("--reference").arg(parent).arg(&space))?;
         Ok(disk)
     }
 }
@@ -109,7 +110,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // lazily: the server may have files open on it until it is stopped
-        if let Err(error) = output(Command::new("umount").arg("--lazy").arg(&self.dir)) {
+        if let Err(error) = proc::output(Command::new("umount").arg("--lazy").arg(&self.dir)) {
             eprintln!("warning: {} stays mounted: {error:#}", self.dir.display());
         }
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::plan::Suite;
-use crate::checks::bed::programs::{self, HIDDEN};
+use crate::checks::fixture::programs::{self, HIDDEN};
 use crate::{cargo, paths};
 
 /// A planted bug may hang a suite as well as fail it. Both are found.

@@ -1,7 +1,7 @@
 //! What is done to Kafka, and to the processes that read it.
 
+pub mod offset_auditor;
 pub mod offsets;
-pub mod onlooker;
 pub mod server;
 
 use std::collections::BTreeSet;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
+use self::offset_auditor::{OffsetAuditor, Sample};
 use self::offsets::{Traces, passed};
-use self::onlooker::{Onlooker, Sample};
 use self::server::Server;
 use super::Nemesis;
-use super::scene::Scene;
-use crate::checks::bed::place::Place;
+use super::cluster_under_test::ClusterUnderTest;
+use crate::checks::fixture::environment::Environment;
 
 /// A process is missed within three seconds, and the group goes on after the next round of it.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -37,7 +37,7 @@ pub const ALL: &[Nemesis] = &[
 /// The broker, and who watches it from beside the product.
 pub struct Cluster {
     server: Server,
-    onlooker: Onlooker,
+    offset_auditor: OffsetAuditor,
     /// How many records lay below committed offsets, in all looks together.
     pub checked: u64,
     /// Those of them that were not finished.
@@ -48,19 +48,20 @@ pub struct Cluster {
 
 impl Cluster {
     /// The private instance that is up, for the run in this place.
-    pub fn find(place: &Place<'_>) -> Result<Self> {
+    pub fn find(environment: &Environment<'_>) -> Result<Self> {
         let server = Server::find()?;
-        let url = &place.urls().transport;
+        let url = &environment.urls().transport;
         let prefix = url.split(['?', '&']).find_map(|pair| pair.strip_prefix("prefix="));
-        let onlooker = Onlooker::start(place, server.address(), prefix.context("the prefix on the broker")?)?;
-        Ok(Self { server, onlooker, checked: 0, passed: Vec::new(), moved: BTreeSet::new() })
+        let offset_auditor =
+            OffsetAuditor::start(environment, server.address(), prefix.context("the prefix on the broker")?)?;
+        Ok(Self { server, offset_auditor, checked: 0, passed: Vec::new(), moved: BTreeSet::new() })
     }
 
     /// First the offsets, then the database: what comes in between does not matter.
-    pub fn audit(&mut self, place: &mut Place<'_>) -> Result<()> {
-        let sample = self.onlooker.look()?;
-        let traces = Traces::read(place.store()?)?;
-        let (checked, found) = passed(&self.onlooker.records, &sample, &traces);
+    pub fn audit(&mut self, environment: &mut Environment<'_>) -> Result<()> {
+        let sample = self.offset_auditor.look()?;
+        let traces = Traces::read(environment.store()?)?;
+        let (checked, found) = passed(&self.offset_auditor.records, &sample, &traces);
         self.checked += checked;
         self.passed.extend(found);
         Ok(())
@@ -75,7 +76,7 @@ impl Cluster {
     fn until(&mut self, limit: Duration, what: &str, so: impl Fn(&Sample) -> bool) -> Result<Sample> {
         let deadline = Instant::now() + limit;
         loop {
-            let sample = self.onlooker.look()?;
+            let sample = self.offset_auditor.look()?;
             if so(&sample) {
                 return Ok(sample);
             }
@@ -93,21 +94,21 @@ impl Cluster {
 
 /// Every two seconds somebody joins or leaves, now and then by SIGKILL. Counts those who joined and got work before they
 /// left.
-fn rebalance_storm(scene: &mut Scene<'_>) -> Result<u64> {
+fn rebalance_storm(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let rounds = 12;
-    let (stay, mut struck, mut leaving) = (scene.nodes(), 0, Vec::new());
-    scene.work_goes_on()?;
-    scene.join()?;
+    let (stay, mut struck, mut leaving) = (cluster.nodes(), 0, Vec::new());
+    cluster.work_goes_on()?;
+    cluster.join()?;
     for round in 0..rounds {
         thread::sleep(BETWEEN);
-        scene.join()?;
+        cluster.join()?;
         thread::sleep(BETWEEN);
         // the one that has been there longest of those that came
-        let (pid, left) = scene.leave(stay, round % 3 == 2)?;
-        struck += u64::from(scene.has_worked(pid));
+        let (pid, left) = cluster.leave(stay, round % 3 == 2)?;
+        struck += u64::from(cluster.has_worked(pid));
         leaving.extend(left);
         if round % 3 == 0 {
-            scene.audit_offsets()?;
+            cluster.audit_offsets()?;
         }
     }
     for mut node in leaving {
@@ -117,53 +118,53 @@ fn rebalance_storm(scene: &mut Scene<'_>) -> Result<u64> {
     Ok(if struck * 2 >= rounds { struck } else { 0 })
 }
 
-fn broker_kill(scene: &mut Scene<'_>) -> Result<u64> {
-    restarts(scene, 3, Signal::SIGKILL)
+fn broker_kill(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    restarts(cluster, 3, Signal::SIGKILL)
 }
 
-fn broker_restart(scene: &mut Scene<'_>) -> Result<u64> {
-    restarts(scene, 2, Signal::SIGTERM)
+fn broker_restart(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    restarts(cluster, 2, Signal::SIGTERM)
 }
 
-fn restarts(scene: &mut Scene<'_>, rounds: u64, signal: Signal) -> Result<u64> {
+fn restarts(cluster: &mut ClusterUnderTest<'_>, rounds: u64, signal: Signal) -> Result<u64> {
     for _ in 0..rounds {
-        scene.work_goes_on()?;
-        scene.kafka()?.0.server.restart(signal)?;
-        scene.work_goes_on()?;
-        scene.audit_offsets()?;
+        cluster.work_goes_on()?;
+        cluster.kafka()?.0.server.restart(signal)?;
+        cluster.work_goes_on()?;
+        cluster.audit_offsets()?;
     }
     Ok(rounds)
 }
 
 /// Each in turn sleeps until the group has gone on without it and the others have done some of its work.
-fn paused_member(scene: &mut Scene<'_>) -> Result<u64> {
-    let rounds = scene.nodes().max(3);
+fn paused_member(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
+    let rounds = cluster.nodes().max(3);
     let mut struck = 0;
     for round in 0..rounds {
-        let all = scene.nodes();
-        scene.kafka()?.0.until_members(all)?;
-        scene.work_goes_on()?;
-        scene.freeze(round % all)?;
-        scene.kafka()?.0.until_members(all - 1)?;
-        scene.work_goes_on()?;
-        scene.audit_offsets()?;
-        scene.thaw(round % all)?;
+        let all = cluster.nodes();
+        cluster.kafka()?.0.until_members(all)?;
+        cluster.work_goes_on()?;
+        cluster.freeze(round % all)?;
+        cluster.kafka()?.0.until_members(all - 1)?;
+        cluster.work_goes_on()?;
+        cluster.audit_offsets()?;
+        cluster.thaw(round % all)?;
         struck += 1;
         // now it finishes what it was about to do, and writes down what it can
-        scene.work_goes_on()?;
-        scene.audit_offsets()?;
+        cluster.work_goes_on()?;
+        cluster.audit_offsets()?;
     }
     Ok(struck)
 }
 
 /// Counts the topics that got more partitions, once something lies in the new ones and is finished.
-fn more_partitions(scene: &mut Scene<'_>) -> Result<u64> {
+fn more_partitions(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let mut struck = 0;
     let mut before = 4;
     for after in [8, 16] {
-        scene.work_goes_on()?;
-        let (kafka, place) = scene.kafka()?;
-        kafka.onlooker.grow(place, kafka.server.address(), after)?;
+        cluster.work_goes_on()?;
+        let (kafka, environment) = cluster.kafka()?;
+        kafka.offset_auditor.grow(environment, kafka.server.address(), after)?;
         let is_new = |partition: i32| usize::try_from(partition).is_ok_and(|partition| partition >= before);
         let sample = kafka.until(PATIENCE, "the new partitions are worked on", |sample| {
             let offsets = || sample.groups.values().flat_map(|group| &group.offsets);
@@ -175,12 +176,12 @@ fn more_partitions(scene: &mut Scene<'_>) -> Result<u64> {
         })?;
         struck += sample.groups.values().flat_map(|group| &group.offsets).filter(|(_, n, ..)| *n == 0).count() as u64;
         before = after;
-        scene.audit_offsets()?;
+        cluster.audit_offsets()?;
     }
-    scene.work_goes_on()?;
-    let (kafka, _) = scene.kafka()?;
-    kafka.onlooker.look()?;
-    let (moved, all) = kafka.onlooker.keys_of_line();
+    cluster.work_goes_on()?;
+    let (kafka, _) = cluster.kafka()?;
+    kafka.offset_auditor.look()?;
+    let (moved, all) = kafka.offset_auditor.keys_of_line();
     // neither of a run that moved no key nor of one that moved all of them anything is known about order
     if moved.is_empty() || moved.len() == all.len() {
         return Ok(0);
@@ -194,40 +195,40 @@ const DOUBT: Duration = Duration::from_secs(6);
 
 /// Everything is read once more, but not before somebody says that it is meant. Counts the resets after which at least a
 /// hundred finished records came again.
-fn reset(scene: &mut Scene<'_>) -> Result<u64> {
+fn reset(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let mut struck = 0;
     for _ in 0..3 {
-        scene.work_goes_on()?;
-        scene.work_goes_on()?;
-        let count = scene.stop_all()?;
-        let (kafka, place) = scene.kafka()?;
+        cluster.work_goes_on()?;
+        cluster.work_goes_on()?;
+        let count = cluster.stop_all()?;
+        let (kafka, environment) = cluster.kafka()?;
         let before = kafka.until_members(0)?;
-        kafka.onlooker.rewind(place, kafka.server.address())?;
-        let rewound = kafka.onlooker.look()?;
+        kafka.offset_auditor.rewind(environment, kafka.server.address())?;
+        let rewound = kafka.offset_auditor.look()?;
         let finished: i64 =
             before.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
         let left: i64 = rewound.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
         for _ in 0..count {
-            scene.join()?;
+            cluster.join()?;
         }
-        let (kafka, _) = scene.kafka()?;
+        let (kafka, _) = cluster.kafka()?;
         kafka.until_members(count)?;
         thread::sleep(DOUBT);
-        let halted = kafka.onlooker.look()?;
+        let halted = kafka.offset_auditor.look()?;
         let read: i64 = halted.groups.values().flat_map(|group| &group.offsets).map(|(.., at, _)| *at.max(&0)).sum();
         // a partition that came to life in the last second may have had no place in the store yet
         ensure!(read * 2 < finished, "groups that were set back went on by themselves: {halted:?}");
-        scene.stop_all()?;
-        let (kafka, place) = scene.kafka()?;
+        cluster.stop_all()?;
+        let (kafka, environment) = cluster.kafka()?;
         kafka.until_members(0)?;
-        kafka.onlooker.allow(place)?;
+        kafka.offset_auditor.allow(environment)?;
         struck += u64::from(left == 0 && finished >= 100);
         for _ in 0..count {
-            scene.join()?;
+            cluster.join()?;
         }
-        let (kafka, _) = scene.kafka()?;
+        let (kafka, _) = cluster.kafka()?;
         kafka.until(PATIENCE, "what was read before is read again", |sample| {
-            let reached = |(name, group): (&String, &onlooker::Group)| {
+            let reached = |(name, group): (&String, &offset_auditor::Group)| {
                 let then = before.groups.get(name).map(|group| &group.offsets);
                 let now =
                     |topic: &str, n: i32| group.offsets.iter().find(|(t, p, ..)| t == topic && *p == n).map(|at| at.2);
@@ -235,7 +236,7 @@ fn reset(scene: &mut Scene<'_>) -> Result<u64> {
             };
             sample.groups.iter().all(reached)
         })?;
-        scene.audit_offsets()?;
+        cluster.audit_offsets()?;
     }
     Ok(struck)
 }

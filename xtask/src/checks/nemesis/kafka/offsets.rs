@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::onlooker::{Record, Sample};
-use crate::checks::bed::db::Db;
+use super::offset_auditor::{Record, Sample};
+use crate::checks::fixture::db::Db;
 
 /// What the database has, seen in one snapshot.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ fn plain(id: &str) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::onlooker::Group;
+    use super::super::offset_auditor::Group;
     use super::*;
 
     fn record(offset: i64, kind: &str, id: &str) -> Record {

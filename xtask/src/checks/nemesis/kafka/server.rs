@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::backends::Server as _;
 use crate::backends::kafka::Kafka;
-use crate::backends::site::Site;
+use crate::backends::private_server::PrivateServer;
 use crate::backends::state::{How, Process, Running};
 
 /// After a kill it reads its logs again.
@@ -49,9 +49,9 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let mut site = Site::again(&Kafka, &self.running)?;
-        Kafka.run(&Kafka.locate()?, &mut site)?;
-        self.running = site.running().clone();
+        let mut instance = PrivateServer::again(&Kafka, &self.running)?;
+        Kafka.run(&Kafka.locate()?, &mut instance)?;
+        self.running = instance.running().clone();
         while let Err(error) = Kafka.probe(&self.running.address) {
             if Instant::now() > deadline {
                 return Err(error).context("wait for the broker");

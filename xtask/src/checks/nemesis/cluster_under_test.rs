@@ -11,10 +11,10 @@ use super::broker::Broker;
 use super::kafka::Cluster;
 use super::proxy::Proxy;
 use super::server::Server;
-use crate::checks::bed::backend::{self, Store};
-use crate::checks::bed::db::Db;
-use crate::checks::bed::facts::Facts;
-use crate::checks::bed::place::{self, Layout, Place, Rig};
+use crate::checks::fixture::backend::{self, Store};
+use crate::checks::fixture::db::Db;
+use crate::checks::fixture::environment::{self, Environment, Installation, Layout};
+use crate::checks::fixture::observed::Observed;
 use crate::proc::{Proc, tail};
 
 /// Longer than a pause of a busy machine, short enough that a frozen process is given up soon.
@@ -27,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(180);
 
 /// What stands before a broker.
 #[derive(Clone, Copy)]
-pub struct Front<'a> {
+pub struct ProxiedBroker<'a> {
     /// What the processes talk to.
     pub proxy: &'a Proxy,
     /// The broker's own address.
@@ -38,7 +38,7 @@ pub struct Front<'a> {
 #[derive(Default)]
 pub struct Ended {
     /// From outside.
-    pub facts: Facts,
+    pub observed: Observed,
     /// Processes that ended by themselves and were started again.
     pub revived: u64,
     /// Kafka: how many records lay below committed offsets when that was looked at.
@@ -48,12 +48,12 @@ pub struct Ended {
 }
 
 /// See the module.
-pub struct Scene<'a> {
-    place: Place<'a>,
+pub struct ClusterUnderTest<'a> {
+    environment: Environment<'a>,
     broker: Option<Broker>,
     kafka: Option<Cluster>,
     server: Option<Server>,
-    front: Option<Front<'a>>,
+    proxied: Option<ProxiedBroker<'a>>,
     generator: Proc,
     nodes: Vec<Proc>,
     /// Those of them that a nemesis has stopped.
@@ -62,26 +62,26 @@ pub struct Scene<'a> {
     pub revived: u64,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> ClusterUnderTest<'a> {
     /// Starts the generator and the nodes. What they say to a broker goes through the proxy.
     pub fn start(
-        rig: &'a Rig,
+        installation: &'a Installation,
         layout: Layout,
-        front: Option<Front<'a>>,
+        proxied: Option<ProxiedBroker<'a>>,
         dir: &Path,
         nodes: usize,
         pace_ms: u64,
     ) -> Result<Self> {
-        let mut place = Place::create(rig, dir, layout, LEASE)?;
-        let generator = place.generator(0, pace_ms, 40, 6)?;
-        let nodes = (0..nodes).map(|_| place.node()).collect::<Result<Vec<_>>>()?;
-        let backend = rig.servers.backend();
+        let mut environment = Environment::create(installation, dir, layout, LEASE)?;
+        let generator = environment.generator(0, pace_ms, 40, 6)?;
+        let nodes = (0..nodes).map(|_| environment.node()).collect::<Result<Vec<_>>>()?;
+        let backend = installation.servers.backend();
         let broker = match backend.broker {
             Some(backend::Broker::RabbitMq) => Some(Broker::find()?),
             _ => None,
         };
         let kafka = match backend.broker {
-            Some(backend::Broker::Kafka) => Some(Cluster::find(&place)?),
+            Some(backend::Broker::Kafka) => Some(Cluster::find(&environment)?),
             _ => None,
         };
         let server = match (backend.broker, backend.store) {
@@ -89,12 +89,12 @@ impl<'a> Scene<'a> {
             _ => None,
         };
         let frozen = BTreeSet::new();
-        Ok(Self { place, broker, kafka, server, front, generator, nodes, frozen, revived: 0 })
+        Ok(Self { environment, broker, kafka, server, proxied, generator, nodes, frozen, revived: 0 })
     }
 
     /// The Kafka cluster, and where things lie.
-    pub fn kafka(&mut self) -> Result<(&mut Cluster, &mut Place<'a>)> {
-        Ok((self.kafka.as_mut().context("this run has no kafka")?, &mut self.place))
+    pub fn kafka(&mut self) -> Result<(&mut Cluster, &mut Environment<'a>)> {
+        Ok((self.kafka.as_mut().context("this run has no kafka")?, &mut self.environment))
     }
 
     /// How many processes there are, running or stopped.
@@ -104,7 +104,7 @@ impl<'a> Scene<'a> {
 
     /// One more process, without waiting for it.
     pub fn join(&mut self) -> Result<()> {
-        self.nodes.push(self.place.launch(None)?);
+        self.nodes.push(self.environment.launch(None)?);
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl<'a> Scene<'a> {
             node.kill9()?;
             return Ok((pid, None));
         }
-        place::ready(&mut node)?;
+        environment::ready(&mut node)?;
         node.terminate()?;
         Ok((pid, Some(node)))
     }
@@ -136,7 +136,7 @@ impl<'a> Scene<'a> {
 
     /// Whether this process has started a handler.
     pub fn has_worked(&self, pid: u32) -> bool {
-        self.place.has_worked(pid)
+        self.environment.has_worked(pid)
     }
 
     /// Holds everything for a moment, and looks whether a committed offset has passed unfinished work.
@@ -146,7 +146,7 @@ impl<'a> Scene<'a> {
         for at in &running {
             self.nodes[*at].stop()?;
         }
-        let seen = kafka.audit(&mut self.place);
+        let seen = kafka.audit(&mut self.environment);
         for at in &running {
             self.nodes[*at].cont()?;
         }
@@ -165,22 +165,22 @@ impl<'a> Scene<'a> {
 
     /// The store's database.
     pub fn store(&mut self) -> Result<&mut Db> {
-        self.place.store()
+        self.environment.store()
     }
 
     /// What stands before the broker.
     pub fn proxy(&self) -> Result<&Proxy> {
-        Ok(self.front.context("this run has no broker")?.proxy)
+        Ok(self.proxied.context("this run has no broker")?.proxy)
     }
 
     /// Its address without the proxy.
     pub fn direct(&self) -> Result<&str> {
-        Ok(self.front.context("this run has no broker")?.direct)
+        Ok(self.proxied.context("this run has no broker")?.direct)
     }
 
     /// What something is called on the broker.
     pub fn name(&self, name: &str) -> Result<String> {
-        let url = &self.place.urls().transport;
+        let url = &self.environment.urls().transport;
         let prefix = url.split(['?', '&']).find_map(|pair| pair.strip_prefix("prefix="));
         Ok(format!("{}{name}", prefix.context("the prefix on the broker")?))
     }
@@ -188,7 +188,7 @@ impl<'a> Scene<'a> {
     /// A thousand commands at once, so many of them to nobody. An error unless exactly those are blamed.
     pub fn burst(&mut self, round: u64, strays: u64) -> Result<()> {
         // far away from the generator's own numbers
-        let said = self.place.burst(1_000_000_000 + round * 10_000, strays)?;
+        let said = self.environment.burst(1_000_000_000 + round * 10_000, strays)?;
         if said["blamed"] != strays || said["wrong"].as_array().is_none_or(|wrong| !wrong.is_empty()) {
             bail!("others are blamed than those that went to nobody: {said}");
         }
@@ -197,9 +197,9 @@ impl<'a> Scene<'a> {
 
     /// Sends with delays and has the nemesis strike meanwhile. An error unless everything comes, and nothing early.
     pub fn later(&mut self, strike: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let later = self.place.later()?;
+        let later = self.environment.later()?;
         strike(self)?;
-        let said = self.place.came(later)?;
+        let said = self.environment.came(later)?;
         if said["lost"] != 0 || said["early"] != 0 || said["failed"].as_u64().is_none_or(|failed| failed == 0) {
             bail!("what was delayed did not come as it should: {said}");
         }
@@ -214,7 +214,7 @@ impl<'a> Scene<'a> {
         while self.progress()? < goal {
             self.alive()?;
             if Instant::now() > deadline {
-                bail!("too little was committed in {PATIENCE:?}: {}", self.place.leftovers()?);
+                bail!("too little was committed in {PATIENCE:?}: {}", self.environment.leftovers()?);
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -223,7 +223,7 @@ impl<'a> Scene<'a> {
 
     fn progress(&mut self) -> Result<i64> {
         let sql = "select coalesce((select max(seq) from audit), 0) + coalesce((select max(id) from effect), 0)";
-        self.place.store()?.number(sql)
+        self.environment.store()?.number(sql)
     }
 
     /// A nemesis of a server is no excuse for a process to end.
@@ -241,7 +241,7 @@ impl<'a> Scene<'a> {
         let mut any = false;
         for at in 0..self.nodes.len() {
             if self.nodes[at].poll()?.is_some() {
-                self.nodes[at] = self.place.launch(None)?;
+                self.nodes[at] = self.environment.launch(None)?;
                 self.revived += 1;
                 any = true;
             }
@@ -256,8 +256,8 @@ impl<'a> Scene<'a> {
             match at {
                 0 => drop(node.kill9()?),
                 _ => {
-                    place::ready(&mut node)?;
-                    place::stop(node)?;
+                    environment::ready(&mut node)?;
+                    environment::stop(node)?;
                 }
             }
         }
@@ -273,9 +273,9 @@ impl<'a> Scene<'a> {
         let mut empty = 0;
         while empty < 2 {
             if Instant::now() > deadline {
-                bail!("the queues do not get empty: {}", self.place.leftovers()?);
+                bail!("the queues do not get empty: {}", self.environment.leftovers()?);
             }
-            let idle = self.place.backlog()? == 0 && self.broker()?.waiting_in(&prefix)? == 0;
+            let idle = self.environment.backlog()? == 0 && self.broker()?.waiting_in(&prefix)? == 0;
             empty = if idle { empty + 1 } else { 0 };
         }
         Ok(())
@@ -291,22 +291,22 @@ impl<'a> Scene<'a> {
         self.work_goes_on()?;
         self.alive()?;
         self.audit_offsets()?;
-        place::stop(self.generator).context("the generator")?;
-        if !self.place.drained(DRAIN)? {
-            bail!("the work does not end: {}", self.place.leftovers()?);
+        environment::stop(self.generator).context("the generator")?;
+        if !self.environment.drained(DRAIN)? {
+            bail!("the work does not end: {}", self.environment.leftovers()?);
         }
         if let Some(kafka) = &mut self.kafka {
             kafka.read_to_the_end(DRAIN)?;
         }
         for mut node in self.nodes {
             // one that was started a moment ago would take the signal for the default one
-            place::ready(&mut node)?;
-            place::stop(node)?;
+            environment::ready(&mut node)?;
+            environment::stop(node)?;
         }
-        let mut ended = Ended { facts: self.place.facts()?, revived: self.revived, ..Ended::default() };
+        let mut ended = Ended { observed: self.environment.observed()?, revived: self.revived, ..Ended::default() };
         if let Some(mut kafka) = self.kafka {
-            kafka.audit(&mut self.place)?;
-            ended.facts.moved = kafka.moved;
+            kafka.audit(&mut self.environment)?;
+            ended.observed.moved = kafka.moved;
             (ended.offsets_checked, ended.passed) = (kafka.checked, kafka.passed);
         }
         Ok(ended)

@@ -1,4 +1,4 @@
-//! What the onlooker says (tests/src/bin/kafka-onlooker.rs): a client that is no part of the product.
+//! What the auditor says (tests/src/bin/kafka-onlooker.rs): a client that is no part of the product.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::checks::bed::place::Place;
+use crate::checks::fixture::environment::Environment;
 use crate::proc::{Proc, tail};
 
 /// The groups of the workload, and the topics that each one reads.
@@ -66,7 +66,7 @@ impl Group {
 }
 
 /// See the module.
-pub struct Onlooker {
+pub struct OffsetAuditor {
     process: Proc,
     prefix: String,
     read: u64,
@@ -75,37 +75,37 @@ pub struct Onlooker {
     last: Option<Sample>,
 }
 
-impl Onlooker {
+impl OffsetAuditor {
     /// Starts it.
-    pub fn start(place: &Place<'_>, servers: &str, prefix: &str) -> Result<Self> {
-        let mut command = place.program("kafka-onlooker")?;
+    pub fn start(environment: &Environment<'_>, servers: &str, prefix: &str) -> Result<Self> {
+        let mut command = environment.program("kafka-onlooker")?;
         command.args(["--servers", servers, "watch"]).args(words(prefix));
-        let process = Proc::spawn("onlooker", &mut command, place.dir())?;
+        let process = Proc::spawn("onlooker", &mut command, environment.dir())?;
         Ok(Self { process, prefix: prefix.to_owned(), read: 0, records: Vec::new(), last: None })
     }
 
     /// Puts all groups back to the start. They must be empty.
-    pub fn rewind(&self, place: &Place<'_>, servers: &str) -> Result<()> {
-        let mut command = place.program("kafka-onlooker")?;
+    pub fn rewind(&self, environment: &Environment<'_>, servers: &str) -> Result<()> {
+        let mut command = environment.program("kafka-onlooker")?;
         command.args(["--servers", servers, "rewind"]).args(words(&self.prefix));
-        Proc::spawn("rewind", &mut command, place.dir())?.expect_success(PATIENCE).context("rewind the groups")
+        Proc::spawn("rewind", &mut command, environment.dir())?.expect_success(PATIENCE).context("rewind the groups")
     }
 
     /// Allows all endpoints to handle everything again.
-    pub fn allow(&self, place: &Place<'_>) -> Result<()> {
-        let mut command = place.program("kafka-onlooker")?;
-        command.args(["--servers", "none", "allow", "--store", &place.urls().store]);
+    pub fn allow(&self, environment: &Environment<'_>) -> Result<()> {
+        let mut command = environment.program("kafka-onlooker")?;
+        command.args(["--servers", "none", "allow", "--store", &environment.urls().store]);
         command.args(GROUPS.iter().flat_map(|(endpoint, _)| ["--endpoint", endpoint]));
-        Proc::spawn("allow", &mut command, place.dir())?.expect_success(PATIENCE).context("allow a replay")
+        Proc::spawn("allow", &mut command, environment.dir())?.expect_success(PATIENCE).context("allow a replay")
     }
 
     /// Gives every topic more partitions.
-    pub fn grow(&self, place: &Place<'_>, servers: &str, to: usize) -> Result<()> {
+    pub fn grow(&self, environment: &Environment<'_>, servers: &str, to: usize) -> Result<()> {
         let topics: Vec<String> =
             GROUPS.iter().flat_map(|(_, topics)| *topics).map(|topic| format!("{}{topic}", self.prefix)).collect();
-        let mut command = place.program("kafka-onlooker")?;
+        let mut command = environment.program("kafka-onlooker")?;
         command.args(["--servers", servers, "grow", "--topic", &topics.join(","), "--to", &to.to_string()]);
-        Proc::spawn("grow", &mut command, place.dir())?.expect_success(PATIENCE).context("add partitions")
+        Proc::spawn("grow", &mut command, environment.dir())?.expect_success(PATIENCE).context("add partitions")
     }
 
     /// How far the groups are, asked for from now on. Every record below is in `records`.
@@ -118,7 +118,7 @@ impl Onlooker {
                 return Ok(sample.clone());
             }
             if self.process.poll()?.is_some() || Instant::now() > deadline {
-                bail!("the onlooker sees nothing:\n{}", tail(self.process.stderr(), 20));
+                bail!("the auditor sees nothing:\n{}", tail(self.process.stderr(), 20));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -126,19 +126,19 @@ impl Onlooker {
 
     /// Takes in what was said since; a line that is not whole yet stays for the next time.
     fn read(&mut self) -> Result<()> {
-        let mut file = File::open(self.process.stdout()).context("open what the onlooker says")?;
-        file.seek(SeekFrom::Start(self.read)).context("read what the onlooker says")?;
+        let mut file = File::open(self.process.stdout()).context("open what the auditor says")?;
+        file.seek(SeekFrom::Start(self.read)).context("read what the auditor says")?;
         let mut lines = BufReader::new(file);
         let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).context("read what the onlooker says")? > 0 && line.ends_with(b"\n") {
+        while lines.read_until(b'\n', &mut line).context("read what the auditor says")? > 0 && line.ends_with(b"\n") {
             self.read += line.len() as u64;
             if line.starts_with(b"{\"began\"") {
-                let mut sample: Sample = serde_json::from_slice(&line).context("read a sample of the onlooker's")?;
+                let mut sample: Sample = serde_json::from_slice(&line).context("read a sample of the auditor's")?;
                 let bare = |name: String| name.strip_prefix(&self.prefix).map_or(name.clone(), str::to_owned);
                 sample.groups = sample.groups.into_iter().map(|(name, group)| (bare(name), group)).collect();
                 self.last = Some(sample);
             } else {
-                self.records.push(serde_json::from_slice(&line).context("read a record of the onlooker's")?);
+                self.records.push(serde_json::from_slice(&line).context("read a record of the auditor's")?);
             }
             line.clear();
         }
@@ -147,12 +147,12 @@ impl Onlooker {
 
     /// Keys of the ordered endpoint that were seen in more than one partition, and all of its keys.
     pub fn keys_of_line(&self) -> (BTreeSet<String>, BTreeSet<String>) {
-        let mut places: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+        let mut environments: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
         for record in self.records.iter().filter(|record| record.topic.ends_with("cmd.line")) {
-            places.entry(record.key.as_deref().unwrap_or_default()).or_default().insert(record.partition);
+            environments.entry(record.key.as_deref().unwrap_or_default()).or_default().insert(record.partition);
         }
-        let moved = places.iter().filter(|(_, partitions)| partitions.len() > 1);
-        (moved.map(|(key, _)| (*key).to_owned()).collect(), places.keys().map(|key| (*key).to_owned()).collect())
+        let moved = environments.iter().filter(|(_, partitions)| partitions.len() > 1);
+        (moved.map(|(key, _)| (*key).to_owned()).collect(), environments.keys().map(|key| (*key).to_owned()).collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The place a private instance is started in: directory, port, user and log.
+//! A private instance of a server: directory, port, user and log.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::{Uid, User, geteuid};
 
 use super::Server;
@@ -17,7 +17,7 @@ use crate::{paths, proc};
 
 /// A private instance in the making. Everything it starts is on record before anything can go wrong with it.
 #[derive(Debug)]
-pub struct Site {
+pub struct PrivateServer {
     /// Empty at first, and the server's user's own.
     pub dir: PathBuf,
     /// Free a moment ago, and below the range the kernel gives to outgoing connections.
@@ -28,8 +28,8 @@ pub struct Site {
     running: Running,
 }
 
-impl Site {
-    /// Makes the place.
+impl PrivateServer {
+    /// Makes the directory and finds a port.
     pub fn prepare(server: &dyn Server) -> Result<Self> {
         let user = user_of(server)?;
         let dir = directory(server.name(), user.is_some());
@@ -55,7 +55,7 @@ impl Site {
         Ok(Self { dir, port, address, user, running })
     }
 
-    /// The place of an instance that has ended, to start it again there.
+    /// An instance that has ended, to be started again in its directory and at its port.
     pub fn again(server: &dyn Server, running: &Running) -> Result<Self> {
         let dir = running.dir.clone().context("the directory of an instance that is not ours")?;
         let port = super::wire::host_and_port(&running.address, server.port())?.1;
@@ -75,7 +75,7 @@ impl Site {
 
     /// Runs a command to its end; its output is shown only if it fails.
     pub fn run(&self, command: &mut Command) -> Result<String> {
-        output(command)
+        proc::output(command)
     }
 
     /// Starts a process that stays, with its output in the log, and puts it on record. What is started later is stopped
@@ -102,26 +102,10 @@ impl Site {
     }
 }
 
-/// Runs a command to its end and returns its stdout; its stderr is in the error if it fails.
-pub fn output(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
-    if !output.status.success() {
-        bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// The first port from `first` on that nobody listens on.
 pub fn free_port(first: u16) -> Result<u16> {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (first..first + 50).find(free).with_context(|| format!("find a free port in {first}..{}", first + 50))
-}
-
-/// Finds a program on the path.
-pub fn which(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn user_of(server: &dyn Server) -> Result<Option<User>> {
