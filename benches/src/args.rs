@@ -82,9 +82,9 @@ pub(crate) struct Saga {
     /// Also runs the engine with one message per transaction.
     #[arg(long)]
     pub(crate) naive: bool,
-    /// Also runs the twin, in turns with the engine.
-    #[arg(long)]
-    pub(crate) twin: bool,
+    /// Also runs the baseline, in turns with the engine.
+    #[arg(long = "twin")]
+    pub(crate) baseline: bool,
     /// Also measures latencies, with a generator on the same machine at this fraction of the full rate; from 2 on, at
     /// so many messages a second.
     #[arg(long)]
@@ -95,9 +95,9 @@ pub(crate) struct Saga {
 pub(crate) struct Queue {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Also runs the twin, in turns with the engine.
-    #[arg(long)]
-    pub(crate) twin: bool,
+    /// Also runs the baseline, in turns with the engine.
+    #[arg(long = "twin")]
+    pub(crate) baseline: bool,
 }
 
 #[derive(Args, Clone)]
@@ -141,7 +141,7 @@ pub(crate) struct Spec {
     pub(crate) keys: u64,
     /// 0: the side's default.
     pub(crate) batch: usize,
-    /// The twin's: commits that may wait for the writer.
+    /// The baseline's: commits that may wait for the writer.
     pub(crate) ahead: usize,
     pub(crate) own_sql: bool,
     pub(crate) feed: Feed,
@@ -152,7 +152,7 @@ pub(crate) struct Spec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Who {
     Engine,
-    Twin,
+    Baseline,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,11 +20,17 @@ pub(crate) fn port(url: &str) -> Option<u16> {
 }
 
 /// Reads outputs until `messages` of this run were there, and notes when; `seen` counts them.
-pub(crate) async fn tail(url: &str, queue: &str, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
+pub(crate) async fn read_outputs(
+    url: &str,
+    queue: &str,
+    messages: u64,
+    clock: Clock,
+    seen: &AtomicU64,
+) -> Result<Latencies> {
     if is_kafka(url) {
-        kafka::sink::tail(url, queue, messages, clock, seen).await
+        kafka::sink::read_outputs(url, queue, messages, clock, seen).await
     } else {
-        rabbit::sink::tail(url, queue, messages, clock, seen).await
+        rabbit::sink::read_outputs(url, queue, messages, clock, seen).await
     }
 }
 

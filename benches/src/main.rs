@@ -10,6 +10,7 @@ static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod args;
+mod baseline;
 mod broker;
 mod checks;
 mod child;
@@ -24,7 +25,6 @@ mod postgres;
 mod profile;
 mod rabbit;
 mod report;
-mod twin;
 mod verdict;
 
 use args::{Command, Spec, What, Who};
@@ -55,7 +55,7 @@ async fn side(spec: &str) -> anyhow::Result<String> {
     }
     let side = match spec.who {
         Who::Engine => engine::run(&spec).await?,
-        Who::Twin => twin::run(&spec).await?,
+        Who::Baseline => baseline::run(&spec).await?,
     };
     Ok(serde_json::to_string(&side)?)
 }

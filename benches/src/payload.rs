@@ -1,4 +1,4 @@
-//! What goes in, what is kept and what comes out: the same for the engine and the twin.
+//! What goes in, what is kept and what comes out: the same for the engine and the baseline.
 
 use serde::{Deserialize, Serialize};
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, str::FromStr as _};
 /// Where the server is, if the URL is `postgres://` and nothing else.
 const VARIABLE: &str = "SAGABUS_POSTGRES_URL";
 
-/// The twins' settings: plans are made once and probe the indexes, however empty the tables were then.
+/// The baselines' settings: plans are made once and probe the indexes, however empty the tables were then.
 pub(crate) const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set random_page_cost = 1; \
                                 set jit = off";
 

@@ -3,7 +3,7 @@
 use crate::measure::{Span, peak_mb, quantile, round, rss_mb};
 use serde::{Deserialize, Serialize};
 
-/// One run of the engine or of the twin.
+/// One run of the engine or of the baseline.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Side {
     pub(crate) messages: u64,

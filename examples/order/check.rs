@@ -1,6 +1,6 @@
 //! What the rows must say when every order is final.
 
-use crate::{fate::Fate, rows::Order};
+use crate::{rows::Order, scenario::Scenario};
 use std::collections::BTreeMap;
 
 /// What is wrong with an order; nothing, if all is well.
@@ -8,13 +8,14 @@ pub(crate) fn order(id: u64, seed: u64, order: &Order) -> Vec<String> {
     let count = |entry| order.count(entry);
     let (reserved, released) = (count("reserved"), count("released"));
     let (captured, shipped) = (count("captured"), count("shipped"));
-    let fate = Fate::of(seed, id);
+    let scenario = Scenario::of(seed, id);
     let good = match order.status.as_str() {
         "confirmed" => {
-            (reserved, released, captured, shipped) == (1, 0, 1, 1) && matches!(fate, Fate::Good | Fate::Late)
+            (reserved, released, captured, shipped) == (1, 0, 1, 1)
+                && matches!(scenario, Scenario::Good | Scenario::Late)
         }
         "cancelled" => {
-            let reservations = if fate == Fate::Declined { 0 } else { 1 };
+            let reservations = if scenario == Scenario::Declined { 0 } else { 1 };
             (reserved, released, captured, shipped) == (reservations, reservations, 0, 0)
         }
         _ => false,
@@ -22,7 +23,7 @@ pub(crate) fn order(id: u64, seed: u64, order: &Order) -> Vec<String> {
     if good {
         return Vec::new();
     }
-    vec![format!("order {id} ({fate:?}) is {}, and its ledger says {:?}", order.status, order.entries)]
+    vec![format!("order {id} ({scenario:?}) is {}, and its ledger says {:?}", order.status, order.entries)]
 }
 
 /// What is wrong with all of them, and that there are as many as there should be.

@@ -15,16 +15,16 @@
 mod check;
 mod crash;
 mod database;
-mod diary;
 mod endpoints;
-mod fate;
+mod event_log;
 mod mail;
 mod messages;
 mod options;
 mod payment;
-mod placing;
+mod place_order;
 mod rows;
 mod saga;
+mod scenario;
 mod shipping;
 mod stop;
 mod summary;
@@ -74,14 +74,14 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     // the late payments are failures that belong to the story: RUST_LOG=sagabus=debug shows them, and much more
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().or_else(|_| "error".parse())?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    diary::open(options.quiet, options.log.as_deref())?;
+    event_log::open(options.quiet, options.log.as_deref())?;
 
     let stop = Stop::on(shutdown_signal());
     let running = endpoints::start(options).await?;
     let pool = Database::open(&options.store).await?;
     let (placed, finished) = rows::progress(&pool).await?;
     if placed > 0 {
-        diary::tell(format_args!("{placed} orders are there, {finished} of them final: going on"));
+        event_log::tell(format_args!("{placed} orders are there, {finished} of them final: going on"));
     }
     let outcome = work(options, &running, &pool, &stop).await;
     // whatever happened, what is in flight is finished first
@@ -90,7 +90,7 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     outcome?;
     if stop.is_wanted() {
-        diary::tell("stopped; start it again to go on");
+        event_log::tell("stopped; start it again to go on");
         return Ok(true);
     }
     let dead = summary::dead_letters(&running).await?;
@@ -108,7 +108,7 @@ async fn work(
     if options.role.includes(Role::Place)
         && let Some(placer) = running.last()
     {
-        placing::place(&placer.bus(), pool, options, stop).await?;
+        place_order::place(&placer.bus(), pool, options, stop).await?;
     }
     // every process ends by itself when all orders are final, whoever did it
     while !stop.is_wanted() && rows::progress(pool).await?.1 < options.orders {

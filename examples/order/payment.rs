@@ -1,6 +1,6 @@
 //! The payment service: a bank that sometimes says no, and sometimes takes its time.
 
-use crate::{diary, fate::Fate, messages::*, rows};
+use crate::{event_log, messages::*, rows, scenario::Scenario};
 use sagabus::prelude::*;
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ pub(crate) struct Payment {
 
 impl Consume<ReservePayment> for Payment {
     async fn consume(&self, m: ReservePayment, ctx: &mut Context) -> Result {
-        diary::start(ctx, m.order);
-        match Fate::of(self.seed, m.order) {
-            Fate::Declined => {
-                diary::say(ctx, m.order, "declined");
+        event_log::start(ctx, m.order);
+        match Scenario::of(self.seed, m.order) {
+            Scenario::Declined => {
+                event_log::say(ctx, m.order, "declined");
                 ctx.reply(PaymentDeclined { order: m.order });
             }
             // the failure is stored with the time of the next attempt, and survives a restart
-            Fate::Late if ctx.attempts() == 0 => {
-                diary::say(ctx, m.order, format_args!("the bank does not answer: again in {:?}", self.late));
+            Scenario::Late if ctx.attempts() == 0 => {
+                event_log::say(ctx, m.order, format_args!("the bank does not answer: again in {:?}", self.late));
                 return Err(HandlerError::retry_in(self.late, "the bank does not answer"));
             }
-            Fate::Good | Fate::Late | Fate::OutOfStock => {
+            Scenario::Good | Scenario::Late | Scenario::OutOfStock => {
                 rows::enter(ctx, m.order, "reserved", m.amount).await?;
                 ctx.reply(PaymentReserved { order: m.order });
             }
@@ -35,7 +35,7 @@ impl Consume<ReservePayment> for Payment {
 
 impl Consume<CapturePayment> for Payment {
     async fn consume(&self, m: CapturePayment, ctx: &mut Context) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         rows::enter(ctx, m.order, "captured", m.amount).await?;
         ctx.reply(PaymentCaptured { order: m.order });
         Ok(())
@@ -44,7 +44,7 @@ impl Consume<CapturePayment> for Payment {
 
 impl Consume<ReleasePayment> for Payment {
     async fn consume(&self, m: ReleasePayment, ctx: &mut Context) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         rows::enter(ctx, m.order, "released", m.amount).await?;
         ctx.reply(PaymentReleased { order: m.order });
         Ok(())

@@ -5,7 +5,7 @@
 
 use crate::{
     database::{Database, in_handler, on_either},
-    diary,
+    event_log,
 };
 use sagabus::{
     prelude::*,
@@ -29,7 +29,7 @@ pub(crate) async fn enter(ctx: &mut Context, order: u64, entry: &str, amount: i6
     let id = i64::try_from(order).permanent()?;
     let text = "INSERT INTO ledger (order_id, entry, amount, message_id) VALUES ($1, $2, $3, $4)";
     in_handler!(ctx, sqlx::query(text).bind(id).bind(entry).bind(amount).bind(message));
-    diary::say(ctx, order, entry);
+    event_log::say(ctx, order, entry);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The shop: sees an order from placement to its end.
 
-use crate::{diary, messages::*, rows};
+use crate::{event_log, messages::*, rows};
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Saga for OrderSaga {
 
 impl Handle<OrderPlaced> for OrderSaga {
     async fn handle(&mut self, m: OrderPlaced, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         self.order = m.order;
         self.amount = m.amount;
         ctx.send(ReservePayment { order: m.order, amount: m.amount });
@@ -57,7 +57,7 @@ impl Handle<OrderPlaced> for OrderSaga {
 
 impl Handle<PaymentReserved> for OrderSaga {
     async fn handle(&mut self, m: PaymentReserved, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         match self.step {
             Step::Paying => {
                 ctx.cancel_timeouts::<PaymentDue>();
@@ -72,7 +72,7 @@ impl Handle<PaymentReserved> for OrderSaga {
 
 impl Handle<PaymentDeclined> for OrderSaga {
     async fn handle(&mut self, m: PaymentDeclined, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         match self.step {
             Step::Paying | Step::Late => self.cancelled("CANCELLED: the payment is declined", ctx).await,
             step => unexpected(step, ctx),
@@ -82,7 +82,7 @@ impl Handle<PaymentDeclined> for OrderSaga {
 
 impl Handle<PaymentDue> for OrderSaga {
     async fn handle(&mut self, m: PaymentDue, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         if self.step == Step::Paying {
             return self.go(Step::Late, "late", "the payment is late: cancelling when it answers", ctx).await;
         }
@@ -93,7 +93,7 @@ impl Handle<PaymentDue> for OrderSaga {
 
 impl Handle<OrderShipped> for OrderSaga {
     async fn handle(&mut self, m: OrderShipped, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         match self.step {
             Step::Shipping => {
                 ctx.send(CapturePayment { order: self.order, amount: self.amount });
@@ -106,7 +106,7 @@ impl Handle<OrderShipped> for OrderSaga {
 
 impl Handle<OutOfStock> for OrderSaga {
     async fn handle(&mut self, m: OutOfStock, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         match self.step {
             Step::Shipping => self.release("out of stock: releasing the payment", ctx).await,
             step => unexpected(step, ctx),
@@ -116,7 +116,7 @@ impl Handle<OutOfStock> for OrderSaga {
 
 impl Handle<PaymentCaptured> for OrderSaga {
     async fn handle(&mut self, m: PaymentCaptured, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         match self.step {
             Step::Capturing => {
                 ctx.publish(OrderConfirmed { order: self.order });
@@ -129,7 +129,7 @@ impl Handle<PaymentCaptured> for OrderSaga {
 
 impl Handle<PaymentReleased> for OrderSaga {
     async fn handle(&mut self, m: PaymentReleased, ctx: &mut SagaContext) -> Result {
-        diary::start(ctx, m.order);
+        event_log::start(ctx, m.order);
         match self.step {
             Step::Releasing => self.cancelled("CANCELLED: the payment is released", ctx).await,
             step => unexpected(step, ctx),
@@ -142,7 +142,7 @@ impl OrderSaga {
     async fn go(&mut self, step: Step, status: &str, text: &str, ctx: &mut SagaContext) -> Result {
         self.step = step;
         rows::set_status(ctx, self.order, status).await?;
-        diary::say(ctx, self.order, text);
+        event_log::say(ctx, self.order, text);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The shipping service.
 
-use crate::{diary, fate::Fate, messages::*, rows};
+use crate::{event_log, messages::*, rows, scenario::Scenario};
 use sagabus::prelude::*;
 
 pub(crate) struct Shipping {
@@ -9,9 +9,9 @@ pub(crate) struct Shipping {
 
 impl Consume<ShipOrder> for Shipping {
     async fn consume(&self, m: ShipOrder, ctx: &mut Context) -> Result {
-        diary::start(ctx, m.order);
-        if Fate::of(self.seed, m.order) == Fate::OutOfStock {
-            diary::say(ctx, m.order, "out of stock");
+        event_log::start(ctx, m.order);
+        if Scenario::of(self.seed, m.order) == Scenario::OutOfStock {
+            event_log::say(ctx, m.order, "out of stock");
             ctx.publish(OutOfStock { order: m.order });
         } else {
             rows::enter(ctx, m.order, "shipped", m.amount).await?;

@@ -3,12 +3,12 @@
 use crate::{
     check,
     database::Database,
-    diary::{self, tell},
     endpoints,
-    fate::Fate,
+    event_log::{self, tell},
     mail,
     options::Options,
     rows::{self, Order},
+    scenario::Scenario,
 };
 use sagabus::RunningEndpoint;
 use std::{collections::BTreeMap, error::Error};
@@ -19,7 +19,7 @@ pub(crate) async fn print(options: &Options, pool: &Database, dead: &[String]) -
     let confirmed = orders.values().filter(|order| order.status == "confirmed").count();
     let cancelled = orders.values().filter(|order| order.status == "cancelled").count();
     let total = |entry| orders.values().map(|order| order.count(entry)).sum::<u64>();
-    let (number, seconds) = (orders.len(), diary::seconds());
+    let (number, seconds) = (orders.len(), event_log::seconds());
     tell(format_args!("\n{number} orders after {seconds:.1} s: {confirmed} confirmed, {cancelled} cancelled"));
     for (outcome, count) in outcomes(&orders, options.seed) {
         tell(format_args!("  {count:6}  {outcome}"));
@@ -48,13 +48,13 @@ pub(crate) async fn print(options: &Options, pool: &Database, dead: &[String]) -
 fn outcomes(orders: &BTreeMap<u64, Order>, seed: u64) -> BTreeMap<&'static str, usize> {
     let mut outcomes = BTreeMap::new();
     for (id, order) in orders {
-        let outcome = match (order.status.as_str(), Fate::of(seed, *id)) {
-            ("confirmed", Fate::Late) => "confirmed: the late payment came before anyone missed it",
+        let outcome = match (order.status.as_str(), Scenario::of(seed, *id)) {
+            ("confirmed", Scenario::Late) => "confirmed: the late payment came before anyone missed it",
             ("confirmed", _) => "confirmed",
-            ("cancelled", Fate::Declined) => "cancelled: the payment is declined",
-            ("cancelled", Fate::Late) => "cancelled: the payment came too late, and is released",
-            ("cancelled", Fate::OutOfStock) => "cancelled: out of stock, and the payment is released",
-            ("cancelled", Fate::Good) => "cancelled: nobody was there to pay in time, and the payment is released",
+            ("cancelled", Scenario::Declined) => "cancelled: the payment is declined",
+            ("cancelled", Scenario::Late) => "cancelled: the payment came too late, and is released",
+            ("cancelled", Scenario::OutOfStock) => "cancelled: out of stock, and the payment is released",
+            ("cancelled", Scenario::Good) => "cancelled: nobody was there to pay in time, and the payment is released",
             _ => "not final",
         };
         *outcomes.entry(outcome).or_default() += 1;

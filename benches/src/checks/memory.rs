@@ -24,7 +24,7 @@ pub(super) fn run(common: &Common) -> Result<Verdict> {
     verdict.count("rss_early_mb", at(20));
     verdict.count("rss_late_mb", at(90));
     verdict.count("growth_mb", growth);
-    counts(&mut verdict, &Turns { engine: vec![side], twin: Vec::new() });
+    counts(&mut verdict, &Turns { engine: vec![side], baseline: Vec::new() });
     verdict.require(growth <= MOST_GROWTH, format!("memory grew by {growth} MB, {MOST_GROWTH} are allowed"));
     Ok(verdict)
 }

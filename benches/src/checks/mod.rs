@@ -44,7 +44,7 @@ pub(crate) fn run(what: What) -> ExitCode {
     }
 }
 
-/// Batch and window sizes of the twin that are tried.
+/// Batch and window sizes of the baseline that are tried.
 const SWEEP: [(usize, usize); 6] = [(100, 1), (200, 1), (400, 1), (200, 2), (400, 2), (400, 4)];
 /// On PostgreSQL: batches, and workers with a connection each.
 const PG_SWEEP: [(usize, usize); 6] = [(100, 2), (200, 2), (400, 2), (200, 3), (400, 3), (400, 1)];
@@ -56,7 +56,7 @@ const KAFKA_SWEEP: [(usize, usize); 6] = [(200, 2), (500, 2), (1000, 2), (200, 3
 /// How many messages warm a broker up: its first ones cost ten times as much.
 const WARM: u64 = 100_000;
 
-/// The twin's best setting for this work: each tried once, on fewer messages.
+/// The baseline's best setting for this work: each tried once, on fewer messages.
 fn sweep(common: &Common, spec: &Spec) -> Result<Spec> {
     let mut best: Option<(f64, Spec)> = None;
     let settings = match &common.transport {
@@ -82,25 +82,25 @@ fn warm_up(common: &Common) -> Result<()> {
     if !common.transport.as_deref().is_some_and(is_kafka) {
         return Ok(());
     }
-    let spec = Spec { store: "none".into(), batch: 500, messages: WARM, ..common.spec(Who::Twin, Work::Queue) };
+    let spec = Spec { store: "none".into(), batch: 500, messages: WARM, ..common.spec(Who::Baseline, Work::Queue) };
     let rate = child::run(&spec)?.per_second();
     common.say(format_args!("  the broker, warming up: {rate:.0}/s without a store"));
     Ok(())
 }
 
-/// Engine and twin in turns.
+/// Engine and baseline in turns.
 struct Turns {
     engine: Vec<Side>,
-    twin: Vec<Side>,
+    baseline: Vec<Side>,
 }
 
-fn turns(common: &Common, engine: &Spec, twin: Option<&Spec>) -> Result<Turns> {
-    let mut turns = Turns { engine: Vec::new(), twin: Vec::new() };
+fn turns(common: &Common, engine: &Spec, baseline: Option<&Spec>) -> Result<Turns> {
+    let mut turns = Turns { engine: Vec::new(), baseline: Vec::new() };
     for _ in 0..common.runs.max(1) {
-        if let Some(twin) = twin {
-            let side = child::run(twin)?;
+        if let Some(baseline) = baseline {
+            let side = child::run(baseline)?;
             say(common, "twin  ", &side);
-            turns.twin.push(side);
+            turns.baseline.push(side);
         }
         let side = child::run(engine)?;
         say(common, "engine", &side);
@@ -142,13 +142,13 @@ fn counts(verdict: &mut Verdict, turns: &Turns) {
     verdict.count("messages_per_s", rate(&turns.engine));
     verdict.count("cpu_us_per_message", cpu(&turns.engine));
     verdict.count("rss_mb", peak(&turns.engine));
-    if !turns.twin.is_empty() {
-        verdict.count("twin_per_s", rate(&turns.twin));
-        verdict.count("twin_cpu_us_per_message", cpu(&turns.twin));
-        verdict.count("twin_rss_mb", peak(&turns.twin));
+    if !turns.baseline.is_empty() {
+        verdict.count("twin_per_s", rate(&turns.baseline));
+        verdict.count("twin_cpu_us_per_message", cpu(&turns.baseline));
+        verdict.count("twin_rss_mb", peak(&turns.baseline));
         verdict.count("ratio", ratio(turns));
     }
-    for (whose, sides) in [("", &turns.engine), ("twin_", &turns.twin)] {
+    for (whose, sides) in [("", &turns.engine), ("twin_", &turns.baseline)] {
         for name in ["server_cpu_us_per_message", "wal_bytes_per_message", "broker_cpu_us_per_message"] {
             let all: Vec<f64> = sides.iter().filter_map(|side| side.more.get(name).copied()).collect();
             if !all.is_empty() {
@@ -160,13 +160,16 @@ fn counts(verdict: &mut Verdict, turns: &Turns) {
 
 /// The median of the ratios of neighbours: what else the machine does disturbs both alike.
 fn ratio(turns: &Turns) -> f64 {
-    let pairs = turns.engine.iter().zip(&turns.twin);
-    round(median(&pairs.map(|(engine, twin)| engine.per_second() / twin.per_second()).collect::<Vec<_>>()), 1000.0)
+    let pairs = turns.engine.iter().zip(&turns.baseline);
+    round(
+        median(&pairs.map(|(engine, baseline)| engine.per_second() / baseline.per_second()).collect::<Vec<_>>()),
+        1000.0,
+    )
 }
 
-fn engine_and_twin(common: &Common, work: Work) -> (Spec, Spec) {
+fn engine_and_baseline(common: &Common, work: Work) -> (Spec, Spec) {
     if cfg!(not(feature = "jemalloc")) {
         common.say("  built without `--features jemalloc`: both sides allocate with mimalloc, which is slower here");
     }
-    (common.spec(Who::Engine, work), Spec { batch: 0, ..common.spec(Who::Twin, work) })
+    (common.spec(Who::Engine, work), Spec { batch: 0, ..common.spec(Who::Baseline, work) })
 }

@@ -1,4 +1,4 @@
-use super::{engine_and_twin, warm_up};
+use super::{engine_and_baseline, warm_up};
 use crate::{
     args::{Feed, Rest, Spec, Work},
     child,
@@ -8,19 +8,19 @@ use crate::{
 };
 use anyhow::Result;
 
-/// How much longer than the twin's a message may take.
+/// How much longer than the baseline's a message may take.
 const MOST_MS: f64 = 2.0;
 
 pub(super) fn run(args: &Rest) -> Result<Verdict> {
     let common = &args.common;
     let mut verdict = Verdict::start("bench-rest");
-    let (engine, twin) = engine_and_twin(common, Work::Saga);
+    let (engine, baseline) = engine_and_baseline(common, Work::Saga);
     warm_up(common)?;
     let single = |spec: Spec| Spec { feed: Feed::Single, messages: args.samples, keys: spec.keys.min(100), ..spec };
-    let (engine, twin) = (single(engine), single(twin));
+    let (engine, baseline) = (single(engine), single(baseline));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..common.runs.max(1) {
-        for (spec, sides) in [(&twin, &mut theirs), (&engine, &mut ours)] {
+        for (spec, sides) in [(&baseline, &mut theirs), (&engine, &mut ours)] {
             let side = child::run(spec)?;
             common.say(format_args!(
                 "  {:?}: p50 {} ms, p99 {} ms, {:.0} us CPU each",

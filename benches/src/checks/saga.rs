@@ -1,4 +1,4 @@
-use super::{counts, cpu, engine_and_twin, rate, ratio, say, sweep, turns, warm_up};
+use super::{counts, cpu, engine_and_baseline, rate, ratio, say, sweep, turns, warm_up};
 use crate::{
     args::{Feed, Saga, Spec, Work},
     child,
@@ -15,18 +15,18 @@ struct Bars {
     least: f64,
     least_own_sql: f64,
     least_ratio: f64,
-    least_twin: f64,
+    least_baseline: f64,
     /// At so many messages a second, with the generator on.
     most_p99_ms: Option<(f64, f64)>,
 }
 
 const SQLITE: Bars =
-    Bars { least: 12_000.0, least_own_sql: 4_000.0, least_ratio: 0.65, least_twin: 22_000.0, most_p99_ms: None };
+    Bars { least: 12_000.0, least_own_sql: 4_000.0, least_ratio: 0.65, least_baseline: 22_000.0, most_p99_ms: None };
 const POSTGRES: Bars = Bars {
     least: 30_000.0,
     least_own_sql: 6_000.0,
     least_ratio: 0.5,
-    least_twin: 60_000.0,
+    least_baseline: 60_000.0,
     most_p99_ms: Some((15_000.0, 25.0)),
 };
 
@@ -36,7 +36,7 @@ const KAFKA: Bars = Bars {
     // not asked for
     least_own_sql: 0.0,
     least_ratio: 0.5,
-    least_twin: 50_000.0,
+    least_baseline: 50_000.0,
     most_p99_ms: Some((10_000.0, 50.0)),
 };
 
@@ -46,7 +46,7 @@ const RABBIT: Bars = Bars {
     // not asked for
     least_own_sql: 0.0,
     least_ratio: 0.6,
-    least_twin: 24_000.0,
+    least_baseline: 24_000.0,
     most_p99_ms: Some((6_000.0, 50.0)),
 };
 
@@ -61,16 +61,16 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
         () => &SQLITE,
     };
     let mut verdict = Verdict::start("bench-saga");
-    let (engine, twin) = engine_and_twin(common, Work::Saga);
+    let (engine, baseline) = engine_and_baseline(common, Work::Saga);
     let set = |spec: Spec| Spec { own_sql: args.own_sql, keys: if args.hot { 1 } else { spec.keys }, ..spec };
-    let (engine, twin) = (set(engine), set(twin));
+    let (engine, baseline) = (set(engine), set(baseline));
     warm_up(common)?;
-    let twin = if args.twin { Some(sweep(common, &twin)?) } else { None };
-    let turns = turns(common, &engine, twin.as_ref())?;
+    let baseline = if args.baseline { Some(sweep(common, &baseline)?) } else { None };
+    let turns = turns(common, &engine, baseline.as_ref())?;
     counts(&mut verdict, &turns);
-    if let Some(twin) = &twin {
-        verdict.count("twin_batch", twin.batch);
-        verdict.count("twin_ahead", twin.ahead);
+    if let Some(baseline) = &baseline {
+        verdict.count("twin_batch", baseline.batch);
+        verdict.count("twin_ahead", baseline.ahead);
     }
     if args.naive {
         let naive = Spec { batch: 1, messages: (engine.messages / 10).max(1), ..engine.clone() };
@@ -93,8 +93,8 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
             let p99 = side.latency(0.99);
             verdict.require(p99 < most, format!("p99 {p99} ms at {at}/s, under {most} ms from {from}/s are asked for"));
         }
-        if let Some(twin) = &twin {
-            latencies(&mut verdict, "twin_", &live(twin)?);
+        if let Some(baseline) = &baseline {
+            latencies(&mut verdict, "twin_", &live(baseline)?);
         }
     }
     if common.no_threshold {
@@ -103,9 +103,9 @@ pub(super) fn run(args: &Saga) -> Result<Verdict> {
     let per_second = rate(&turns.engine);
     let least = if args.own_sql { bars.least_own_sql } else { bars.least };
     verdict.require(per_second >= least, format!("{per_second}/s, {least}/s are asked for"));
-    if args.twin && !args.own_sql && !args.hot && (common.is_joined() || kafka || rabbit) {
-        let (twin, least) = (rate(&turns.twin), bars.least_twin);
-        verdict.require(twin >= least, format!("the twin does {twin}/s: it is no yardstick under {least}/s"));
+    if args.baseline && !args.own_sql && !args.hot && (common.is_joined() || kafka || rabbit) {
+        let (baseline, least) = (rate(&turns.baseline), bars.least_baseline);
+        verdict.require(baseline >= least, format!("the twin does {baseline}/s: it is no yardstick under {least}/s"));
         let (ratio, least) = (ratio(&turns), bars.least_ratio);
         verdict.require(ratio >= least, format!("{ratio} of the twin, {least} are asked for"));
     }

@@ -2,7 +2,7 @@
 
 use super::{
     audit_postgres,
-    bed::{NAME, SINK},
+    fixture::{NAME, SINK},
 };
 use crate::{
     args::{Spec, Work},

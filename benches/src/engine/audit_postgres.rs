@@ -2,7 +2,7 @@
 
 use super::{
     audit::Found,
-    bed::{NAME, SINK},
+    fixture::{NAME, SINK},
 };
 use crate::{
     args::{Spec, Work},

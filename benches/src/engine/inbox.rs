@@ -1,6 +1,6 @@
 //! An inbox with history.
 
-use super::{audit::connect, bed::NAME};
+use super::{audit::connect, fixture::NAME};
 use crate::{
     args::Spec,
     postgres::{self, is_postgres},

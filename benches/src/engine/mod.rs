@@ -2,10 +2,10 @@
 
 mod audit;
 mod audit_postgres;
-mod bed;
+mod fixture;
 mod handlers;
 mod inbox;
-mod tail;
+mod output_reader;
 mod timers;
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     report::Side,
 };
 use anyhow::{Result, bail};
-use bed::Bed;
+use fixture::Fixture;
 use sagabus::{Bus, RunningEndpoint};
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -41,29 +41,30 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
     if spec.work == Work::Queue && spec.is_bare() && spec.transport.as_deref().is_some_and(is_kafka) {
         return kafka::port::run(spec).await;
     }
-    let bed = Bed::open(spec).await?;
-    let warm = warm_up(&bed, spec).await?;
+    let fixture = Fixture::open(spec).await?;
+    let warm = warm_up(&fixture, spec).await?;
     inbox::fill(spec).await?;
     if is_postgres(&spec.store) {
         // before the messages come: in a live system most rows are gone before the next checkpoint
         postgres::settle(&spec.store).await?;
     }
-    let endpoint = bed.endpoint(spec).build().await?;
+    let endpoint = fixture.endpoint(spec).build().await?;
     let bus = endpoint.bus();
     let feeder = Feeder { bus, keys: spec.keys };
     if !spec.feed.is_live() {
         preload(&feeder, spec.messages).await?;
     }
-    let first = bed.tail_start().await?;
+    let first = fixture.tail_start().await?;
     let clock = Clock::start();
     let seen = Arc::new(AtomicU64::new(0));
-    let tail = spec.feed.is_live().then(|| tail::tail(bed.clone(), first, spec, clock, seen.clone()));
+    let output_reader =
+        spec.feed.is_live().then(|| output_reader::read_outputs(fixture.clone(), first, spec, clock, seen.clone()));
     let meter = Meter::start(&spec.store).await?;
     let profile = Profile::start();
     let (running, span) = start(endpoint, spec).await?;
     let generator = tokio::spawn(feed(feeder, spec.clone(), clock, seen));
     let mut more = std::collections::BTreeMap::new();
-    wait(&running, spec, &bed, &mut more).await?;
+    wait(&running, spec, &fixture, &mut more).await?;
     let mut side = Side::measured(&span, spec.messages, running.stats().commits);
     side.more.append(&mut more);
     drop(profile);
@@ -71,8 +72,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         meter.stop(spec.messages, &mut side.more).await?;
     }
     generator.await??;
-    if let Some(tail) = tail {
-        side.latencies = tail.await??.into_micros();
+    if let Some(output_reader) = output_reader {
+        side.latencies = output_reader.await??.into_micros();
     }
     running.stop().await?;
     audit::audit(spec, warm).await?;
@@ -80,12 +81,12 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
 }
 
 /// One message for each saga, so that all exist; how many that were.
-async fn warm_up(bed: &Bed, spec: &Spec) -> Result<u64> {
-    bed.prepare(spec).await?;
+async fn warm_up(fixture: &Fixture, spec: &Spec) -> Result<u64> {
+    fixture.prepare(spec).await?;
     if spec.work != Work::Saga {
         return Ok(0);
     }
-    let endpoint = bed.endpoint(spec).build().await?;
+    let endpoint = fixture.endpoint(spec).build().await?;
     let keys: Vec<u64> = (0..spec.keys).collect();
     for chunk in keys.chunks(500) {
         // numbers that the run does not use
@@ -121,11 +122,11 @@ async fn start(endpoint: sagabus::Endpoint, spec: &Spec) -> Result<(RunningEndpo
 async fn wait(
     running: &RunningEndpoint,
     spec: &Spec,
-    bed: &Bed,
+    fixture: &Fixture,
     more: &mut std::collections::BTreeMap<String, f64>,
 ) -> Result<()> {
     let mut next = spec.messages / 10;
-    let split = bed.is_split();
+    let split = fixture.is_split();
     let count = async || {
         let stats = running.stats();
         let done = if split { stats.handled.min(stats.dispatched) } else { stats.handled };

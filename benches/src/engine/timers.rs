@@ -2,7 +2,7 @@
 
 use super::{
     all,
-    bed::Bed,
+    fixture::Fixture,
     handlers::{CAME, EARLY, Remind},
     until,
 };
@@ -19,12 +19,12 @@ use std::{
 
 /// Sets them with one run of the endpoint, and has another one find them.
 pub(super) async fn run(spec: &Spec) -> Result<Side> {
-    let bed = Bed::open(spec).await?;
-    bed.prepare(spec).await?;
-    let endpoint = bed.endpoint(spec).build().await?;
+    let fixture = Fixture::open(spec).await?;
+    fixture.prepare(spec).await?;
+    let endpoint = fixture.endpoint(spec).build().await?;
     // setting them takes at most this long: 4,000 a second
     let room = Duration::from_secs(5) + Duration::from_micros(spec.messages * 250);
-    let due = endpoint_now(&bed).await?.plus(room);
+    let due = endpoint_now(&fixture).await?.plus(room);
     let keys: Vec<u64> = (0..spec.messages).collect();
     for chunk in keys.chunks(500) {
         all(endpoint.bus().send_all(chunk.iter().map(|key| Remind { key: *key, at: due.0 })).await?)?;
@@ -33,14 +33,14 @@ pub(super) async fn run(spec: &Spec) -> Result<Side> {
     let handled = async || running.stats().handled;
     until(spec.messages, handled, &running).await?;
     running.stop().await?;
-    anyhow::ensure!(endpoint_now(&bed).await? < due, "setting the timers took longer than {room:?}");
+    anyhow::ensure!(endpoint_now(&fixture).await? < due, "setting the timers took longer than {room:?}");
 
     let started = Instant::now();
-    let endpoint = bed.endpoint(spec).build().await?;
+    let endpoint = fixture.endpoint(spec).build().await?;
     let running = endpoint.start().await?;
     let start_seconds = started.elapsed().as_secs_f64();
     let rss_before = rss_mb();
-    while endpoint_now(&bed).await? < due {
+    while endpoint_now(&fixture).await? < due {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let span = Span::start();
@@ -56,6 +56,6 @@ pub(super) async fn run(spec: &Spec) -> Result<Side> {
     Ok(side)
 }
 
-async fn endpoint_now(bed: &Bed) -> Result<sagabus::Timestamp> {
-    Ok(bed.store()?.now().await?)
+async fn endpoint_now(fixture: &Fixture) -> Result<sagabus::Timestamp> {
+    Ok(fixture.store()?.now().await?)
 }

@@ -1,4 +1,4 @@
-//! Sends the twin's inputs, the saga's key being the record's: a partition has keys of its own. What was not taken is
+//! Sends the baseline's inputs, the saga's key being the record's: a partition has keys of its own. What was not taken is
 //! missed by the audit.
 
 use super::publisher::{Publisher, Record};

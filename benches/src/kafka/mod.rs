@@ -2,6 +2,8 @@
 //! client library from its C sources.
 
 #[cfg(feature = "kafka")]
+pub(crate) mod baseline;
+#[cfg(feature = "kafka")]
 mod cluster;
 #[cfg(feature = "kafka")]
 mod feed;
@@ -14,16 +16,14 @@ pub(crate) mod sink;
 #[cfg(feature = "kafka")]
 mod topics;
 #[cfg(feature = "kafka")]
-pub(crate) mod twin;
-#[cfg(feature = "kafka")]
 pub(crate) use topics::Topics;
 
 #[cfg(not(feature = "kafka"))]
 mod off;
 #[cfg(not(feature = "kafka"))]
-pub(crate) use off::{Topics, port, sink, twin};
+pub(crate) use off::{Topics, baseline, port, sink};
 
-/// The twin's queues, and those of the passthrough.
+/// The baseline's queues, and those of the passthrough.
 #[cfg(feature = "kafka")]
 const IN: &str = "in";
 #[cfg(feature = "kafka")]

@@ -15,7 +15,7 @@ impl Topics {
     }
 }
 
-pub(crate) mod twin {
+pub(crate) mod baseline {
     use crate::{args::Spec, report::Side};
 
     pub(crate) async fn run(_: &Spec) -> anyhow::Result<Side> {
@@ -23,14 +23,14 @@ pub(crate) mod twin {
     }
 }
 
-pub(crate) use twin as port;
+pub(crate) use baseline as port;
 
 pub(crate) mod sink {
     use crate::latency::{Clock, Latencies};
     use anyhow::{Result, bail};
     use std::sync::atomic::AtomicU64;
 
-    pub(crate) async fn tail(_: &str, _: &str, _: u64, _: Clock, _: &AtomicU64) -> Result<Latencies> {
+    pub(crate) async fn read_outputs(_: &str, _: &str, _: u64, _: Clock, _: &AtomicU64) -> Result<Latencies> {
         bail!(super::OFF)
     }
 

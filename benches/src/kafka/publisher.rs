@@ -1,4 +1,4 @@
-//! The twin's sending: whole batches, whose confirms are counted.
+//! The baseline's sending: whole batches, whose confirms are counted.
 
 use super::cluster::Cluster;
 use anyhow::{Result, ensure};

@@ -18,7 +18,13 @@ use std::{
 use tokio::sync::mpsc;
 
 /// Reads outputs until `messages` of this run were there, and notes when; `seen` counts them.
-pub(crate) async fn tail(url: &str, queue: &str, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
+pub(crate) async fn read_outputs(
+    url: &str,
+    queue: &str,
+    messages: u64,
+    clock: Clock,
+    seen: &AtomicU64,
+) -> Result<Latencies> {
     let mut outputs = Outputs::read(url, queue).await?;
     let mut latencies = Latencies::default();
     let mut count = 0;

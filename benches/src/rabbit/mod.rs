@@ -1,7 +1,7 @@
 //! RabbitMQ: names of its own for each run, and what lies in the sink after it.
 
+pub(crate) mod baseline;
 pub(crate) mod sink;
-pub(crate) mod twin;
 mod window;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +14,7 @@ use lapin::{
 /// Where the broker is, if the URL is `amqp://` and nothing else.
 const VARIABLE: &str = "SAGABUS_RABBITMQ_URL";
 
-/// The twin's queues.
+/// The baseline's queues.
 pub(crate) const IN: &str = "in";
 pub(crate) const OUT: &str = "out";
 

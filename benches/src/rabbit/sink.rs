@@ -36,7 +36,13 @@ fn note(output: &Output) {
 }
 
 /// Takes outputs out of a queue until `messages` of this run were there, and notes when; `seen` counts them.
-pub(crate) async fn tail(url: &str, queue: &str, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
+pub(crate) async fn read_outputs(
+    url: &str,
+    queue: &str,
+    messages: u64,
+    clock: Clock,
+    seen: &AtomicU64,
+) -> Result<Latencies> {
     let broker = Broker::connect(url).await?;
     let mut latencies = Latencies::default();
     let mut count = 0;

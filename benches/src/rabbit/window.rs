@@ -1,4 +1,4 @@
-//! Acks and confirms of the twin.
+//! Acks and confirms of the baseline.
 
 use anyhow::{Result, ensure};
 use futures::future::join_all;

@@ -1,6 +1,6 @@
-//! The customers.
+//! Places the orders: the customers.
 
-use crate::{database::Database, diary, fate, messages::OrderPlaced, options::Options, rows, stop::Stop};
+use crate::{database::Database, event_log, messages::OrderPlaced, options::Options, rows, scenario, stop::Stop};
 use sagabus::{Bus, sqlx};
 use std::{error::Error, ops::RangeInclusive, time::Duration};
 
@@ -46,7 +46,7 @@ async fn place_some(
                 let text = "INSERT INTO orders (id, status) VALUES ($1, 'placed') ON CONFLICT DO NOTHING";
                 let done = sqlx::query(text).bind(i64::try_from(order)?).execute(&mut *transaction).await?;
                 if done.rows_affected() == 1 {
-                    let amount = fate::amount(options.seed, order);
+                    let amount = scenario::amount(options.seed, order);
                     let pay_within_ms = u64::try_from(options.timeout.as_millis())?;
                     bus.publish_in(&mut *transaction, OrderPlaced { order, amount, pay_within_ms }).await?;
                     placed.push(order);
@@ -61,8 +61,8 @@ async fn place_some(
         Database::Postgres(pool) => place!(pool.begin().await?),
     }
     for order in &placed {
-        diary::placed(*order);
-        diary::line("customer", *order, "places an order");
+        event_log::placed(*order);
+        event_log::line("customer", *order, "places an order");
     }
     Ok(!placed.is_empty())
 }

@@ -1,6 +1,6 @@
 //! Watches the sink's queue as another reader would, and notes when each output is there.
 
-use super::bed::{Bed, SINK};
+use super::fixture::{Fixture, SINK};
 use crate::{
     args::Spec,
     broker::{self, is_broker},
@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 const LATE: u64 = 30_000;
 
 /// Until there are so many outputs.
-pub(super) fn tail(
-    bed: Bed,
+pub(super) fn read_outputs(
+    fixture: Fixture,
     first: i64,
     spec: &Spec,
     clock: Clock,
@@ -33,17 +33,23 @@ pub(super) fn tail(
     let (url, messages) = (spec.transport.clone().unwrap_or_else(|| spec.store.clone()), spec.messages);
     tokio::spawn(async move {
         if is_broker(&url) {
-            broker::tail(&url, SINK, messages, clock, &seen).await
+            broker::read_outputs(&url, SINK, messages, clock, &seen).await
         } else if is_postgres(&url) {
             on_postgres(&url, first, messages, clock, &seen).await
         } else {
-            through_queues(&bed, first, messages, clock, &seen).await
+            through_queues(&fixture, first, messages, clock, &seen).await
         }
     })
 }
 
-async fn through_queues(bed: &Bed, first: i64, messages: u64, clock: Clock, seen: &AtomicU64) -> Result<Latencies> {
-    let queues = bed.queues()?;
+async fn through_queues(
+    fixture: &Fixture,
+    first: i64,
+    messages: u64,
+    clock: Clock,
+    seen: &AtomicU64,
+) -> Result<Latencies> {
+    let queues = fixture.queues()?;
     let shards: Vec<u16> = (0..sagabus::ports::SHARDS).collect();
     let mut latencies = Latencies::default();
     let (mut after, mut count) = (first, 0);

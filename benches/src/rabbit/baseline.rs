@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     args::Spec,
+    baseline::brokered::{self, Database, databases, handle},
     feed::{Sender, feed, preload},
     latency::Clock,
     measure::Span,
@@ -14,7 +15,6 @@ use crate::{
     postgres::{Meter, is_postgres},
     profile::Profile,
     report::Side,
-    twin::brokered::{self, Database, databases, handle},
 };
 use anyhow::{Context as _, Result};
 use futures::{FutureExt as _, StreamExt as _};
@@ -82,9 +82,9 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         preload(&feeder, spec.messages).await?;
     }
     let seen = Arc::new(AtomicU64::new(0));
-    let tail = spec.feed.is_live().then(|| {
+    let output_reader = spec.feed.is_live().then(|| {
         let (url, seen, messages) = (url.clone(), seen.clone(), spec.messages);
-        tokio::spawn(async move { sink::tail(&url, OUT, messages, clock, &seen).await })
+        tokio::spawn(async move { sink::read_outputs(&url, OUT, messages, clock, &seen).await })
     });
     let consuming = receiving.channel().await?;
     consuming.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
@@ -122,8 +122,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         meter.stop(spec.messages, &mut side.more).await?;
     }
     generator.await??;
-    if let Some(tail) = tail {
-        side.latencies = tail.await??.into_micros();
+    if let Some(output_reader) = output_reader {
+        side.latencies = output_reader.await??.into_micros();
     }
     dispatcher.await??;
     consuming.close(200, "done".into()).await?;

@@ -1,4 +1,4 @@
-//! What happens, as it happens: lines for people, and with `--log` lines of JSON for checkers.
+//! The log of events: lines for people, and with `--log` lines of JSON for checkers.
 //!
 //! A handler speaks before its commit. One that is killed or has to run again therefore speaks twice; its rows are
 //! there once.
@@ -13,19 +13,19 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-struct Diary {
+struct EventLog {
     since: Instant,
     quiet: bool,
     log: Option<File>,
 }
 
-static DIARY: OnceLock<Diary> = OnceLock::new();
+static EVENT_LOG: OnceLock<EventLog> = OnceLock::new();
 
-/// Sagas take no dependencies, so the diary is the process's own.
+/// Opens the process's log. Sagas take no dependencies, so it is a static.
 pub(crate) fn open(quiet: bool, log: Option<&Path>) -> io::Result<()> {
     let log = log.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
     // opened once, by main
-    let _ = DIARY.set(Diary { since: Instant::now(), quiet, log });
+    let _ = EVENT_LOG.set(EventLog { since: Instant::now(), quiet, log });
     Ok(())
 }
 
@@ -36,8 +36,8 @@ pub(crate) fn say(ctx: &Context, order: u64, text: impl Display) {
 
 /// A line about an order.
 pub(crate) fn line(who: &str, order: u64, text: impl Display) {
-    let Some(diary) = DIARY.get().filter(|diary| !diary.quiet) else { return };
-    let seconds = diary.since.elapsed().as_secs_f64();
+    let Some(event_log) = EVENT_LOG.get().filter(|event_log| !event_log.quiet) else { return };
+    let seconds = event_log.since.elapsed().as_secs_f64();
     tell(format_args!("{seconds:9.3}  {who:<8}  order {order:<5} {text}"));
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn tell(text: impl Display) {
 
 /// Seconds since the start of the process.
 pub(crate) fn seconds() -> f64 {
-    DIARY.get().map_or(0.0, |diary| diary.since.elapsed().as_secs_f64())
+    EVENT_LOG.get().map_or(0.0, |event_log| event_log.since.elapsed().as_secs_f64())
 }
 
 /// Logs that a handler begins.
@@ -71,7 +71,7 @@ pub(crate) fn placed(order: u64) {
 
 /// One write and one sync per line, so that what is in the log has happened, whoever dies when.
 fn log(fields: std::fmt::Arguments<'_>) {
-    let Some(mut file) = DIARY.get().and_then(|diary| diary.log.as_ref()) else { return };
+    let Some(mut file) = EVENT_LOG.get().and_then(|event_log| event_log.log.as_ref()) else { return };
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let line = format!("{{\"at_us\":{at},\"pid\":{},{fields}}}\n", std::process::id());
     if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.sync_data()) {

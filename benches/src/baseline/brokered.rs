@@ -1,4 +1,4 @@
-//! The twins behind a broker: their tables, their one statement, and what they do with a batch.
+//! The baselines behind a broker: their tables, their one statement, and what they do with a batch.
 
 use crate::{
     args::{Spec, Work},

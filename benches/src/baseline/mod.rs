@@ -21,10 +21,10 @@ use crate::{
 
 pub(crate) async fn run(spec: &Spec) -> anyhow::Result<Side> {
     if spec.transport.as_deref().is_some_and(is_rabbit) {
-        return rabbit::twin::run(spec).await;
+        return rabbit::baseline::run(spec).await;
     }
     if spec.transport.as_deref().is_some_and(is_kafka) {
-        return kafka::twin::run(spec).await;
+        return kafka::baseline::run(spec).await;
     }
     anyhow::ensure!(spec.transport.is_none(), "there is no twin of the split layout yet");
     if is_postgres(&spec.store) { pg_joined::run(spec).await } else { joined::run(spec).await }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     args::Spec,
+    baseline::brokered::{self, Batch, Database, databases, handle},
     feed::{feed, preload},
     latency::Clock,
     measure::Span,
@@ -18,7 +19,6 @@ use crate::{
     postgres::Meter,
     profile::Profile,
     report::Side,
-    twin::brokered::{self, Batch, Database, databases, handle},
 };
 use anyhow::{Context as _, Result};
 use rdkafka::{
@@ -82,9 +82,9 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         tokio::task::block_in_place(|| feeder.publisher.flush())?;
     }
     let seen = Arc::new(AtomicU64::new(0));
-    let tail = spec.feed.is_live().then(|| {
+    let output_reader = spec.feed.is_live().then(|| {
         let (url, seen, messages) = (url.clone(), seen.clone(), spec.messages);
-        tokio::spawn(async move { sink::tail(&url, OUT, messages, clock, &seen).await })
+        tokio::spawn(async move { sink::read_outputs(&url, OUT, messages, clock, &seen).await })
     });
     let consumer = Arc::new(cluster.consumer(&cluster.group(IN))?);
     let shop = Arc::new(Shop {
@@ -119,8 +119,8 @@ pub(crate) async fn run(spec: &Spec) -> Result<Side> {
         meter.stop(spec.messages, &mut side.more).await?;
     }
     generator.await??;
-    if let Some(tail) = tail {
-        side.latencies = tail.await??.into_micros();
+    if let Some(output_reader) = output_reader {
+        side.latencies = output_reader.await??.into_micros();
     }
     dispatcher.join().map_err(|_| anyhow::anyhow!("the receiving thread has panicked"))??;
     match tokio::task::block_in_place(|| consumer.commit_consumer_state(CommitMode::Sync)) {

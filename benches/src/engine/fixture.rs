@@ -26,7 +26,7 @@ pub(super) const SINK: &str = "sink";
 
 /// What the endpoints of a run stand on.
 #[derive(Clone)]
-pub(super) struct Bed {
+pub(super) struct Fixture {
     /// None: at least once.
     store: Option<Arc<dyn Store>>,
     /// The other file of the split layout.
@@ -48,7 +48,7 @@ async fn open(url: &str) -> Result<Arc<dyn Store>> {
     bail!("{url}: known are sqlite://file.db, postgres://host/database and memory://name")
 }
 
-impl Bed {
+impl Fixture {
     pub(super) async fn open(spec: &Spec) -> Result<Self> {
         let store = if spec.is_bare() { None } else { Some(open(&spec.store).await?) };
         let bus = match &spec.transport {
