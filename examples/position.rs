@@ -11,7 +11,10 @@
 //! `all` in the place of the partition means all of them. Without `--store` it asks `SAGABUS_STORE`, so that a password need
 //! not stand in the list of processes.
 
-use sagabus::{Endpoint, admin::PositionReset};
+use sagabus::{
+    Endpoint,
+    admin::{Cursor, PositionReset},
+};
 use std::collections::HashMap;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -46,12 +49,12 @@ async fn main() -> Result<(), Failed> {
     let admin = Endpoint::builder(*endpoint).store(store).build().await?.admin().ok_or("there is no store")?;
     match (*action, rest) {
         ("list", []) => {
-            for position in admin.positions(endpoint).await? {
+            for position in admin.positions().await? {
                 println!("{} {} {}", position.partition.log, position.partition.partition, position.handled_below);
             }
         }
         ("audit", []) => {
-            for entry in admin.audit(endpoint, 0, 1000).await? {
+            for entry in admin.audit(&Cursor::start(), 1000).await?.items {
                 let (by, action, subject) = (entry.by, entry.action, entry.subject);
                 println!("{} {by}: {action} {subject} {} -> {}: {}", entry.at.0, entry.before, entry.after, entry.why);
             }
@@ -63,7 +66,7 @@ async fn main() -> Result<(), Failed> {
             };
             let to = option("to")?.parse().ok().filter(|to| *to >= 0).ok_or("--to is no offset")?;
             let (log, by, why) = (log.to_string(), option("by")?, option("why")?);
-            let count = admin.reset_positions(endpoint, &PositionReset { log, partition, to, by, why }).await?;
+            let count = admin.reset_positions(&PositionReset { log, partition, to, by, why }).await?;
             if count == 0 {
                 return Err("nothing is known of that partition: `position list` shows which ones are".into());
             }

@@ -96,6 +96,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod admin;
 mod at_least_once;
 mod bus;
 mod endpoint;
@@ -117,14 +118,6 @@ pub use shutdown::shutdown_signal;
 
 /// The ports, for authors of a store, a transport or a programming model.
 pub use sagabus_core as ports;
-
-/// Looking into an endpoint's store and operating on it: dead letters, timers, sagas, positions in logs.
-pub mod admin {
-    pub use sagabus_core::{
-        AuditEntry, DeadLetter, InstanceId, NodeId, PendingTimer, Position, PositionReset, SagaAddress, StoreAdmin,
-        TimerId,
-    };
-}
 
 /// The parts of a message as it travels: headers, intent, encoding.
 pub mod message {

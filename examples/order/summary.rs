@@ -68,7 +68,7 @@ pub(crate) async fn dead_letters(running: &[RunningEndpoint]) -> Result<Vec<Stri
     let Some(admin) = running.first().and_then(RunningEndpoint::admin) else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for name in endpoints::NAMES {
-        for letter in admin.dead_letters(name, 0, 100).await? {
+        for letter in admin.store().dead_letters(name, 0, 100).await? {
             let why = letter.detail.join(": ");
             let what = &letter.message.headers.message_type;
             lines.push(format!("{name}/{}: {what}: {}: {why}", letter.handler, letter.reason));

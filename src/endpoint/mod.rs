@@ -11,8 +11,8 @@ pub use builder::EndpointBuilder;
 pub use running::{Health, RunningEndpoint};
 pub use url::{StoreSource, TransportSource};
 
-use crate::{bus::Bus, engine::RouteTable};
-use sagabus_core::{EndpointInfo, Owner, Result, Store, StoreAdmin, Transport};
+use crate::{admin::EndpointAdmin, bus::Bus, engine::RouteTable};
+use sagabus_core::{EndpointInfo, Owner, Result, Store, Transport};
 use settings::Settings;
 use std::{future::Future, sync::Arc};
 
@@ -41,9 +41,9 @@ impl Endpoint {
         self.bus.clone()
     }
 
-    /// Looks into the store and operates on it: dead letters, timers, sagas. `None` without a store.
-    pub fn admin(&self) -> Option<Arc<dyn StoreAdmin>> {
-        self.store.as_ref().map(|store| store.admin())
+    /// The administration of this endpoint: dead letters, timers, sagas. `None` without a store.
+    pub fn admin(&self) -> Option<EndpointAdmin> {
+        self.store.as_ref().map(|store| EndpointAdmin::new(self.info.name.clone(), store.admin()))
     }
 
     /// Starts receiving. The endpoint runs until [`RunningEndpoint::stop`]; dropping the handle lets it run on.

@@ -3,12 +3,13 @@
 use super::Endpoint;
 use crate::{
     Stats,
+    admin::EndpointAdmin,
     bus::Bus,
     engine::{self, Counters, EndpointContext, Engine, Event, dispatcher},
 };
 use sagabus_core::{
-    EndpointInfo, Error, LeaseKeeper, LeaseKeeperOptions, ReceiveOptions, Receiver, Result, Runtime, Store, StoreAdmin,
-    Task, Transport,
+    EndpointInfo, Error, LeaseKeeper, LeaseKeeperOptions, ReceiveOptions, Receiver, Result, Runtime, Store, Task,
+    Transport,
 };
 use std::{
     collections::BTreeSet,
@@ -155,9 +156,9 @@ impl RunningEndpoint {
         self.bus.clone()
     }
 
-    /// Looks into the store and operates on it. `None` without a store.
-    pub fn admin(&self) -> Option<Arc<dyn StoreAdmin>> {
-        self.info.store.as_ref().map(|store| store.admin())
+    /// The administration of this endpoint. `None` without a store.
+    pub fn admin(&self) -> Option<EndpointAdmin> {
+        self.info.store.as_ref().map(|store| EndpointAdmin::new(self.info.name.clone(), store.admin()))
     }
 
     /// Takes no more messages from the transport until [`resume`](RunningEndpoint::resume). What is in flight goes on; timers

@@ -1,3 +1,4 @@
+use crate::admin::Cursor;
 use crate::{Bus, Endpoint, EndpointBuilder, Error, Message, RunningEndpoint, store::memory::MemoryStore};
 use async_trait::async_trait;
 use sagabus_core::{
@@ -189,7 +190,7 @@ impl TestBus {
     /// If no endpoint of this name was started.
     pub async fn dead_letters(&self, name: &str) -> Result<Vec<DeadLetter>> {
         match self.running(name).admin() {
-            Some(admin) => admin.dead_letters(name, 0, 1000).await,
+            Some(admin) => Ok(admin.dead_letters(&Cursor::start(), 1000).await?.items),
             None => Err(Error::unsupported(format!("endpoint {name} has no store"))),
         }
     }

@@ -14,6 +14,7 @@ use rdkafka::{
 };
 use sagabus::{
     EndpointBuilder, Recoverability, RunningEndpoint, SendOptions,
+    admin::Cursor,
     admin::{DeadLetter, PositionReset},
     prelude::*,
     sqlx,
@@ -175,9 +176,9 @@ impl Bed {
         for topic in self.topics() {
             let log = format!("kafka:{topic}");
             let reset = PositionReset { log, partition: None, to: 0, by: "ann".into(), why: "a replay".into() };
-            assert_eq!(admin.reset_positions("shop", &reset).await.unwrap(), 4);
+            assert_eq!(admin.reset_positions(&reset).await.unwrap(), 4);
         }
-        let audit = admin.audit("shop", 0, 100).await.unwrap();
+        let audit = admin.audit(&Cursor::start(), 100).await.unwrap().items;
         assert!(audit.len() == 8 && audit.iter().all(|entry| entry.by == "ann" && entry.after == "0"), "{audit:?}");
     }
 
@@ -222,7 +223,7 @@ async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> std::result::Re
 }
 
 async fn dead(shop: &RunningEndpoint) -> Vec<DeadLetter> {
-    shop.admin().expect("a store").dead_letters("shop", 0, 100).await.unwrap()
+    shop.admin().expect("a store").dead_letters(&Cursor::start(), 100).await.unwrap().items
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -329,7 +330,7 @@ async fn poison_delays_no_other_key_and_ends_as_dead_letters() {
         let admin = shop.admin().expect("a store");
         let bad = dead(&shop).await.into_iter().filter(|l| l.message.headers.order_key.as_deref() == Some("bad"));
         let ids: Vec<i64> = bad.filter(|l| l.attempts > 0 && !l.retrying).map(|l| l.id).collect();
-        admin.retry_dead_letters("shop", &ids).await.map_err(|e| format!("{e:?}"))?;
+        admin.retry_dead_letters(&ids).await.map_err(|e| format!("{e:?}"))?;
         let effects = bed.effects().await;
         let done = effects.keys().filter(|(key, _)| key == "bad").count();
         if done == 40 { Ok(()) } else { Err(format!("{done} of 40")) }

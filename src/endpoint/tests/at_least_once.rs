@@ -1,6 +1,7 @@
 //! Endpoints without a store, on the memory broker.
 
 use crate::{
+    admin::Cursor,
     ports::{MessageId, ReceiveOptions, Settle, Settlement, TimerId},
     prelude::*,
     store::memory::MemoryStore,
@@ -256,7 +257,7 @@ async fn a_delay_is_refused_where_it_cannot_be_kept_and_never_cancelled() {
 
     let endpoint = Endpoint::builder("x").transport(transport).at_least_once().on(good).build().await.unwrap();
     let timer = TimerId(Runtime::system().uuid());
-    let error = endpoint.admin().unwrap().cancel_timer("x", timer).await.unwrap_err();
+    let error = endpoint.admin().unwrap().cancel_timer(timer).await.unwrap_err();
     assert!(error.is_unsupported() && error.to_string().contains("neither list nor cancel"), "{error}");
 }
 
@@ -275,7 +276,7 @@ async fn with_a_store_a_handler_cannot_delay_a_send() {
     let running = endpoint.start().await.unwrap();
     bus.send(Job { order: 1 }).await.unwrap();
     let letter = loop {
-        match admin.dead_letters("pass", 0, 10).await.unwrap().pop() {
+        match admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.pop() {
             Some(letter) => break letter,
             None => Runtime::system().sleep(Duration::from_millis(5)).await,
         }

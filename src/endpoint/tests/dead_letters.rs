@@ -3,6 +3,7 @@
 use super::at_least_once::{broker, queue, take};
 use crate::{
     RunningEndpoint,
+    admin::Cursor,
     prelude::*,
     store::memory::{Fault, MemoryFaults, MemoryStore, Operation},
     transport::memory::SendFault,
@@ -56,13 +57,13 @@ async fn a_message_of_no_known_type_is_buried_and_sent_again_though_commits_fail
     let endpoint = Endpoint::builder("shop").store(failing).on(find).build().await.unwrap();
     let running = endpoint.start().await.unwrap();
     let admin = running.admin().unwrap();
-    let letters = admin.dead_letters("shop", 0, 10).await.unwrap();
+    let letters = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items;
     assert_eq!(letters[0].reason, "unknown message type");
-    assert_eq!(admin.retry_dead_letters("shop", &[letters[0].id]).await.unwrap(), 1);
+    assert_eq!(admin.retry_dead_letters(&[letters[0].id]).await.unwrap(), 1);
     // the unit that sends it again, and the handler's
     until(&running, |stats| stats.handled == 2).await;
     assert_eq!((faults.hits(), running.stats().dead), (1, 0));
-    assert!(admin.dead_letters("shop", 0, 10).await.unwrap().is_empty());
+    assert!(admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty());
     running.stop().await.unwrap();
 }
 

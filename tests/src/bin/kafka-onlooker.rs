@@ -205,11 +205,11 @@ async fn allow(store: &str, endpoints: &[String]) -> Result<()> {
         let endpoint = Endpoint::builder(name.as_str()).store(store).build().await?;
         let admin = endpoint.admin().context("a store")?;
         let logs: BTreeSet<String> =
-            admin.positions(name).await?.iter().map(|position| position.partition.log.to_string()).collect();
+            admin.positions().await?.iter().map(|position| position.partition.log.to_string()).collect();
         anyhow::ensure!(!logs.is_empty(), "nothing is known of where {name} is");
         for log in logs {
             let (by, why) = ("the nemesis".to_owned(), "a replay".to_owned());
-            admin.reset_positions(name, &PositionReset { log, partition: None, to: 0, by, why }).await?;
+            admin.reset_positions(&PositionReset { log, partition: None, to: 0, by, why }).await?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use crate::world::{Book, World, messages};
 use sagabus::{
     Limits, RunningEndpoint, Timestamp,
+    admin::Cursor,
     admin::DeadLetter,
     message::{Intent, UserHeader},
     prelude::*,
@@ -155,10 +156,11 @@ pub(crate) async fn a_buried_unknown_type_is_handled_by_a_later_program(w: &Worl
 
     let second = w.start(w.endpoint("shop").await.on(good).on(nobodys)).await;
     let admin = second.admin().unwrap();
-    assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 1);
+    assert_eq!(admin.retry_dead_letters(&[letter.id]).await.unwrap(), 1);
     w.noted("nobodys 3", 1).await;
-    assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 0);
-    w.eventually("its removal", || async { admin.dead_letters("shop", 0, 10).await.unwrap().is_empty() }).await;
+    assert_eq!(admin.retry_dead_letters(&[letter.id]).await.unwrap(), 0);
+    w.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
+        .await;
 }
 
 async fn forward(m: Good, ctx: &mut Context) -> Result {
@@ -171,15 +173,19 @@ pub(crate) async fn a_message_for_a_missing_queue_is_buried_and_sent_again(w: &W
     let shop = w.start(w.endpoint("shop").await.on(forward).route::<Nobodys>("late")).await;
     shop.bus().send(Good::new(w.run, "k", 1)).await.unwrap();
     let admin = shop.admin().unwrap();
-    w.eventually("the dead letter", || async { admin.dead_letters("shop", 0, 10).await.unwrap().len() == 1 }).await;
-    let letter = admin.dead_letters("shop", 0, 10).await.unwrap().remove(0);
+    w.eventually("the dead letter", || async {
+        admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.len() == 1
+    })
+    .await;
+    let letter = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.remove(0);
     assert_eq!(letter.message.headers.message_type, "bad.nobodys");
     assert!(format!("{} {:?}", letter.reason, letter.detail).contains("late"), "{letter:?}");
     // the engine hears of its commit a moment after others see it
     w.eventually("its sender took effect", || async { shop.stats().handled == 1 }).await;
     w.start(w.endpoint("late").await.on(nobodys)).await;
-    assert_eq!(admin.retry_dead_letters("shop", &[letter.id]).await.unwrap(), 1);
+    assert_eq!(admin.retry_dead_letters(&[letter.id]).await.unwrap(), 1);
     w.noted("nobodys 3", 1).await;
-    w.eventually("its removal", || async { admin.dead_letters("shop", 0, 10).await.unwrap().is_empty() }).await;
+    w.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
+        .await;
     assert_eq!(w.run.count("good"), 1);
 }

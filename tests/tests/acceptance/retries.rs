@@ -1,7 +1,7 @@
 //! Retries and dead letters.
 
 use crate::world::{Book, Entry, World, messages, policy};
-use sagabus::{RunningEndpoint, prelude::*};
+use sagabus::{RunningEndpoint, admin::Cursor, prelude::*};
 use std::{
     fmt,
     sync::Arc,
@@ -113,22 +113,23 @@ pub(crate) async fn a_dead_letter_says_everything(w: &World) {
 pub(crate) async fn a_dead_letter_is_retried_once_when_the_cause_is_gone(w: &World) {
     let shop = dead_one(w).await;
     let admin = shop.admin().unwrap();
-    let id = admin.dead_letters("shop", 0, 10).await.unwrap()[0].id;
+    let id = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items[0].id;
     // the cause is still there: all its attempts anew, then it is dead again
-    assert_eq!(admin.retry_dead_letters("shop", &[id]).await.unwrap(), 1);
+    assert_eq!(admin.retry_dead_letters(&[id]).await.unwrap(), 1);
     w.eventually("dead again", || async { shop.stats().dead == 2 }).await;
     assert_eq!(w.run.count("work"), 8);
 
     w.run.lower("broken");
-    let letters = admin.dead_letters("shop", 0, 10).await.unwrap();
+    let letters = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items;
     assert_eq!(letters.len(), 1, "{letters:?}");
     let id = letters[0].id;
-    assert_eq!(admin.retry_dead_letters("shop", &[id]).await.unwrap(), 1);
+    assert_eq!(admin.retry_dead_letters(&[id]).await.unwrap(), 1);
     // at once or after it is through: a second call changes nothing
-    admin.retry_dead_letters("shop", &[id]).await.unwrap();
+    admin.retry_dead_letters(&[id]).await.unwrap();
     w.eventually("the entry", || async { w.book("shop", "k").await == [0] }).await;
-    w.eventually("its removal", || async { admin.dead_letters("shop", 0, 10).await.unwrap().is_empty() }).await;
-    assert_eq!(admin.retry_dead_letters("shop", &[id]).await.unwrap(), 0);
+    w.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
+        .await;
+    assert_eq!(admin.retry_dead_letters(&[id]).await.unwrap(), 0);
     shop.bus().send(Work::new(w.run, "k", 0)).await.unwrap();
     w.eventually("the later entry", || async { w.book("shop", "k").await == [0, 0] }).await;
     assert_eq!(w.run.count("work"), 10);
@@ -137,11 +138,11 @@ pub(crate) async fn a_dead_letter_is_retried_once_when_the_cause_is_gone(w: &Wor
 pub(crate) async fn a_dead_letter_is_discarded(w: &World) {
     let shop = dead_one(w).await;
     let admin = shop.admin().unwrap();
-    let id = admin.dead_letters("shop", 0, 10).await.unwrap()[0].id;
-    assert_eq!(admin.discard_dead_letters("shop", &[id, id + 1]).await.unwrap(), 1);
-    assert_eq!(admin.discard_dead_letters("shop", &[id]).await.unwrap(), 0);
-    assert_eq!(admin.retry_dead_letters("shop", &[id]).await.unwrap(), 0);
-    assert!(admin.dead_letters("shop", 0, 10).await.unwrap().is_empty());
+    let id = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items[0].id;
+    assert_eq!(admin.discard_dead_letters(&[id, id + 1]).await.unwrap(), 1);
+    assert_eq!(admin.discard_dead_letters(&[id]).await.unwrap(), 0);
+    assert_eq!(admin.retry_dead_letters(&[id]).await.unwrap(), 0);
+    assert!(admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty());
 }
 
 pub(crate) async fn a_panic_is_retried_then_buried(w: &World) {

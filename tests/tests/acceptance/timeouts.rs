@@ -127,18 +127,18 @@ pub(crate) async fn a_timeout_is_moved_by_the_admin(w: &World) {
     shop.bus().send(Open::new(w.run, "moved", 3_600_000)).await.unwrap();
     shop.bus().send(Open::new(w.run, "cancelled", 7_200_000)).await.unwrap();
     let admin = shop.admin().unwrap();
-    w.eventually("both timers", || async { admin.timers("shop", 10).await.unwrap().len() == 2 }).await;
-    let timers = admin.timers("shop", 10).await.unwrap();
+    w.eventually("both timers", || async { admin.timers(10).await.unwrap().len() == 2 }).await;
+    let timers = admin.timers(10).await.unwrap();
     assert_eq!(timers[0].message_type, "time.due");
     assert_eq!(timers[0].saga.as_ref().unwrap().key, "moved");
     let now = sagabus::Timestamp::from(std::time::SystemTime::now());
     assert!(timers[0].due > now && timers[0].due <= now.plus(HOUR), "{timers:?}");
-    assert!(admin.cancel_timer("shop", timers[1].id).await.unwrap());
-    assert!(!admin.cancel_timer("shop", timers[1].id).await.unwrap());
-    assert!(admin.move_timer("shop", timers[0].id, now).await.unwrap());
+    assert!(admin.cancel_timer(timers[1].id).await.unwrap());
+    assert!(!admin.cancel_timer(timers[1].id).await.unwrap());
+    assert!(admin.move_timer(timers[0].id, now).await.unwrap());
     w.eventually("the timeout", || async { state(w, "moved").await.unwrap().due == 1 }).await;
-    assert!(!admin.move_timer("shop", timers[0].id, now).await.unwrap(), "it has taken effect");
-    assert!(admin.timers("shop", 10).await.unwrap().is_empty());
+    assert!(!admin.move_timer(timers[0].id, now).await.unwrap(), "it has taken effect");
+    assert!(admin.timers(10).await.unwrap().is_empty());
     assert_eq!(w.run.count("due"), 1);
 }
 

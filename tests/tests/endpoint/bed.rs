@@ -152,7 +152,7 @@ impl Bed {
 }
 
 pub(crate) fn admin(running: &RunningEndpoint) -> Arc<dyn StoreAdmin> {
-    running.admin().expect("an endpoint with a store")
+    running.admin().expect("an endpoint with a store").store().clone()
 }
 
 /// Starts what was built.
