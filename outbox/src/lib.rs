@@ -7,6 +7,10 @@
 //! All implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
 //! conformance suite. [`OwnSql`] gives handlers the connection of their unit's transaction.
 
+#[cfg(feature = "postgres")]
+mod dedup;
+#[cfg(feature = "postgres")]
+mod fold;
 pub mod memory;
 mod own_sql;
 #[cfg(feature = "postgres")]

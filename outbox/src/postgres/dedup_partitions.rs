@@ -6,6 +6,7 @@
 //! midnight has passed for one of them only, still meet on one unique key.
 
 use super::{open::OpenSchema, pool::Conn, sql, sql::Sql};
+use crate::dedup::{DedupSlot, MICROS_PER_DAY, day_of};
 use sagabus_core::{MessageId, Result, Timestamp};
 use std::{
     collections::BTreeSet,
@@ -16,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// The tables with a partition per day, and the other columns of a first row of each.
 const PARTITIONED_TABLES: [(&str, &str); 2] = [
     ("inbox", "'00000000-0000-0000-0000-000000000000','',''"),
@@ -33,19 +33,6 @@ pub(crate) struct DedupPartitions {
     ahead: AtomicI64,
 }
 
-/// Where a message is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DedupSlot {
-    /// In the partition of this day.
-    pub(crate) day: Option<i32>,
-    /// In `inbox_misc`.
-    pub(crate) misc: bool,
-}
-
-fn day_of(time: Timestamp) -> i64 {
-    time.0.div_euclid(MICROS_PER_DAY)
-}
-
 fn whole_days(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX).div_euclid(MICROS_PER_DAY).clamp(1, 3650)
 }
@@ -60,26 +47,20 @@ impl DedupPartitions {
         day_of(Timestamp(ours.0.saturating_add(self.ahead.load(Ordering::Relaxed))))
     }
 
-    /// The slot of an id. `Err` names a day whose partition should exist and is not known to.
-    pub(crate) fn slot(&self, id: MessageId, ours: Timestamp, horizon: Duration) -> Result<DedupSlot, i64> {
+    /// The slot of an id. A partition of a usual day is taken to exist: if it does not, the insert fails as
+    /// [`NoPartition`](super::error::Fault::NoPartition), and it is made.
+    pub(crate) fn slot(&self, id: MessageId, ours: Timestamp, horizon: Duration) -> DedupSlot {
         let today = self.today(ours);
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(born) = id.day() else { return Ok(DedupSlot { day: None, misc: true }) };
-        let usual = born <= today + 1 && born >= today - whole_days(horizon);
-        match (known.contains(&born), usual) {
-            (false, true) => Err(born),
-            (false, false) => Ok(DedupSlot { day: None, misc: true }),
-            (true, usual) => Ok(DedupSlot { day: i32::try_from(born).ok(), misc: !usual }),
-        }
+        let slot = DedupSlot::for_id(id, today - whole_days(horizon), today);
+        let exists = |day| self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&i64::from(day));
+        DedupSlot { day: slot.day.filter(|day| !slot.misc || exists(*day)), ..slot }
     }
 }
 
 impl OpenSchema {
-    /// Where a message is remembered. A partition that should exist and is not known to is taken to be there: if it is
-    /// not, the insert fails as [`NoPartition`](super::error::Fault::NoPartition), and it is made.
+    /// Where a message is remembered.
     pub(crate) fn dedup_slot(&self, id: MessageId) -> DedupSlot {
-        let slot = self.partitions.slot(id, self.runtime().now(), self.options.horizon);
-        slot.unwrap_or_else(|born| DedupSlot { day: i32::try_from(born).ok(), misc: false })
+        self.partitions.slot(id, self.runtime().now(), self.options.horizon)
     }
 
     /// Reads which partitions there are.
@@ -126,7 +107,7 @@ impl OpenSchema {
         self.load_partitions(conn).await
     }
 
-    /// DedupPartitions of which every table has its partition.
+    /// The days of which every table has its partition.
     async fn list_partitions(&self, conn: &mut Conn) -> Result<BTreeSet<i64>> {
         let text = "select substring(c.relname from '[0-9]+$')::bigint from unnest($1::text[]) w(name) join pg_inherits i \
                     on i.inhparent=to_regclass(w.name) join pg_class c on c.oid=i.inhrelid where c.relname ~ '_[0-9]+$' \
@@ -179,7 +160,7 @@ mod tests {
         *partitions.known.write().unwrap() = (980..=1008).collect();
         let (now, horizon) = (Timestamp(1000 * MICROS_PER_DAY + 5), Duration::from_secs(7 * 86_400));
         let slot = |id| partitions.slot(id, now, horizon);
-        let both = |day, misc| Ok(DedupSlot { day, misc });
+        let both = |day, misc| DedupSlot { day, misc };
         assert_eq!(slot(born(1000)), both(Some(1000), false));
         assert_eq!(slot(born(1001)), both(Some(1001), false));
         assert_eq!(slot(born(993)), both(Some(993), false));
@@ -189,7 +170,7 @@ mod tests {
         assert_eq!(slot(born(9000)), both(None, true));
         assert_eq!(slot(MessageId(Uuid::nil())), both(None, true));
         partitions.known.write().unwrap().remove(&1000);
-        assert_eq!(slot(born(1000)), Err(1000));
+        assert_eq!(slot(born(1000)), both(Some(1000), false));
         // the database is two days ahead
         partitions.set_clock(now, Timestamp(now.0 + 2 * MICROS_PER_DAY));
         assert_eq!(slot(born(1003)), both(Some(1003), false));

@@ -1,11 +1,11 @@
 //! `Store::load`: one round trip, made of the parts that were asked for.
 
 use super::{
-    dedup_partitions::DedupSlot,
     open::OpenSchema,
     sql::{Reader, Sql, Texts},
     text::escape,
 };
+use crate::dedup::DedupSlot;
 use sagabus_core::{LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, sabotage};
 use std::{borrow::Cow, sync::Arc};
 

@@ -1,11 +1,11 @@
 //! The outbox: rows that their commit's process did not send, or not yet.
 
 use super::{
-    commit::shard_of_row,
     due::message,
     open::OpenSchema,
     sql::{self, NOW, Reader, Sql},
 };
+use crate::fold::shard_of_row;
 use sagabus_core::{Destination, Envelope, OutboxId, OutboxRow, Outgoing, Owner, Result};
 use sqlx::postgres::PgRow;
 use std::collections::HashMap;

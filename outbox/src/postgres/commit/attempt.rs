@@ -2,19 +2,21 @@
 
 use super::{
     super::{
-        dedup_partitions::DedupSlot,
         error::{Fault, failed, fault, write_failed},
         open::OpenSchema,
         pool::Conn,
-        sql::{self, Reader, Sql, micros},
+        sql::{self, Reader, Sql},
         text,
         wakeups::WakeKey,
     },
     diagnose::{self, Conflicts},
     enqueue::wake_key_of,
-    plan::{Folded, FoldedBatch},
     retry::{MAX_RETRIES, pause},
     statement::{self, SendMode},
+};
+use crate::{
+    dedup::DedupSlot,
+    fold::{Broken, FoldedBatch, fold},
 };
 use sagabus_core::{
     CommitBatch, CommitReply, Due, Error, ErrorKind, Gate, OutboxId, Outcome, Outgoing, Result, RowTable, crash,
@@ -101,9 +103,8 @@ impl<'b> CommitAttempt<'b> {
                 diagnose = false;
                 continue;
             }
-            let mut folded = FoldedBatch::default();
             let count = if one_by_one { 1 } else { pending.len() };
-            if folded.fold(self.batch, &pending[..count], &self.slots) == Folded::Broken {
+            let Ok(folded) = self.fold(&pending[..count]) else {
                 diagnose = true;
                 one_by_one |= retries > 3;
                 retries += 1;
@@ -111,7 +112,7 @@ impl<'b> CommitAttempt<'b> {
                     return Err((Error::invalid("a batch has a chain that does not build on itself"), pending));
                 }
                 continue;
-            }
+            };
             let Err(error) = self.execute(&mut conn, &folded).await else {
                 // what was taken stands first
                 pending.drain(..folded.units.len());
@@ -193,6 +194,11 @@ impl<'b> CommitAttempt<'b> {
             }
         }
         Ok(left)
+    }
+
+    fn fold(&self, units: &[usize]) -> Result<FoldedBatch<'b>, Broken> {
+        let slot = |index, _: &_| self.slots.get(&index).copied().unwrap_or(DedupSlot::UNDATED);
+        fold(self.batch, units, slot)
     }
 
     async fn execute(&mut self, conn: &mut Conn, folded: &FoldedBatch<'_>) -> Result<(), sqlx::Error> {
@@ -278,7 +284,7 @@ impl<'b> CommitAttempt<'b> {
         let moved = folded.rows.keys().any(|table| *table != RowTable::Queue);
         let timer =
             folded.timers.iter().any(|timer| !matches!(timer.due, Due::After(delay) if delay >= READER_POLL_INTERVAL));
-        let retry = folded.retries.iter().any(|retry| retry.delay < micros(READER_POLL_INTERVAL));
+        let retry = folded.retries.iter().any(|retry| retry.delay < READER_POLL_INTERVAL);
         if moved || timer || retry || !(folded.parked.is_empty() && folded.adopt.is_empty()) {
             self.woken.insert(WakeKey::Due(self.batch.owner.endpoint.clone()));
         }
@@ -289,12 +295,11 @@ impl<'b> CommitAttempt<'b> {
         let encode = |error: Error| sqlx::Error::Encode(Box::new(error));
         let mut pending = self.undecided_units();
         while !pending.is_empty() {
-            let mut folded = FoldedBatch::default();
-            if folded.fold(self.batch, &pending, &self.slots) == Folded::Broken || folded.units.is_empty() {
+            let folded = match self.fold(&pending) {
+                Ok(folded) if !folded.units.is_empty() => folded,
                 // one after another: the second one of a chain that does not build on itself is stale
-                folded = FoldedBatch::default();
-                folded.fold(self.batch, pending.get(..1).unwrap_or_default(), &self.slots);
-            }
+                _ => self.fold(pending.get(..1).unwrap_or_default()).unwrap_or_default(),
+            };
             let mode = SendMode { joined: self.batch.joined, repeats: self.repeats };
             let sent: &[OutboxId] = if self.cleaned { &[] } else { &self.batch.sent };
             let draft = statement::draft(self.inner, &self.batch.owner, mode, &folded, sent);

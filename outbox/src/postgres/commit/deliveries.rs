@@ -1,10 +1,10 @@
 //! Timers, retries, parked messages and dead letters.
 
 use super::{
-    super::sql::{NOW, indexed_equals},
+    super::sql::{NOW, indexed_equals, micros},
     draft::StatementBuilder,
-    plan::{DeadLetterRow, FoldedBatch, ParkedRow, shard_of_row},
 };
+use crate::fold::{DeadLetterRow, FoldedBatch, ParkedRow, shard_of_row};
 use sagabus_core::{Due, Envelope, Result, RowTable};
 
 pub(super) fn write(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) -> Result<()> {
@@ -131,7 +131,7 @@ fn set_timers(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>, after:
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
     let handlers = draft.texts(timers.iter().map(|timer| &**timer.handler));
     let shards = shards(draft, timers.iter().map(|timer| (None, timer.message)));
-    let delay = |due: Due| if let Due::After(time) = due { Some(super::super::sql::micros(time)) } else { None };
+    let delay = |due: Due| if let Due::After(time) = due { Some(micros(time)) } else { None };
     let moment = |due: Due| if let Due::At(time) = due { Some(time.0) } else { None };
     let delays = draft.sql.bind(timers.iter().map(|timer| delay(timer.due)).collect::<Vec<_>>());
     let moments = draft.sql.bind(timers.iter().map(|timer| moment(timer.due)).collect::<Vec<_>>());
@@ -160,7 +160,7 @@ fn adopt(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {
         return;
     }
     let kinds = draft.texts(folded.adopt.iter().map(|(kind, _)| &***kind));
-    let keys = draft.texts(folded.adopt.iter().map(|(_, key)| key.as_str()));
+    let keys = draft.texts(folded.adopt.iter().map(|(_, key)| &**key));
     let (spared, table) = (spared(draft, folded, RowTable::Parked), draft.table("parked"));
     draft.part(
         "adopted",
@@ -178,9 +178,9 @@ fn retries(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) -> Result
         return Ok(());
     }
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
-    let handlers = draft.texts(rows.iter().map(|row| row.handler));
+    let handlers = draft.texts(rows.iter().map(|row| &**row.handler));
     let shards = shards(draft, rows.iter().map(|row| (row.key, row.message)));
-    let delays = draft.sql.bind(rows.iter().map(|row| row.delay).collect::<Vec<_>>());
+    let delays = draft.sql.bind(rows.iter().map(|row| micros(row.delay)).collect::<Vec<_>>());
     let keys = draft.maybe_texts(rows.iter().map(|row| row.key));
     let attempts = draft.sql.bind(rows.iter().map(|row| number(row.attempts)).collect::<Vec<_>>());
     let reasons = draft.texts(rows.iter().map(|row| row.reason));
@@ -204,9 +204,9 @@ fn park(draft: &mut StatementBuilder<'_>, rows: &[ParkedRow<'_>]) -> Result<()> 
         return Ok(());
     }
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
-    let handlers = draft.texts(rows.iter().map(|row| row.handler));
+    let handlers = draft.texts(rows.iter().map(|row| &**row.handler));
     let shards = shards(draft, rows.iter().map(|row| (row.blocked_key, row.message)));
-    let delays = draft.sql.bind(rows.iter().map(|row| row.delay).collect::<Vec<_>>());
+    let delays = draft.sql.bind(rows.iter().map(|row| micros(row.delay)).collect::<Vec<_>>());
     let blocked_keys = draft.maybe_texts(rows.iter().map(|row| row.blocked_key));
     let kinds = draft.maybe_texts(rows.iter().map(|row| row.saga.map(|saga| &**saga.0)));
     let keys = draft.maybe_texts(rows.iter().map(|row| row.saga.map(|saga| saga.1)));
@@ -244,10 +244,10 @@ pub(super) fn insert_dead_letters_as(
         return Ok(());
     }
     let endpoint = draft.sql.bind(&*draft.owner.endpoint);
-    let handlers = draft.texts(rows.iter().map(|row| row.handler));
+    let handlers = draft.texts(rows.iter().map(|row| &**row.handler));
     let shards = shards(draft, rows.iter().map(|row| (None, row.message)));
     let attempts = draft.sql.bind(rows.iter().map(|row| number(row.attempts)).collect::<Vec<_>>());
-    let reasons = draft.texts(rows.iter().map(|row| row.reason.as_str()));
+    let reasons = draft.texts(rows.iter().map(|row| &*row.reason));
     let details: Vec<String> = rows.iter().map(|row| serde_json::to_string(&row.detail).unwrap_or_default()).collect();
     let details = draft.sql.bind(details);
     let (headers, bodies) = envelopes(draft, rows.iter().map(|row| row.message))?;

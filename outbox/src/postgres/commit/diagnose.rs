@@ -1,17 +1,15 @@
 //! Diagnosis of a batch that did not apply: its gates, fences and sagas as the database has them. The outcomes follow as if
 //! the units ran one after another.
 
-use super::{
-    super::{
-        dedup_partitions::DedupSlot,
-        sql::{Reader, Sql, Texts},
-        text::escape,
-    },
-    chain::same,
+use super::super::{
+    sql::{Reader, Sql, Texts},
+    text::escape,
 };
-use sagabus_core::{
-    CommitBatch, Fence, Gate, InstanceId, Outcome, Result, RowTable, SagaChange, SagaWrite, UnitOfWork, sabotage,
+use crate::{
+    dedup::DedupSlot,
+    fold::{LiveRow, apply_write},
 };
+use sagabus_core::{CommitBatch, Fence, Gate, Outcome, Result, RowTable, SagaWrite, UnitOfWork, sabotage};
 use sqlx::postgres::PgRow;
 use std::collections::{HashMap, HashSet};
 
@@ -26,9 +24,6 @@ pub(super) struct ConflictQuery<'b> {
     sagas: Vec<&'b SagaWrite>,
 }
 
-/// A saga's (instance, version), unless it is absent or completed.
-type Live = Option<(InstanceId, i64)>;
-
 /// The gates, fences and sagas of units, as the database has them.
 #[derive(Default)]
 pub(super) struct Conflicts<'b> {
@@ -38,7 +33,7 @@ pub(super) struct Conflicts<'b> {
     present: HashSet<usize>,
     /// Units whose fence holds.
     held: HashSet<usize>,
-    sagas: HashMap<(&'b str, &'b str), Live>,
+    sagas: HashMap<(&'b str, &'b str), LiveRow>,
 }
 
 /// Builds the query for units, given by their indices.
@@ -209,7 +204,10 @@ impl<'b> Conflicts<'b> {
             Some(Outcome::Duplicate)
         } else if key.is_some_and(|key| broken.contains(&key))
             || (unit.fence.is_some() && !self.held.contains(&index))
-            || !unit.saga.as_ref().is_none_or(|write| self.step(write))
+            || !unit
+                .saga
+                .as_ref()
+                .is_none_or(|write| apply_write(self.sagas.entry((&write.kind, &write.key)).or_default(), write))
         {
             Some(Outcome::Stale)
         } else {
@@ -219,21 +217,5 @@ impl<'b> Conflicts<'b> {
             broken.insert(key);
         }
         outcome
-    }
-
-    /// Whether the write fits; then the saga is what it leaves.
-    fn step(&mut self, write: &'b SagaWrite) -> bool {
-        let live = self.sagas.entry((&write.kind, &write.key)).or_default();
-        let next = match (&write.change, *live) {
-            (SagaChange::Create { instance, .. }, None) => Some((*instance, 1)),
-            (SagaChange::Complete { version: 0, .. }, None) => None,
-            (SagaChange::Update { instance, version, .. }, Some((i, v))) if same(*instance, *version, i, v) => {
-                Some((*instance, version + 1))
-            }
-            (SagaChange::Complete { instance, version, .. }, Some((i, v))) if same(*instance, *version, i, v) => None,
-            _ => return false,
-        };
-        *live = next;
-        true
     }
 }

@@ -1,11 +1,11 @@
 //! Rows of queues.
 
 use super::{
-    super::{dedup_partitions::DedupSlot, sql::NOW, wakeups::WakeKey},
+    super::{sql::NOW, wakeups::WakeKey},
     deliveries::envelopes,
     draft::StatementBuilder,
-    plan::shard_of_queued,
 };
+use crate::{dedup::DedupSlot, fold::shard_of_queued};
 use sagabus_core::{Destination, Outgoing, Result};
 use std::collections::BTreeSet;
 
@@ -44,7 +44,9 @@ pub(super) fn write(draft: &mut StatementBuilder<'_>, rows: &[Queued<'_>]) -> Re
     let slots: Vec<DedupSlot> = rows.iter().map(slot).collect();
     let careful = draft.repeats || slots.iter().any(|slot| slot.misc);
     let numbers = draft.sql.bind(rows.iter().map(|row| row.number).collect::<Vec<_>>());
-    let shards = draft.sql.bind(rows.iter().map(|row| shard_of_queued(&row.outgoing.message)).collect::<Vec<_>>());
+    let shards = draft.sql.bind(
+        rows.iter().map(|row| i16::try_from(shard_of_queued(&row.outgoing.message)).unwrap_or(0)).collect::<Vec<_>>(),
+    );
     let ids = draft.sql.bind(rows.iter().map(|row| row.outgoing.message.headers.message_id.0).collect::<Vec<_>>());
     let (headers, bodies) = envelopes(draft, rows.iter().map(|row| &row.outgoing.message))?;
     let columns = Columns { numbers, shards, ids, headers, bodies };

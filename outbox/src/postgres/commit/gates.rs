@@ -3,8 +3,8 @@
 use super::{
     super::sql::{NOW, indexed_equals},
     draft::StatementBuilder,
-    plan::FoldedBatch,
 };
+use crate::fold::FoldedBatch;
 use sagabus_core::{RowTable, sabotage};
 
 pub(super) fn write(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {

@@ -3,13 +3,11 @@
 //! the rest goes again. Units that the server refuses for other reasons are then tried one by one, without harm to others.
 
 mod attempt;
-mod chain;
 mod deliveries;
 mod diagnose;
 mod draft;
 mod enqueue;
 mod gates;
-mod plan;
 mod retry;
 mod sagas;
 mod sends;
@@ -17,14 +15,13 @@ mod statement;
 
 pub(super) use attempt::CommitAttempt;
 pub(crate) use enqueue::{QUEUE_BITS, Queued, wake_key_of};
-pub(crate) use plan::shard_of_row;
 
 use super::{
     error::{Fault, fault, write_failed},
     open::OpenSchema,
     sql::Sql,
 };
-use plan::FoldedBatch;
+use crate::fold::{FoldedBatch, FoldedSend};
 use retry::{MAX_RETRIES, pause};
 use sagabus_core::{CommitBatch, CommitReply, OutboxId, Outcome, Outgoing, Owner, Result, crash};
 use statement::SendMode;
@@ -59,7 +56,7 @@ impl OpenSchema {
             self.resolve(sends.iter()).await?;
         }
         let folded = FoldedBatch {
-            sends: sends.iter().map(|outgoing| plan::Sending { outgoing, fresh_id: false }).collect(),
+            sends: sends.iter().map(|outgoing| FoldedSend { unit: 0, outgoing, fresh_id: false }).collect(),
             ..FoldedBatch::default()
         };
         statement::draft(self, owner, SendMode { joined, repeats: true }, &folded, &[])

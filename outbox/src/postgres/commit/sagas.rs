@@ -2,10 +2,9 @@
 
 use super::{
     super::sql::{NOW, indexed_equals, micros},
-    chain::{Chain, End, Start},
     draft::StatementBuilder,
-    plan::FoldedBatch,
 };
+use crate::fold::{Chain, End, FoldedBatch, Start};
 use sagabus_core::sabotage;
 
 pub(super) fn write(draft: &mut StatementBuilder<'_>, folded: &FoldedBatch<'_>) {
@@ -30,12 +29,8 @@ fn names(draft: &mut StatementBuilder<'_>, chains: &[&Chain<'_>]) -> (String, St
 
 /// Instances and versions to be found, as two arguments.
 fn expected(draft: &mut StatementBuilder<'_>, chains: &[&Chain<'_>]) -> (String, String) {
-    let start = |chain: &&Chain<'_>| match chain.start {
-        Start::At(instance, version) => (instance.0, version),
-        Start::Absent => (chain.instance.0, 0),
-    };
-    let instances = draft.sql.bind(chains.iter().map(|chain| start(chain).0).collect::<Vec<_>>());
-    (instances, draft.sql.bind(chains.iter().map(|chain| start(chain).1).collect::<Vec<_>>()))
+    let instances = draft.sql.bind(chains.iter().map(|chain| chain.instance.0).collect::<Vec<_>>());
+    (instances, draft.sql.bind(chains.iter().map(|chain| chain.expected_version()).collect::<Vec<_>>()))
 }
 
 fn versions(draft: &mut StatementBuilder<'_>, chains: &[&Chain<'_>]) -> String {
@@ -48,14 +43,7 @@ fn schemas(draft: &mut StatementBuilder<'_>, chains: &[&Chain<'_>]) -> String {
 }
 
 fn states(draft: &mut StatementBuilder<'_>, chains: &[&Chain<'_>]) -> String {
-    let mut states: Vec<&[u8]> = Vec::with_capacity(chains.len());
-    for chain in chains {
-        states.push(match chain.end {
-            End::Kept(_, state) => state,
-            End::Live | End::Gone => chain.state.map_or(&[], |state| state),
-        });
-    }
-    draft.sql.bind(states)
+    draft.sql.bind(chains.iter().map(|chain| chain.stored_state()).collect::<Vec<&[u8]>>())
 }
 
 fn times(draft: &mut StatementBuilder<'_>, chains: &[&Chain<'_>]) -> String {

@@ -5,13 +5,17 @@ use super::{
     deliveries::{envelopes, insert_dead_letters_as},
     draft::StatementBuilder,
     enqueue::{self, Queued},
-    plan::{DeadLetterRow, Sending},
 };
+use crate::fold::{DeadLetterRow, FoldedSend};
 use sagabus_core::{Destination, Error, ErrorKind, Outgoing, Result};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 /// Returns what the statement answers as ids of outbox rows and as blocked order keys.
-pub(super) fn write(draft: &mut StatementBuilder<'_>, joined: bool, sends: &[Sending<'_>]) -> Result<(String, String)> {
+pub(super) fn write(
+    draft: &mut StatementBuilder<'_>,
+    joined: bool,
+    sends: &[FoldedSend<'_>],
+) -> Result<(String, String)> {
     let nothing = || ("null::bigint[]".to_owned(), "null::text[]".to_owned());
     if sends.is_empty() {
         return Ok(nothing());
@@ -45,16 +49,16 @@ pub(super) fn write(draft: &mut StatementBuilder<'_>, joined: bool, sends: &[Sen
 }
 
 /// Rows of queues, in order. A message without a queue becomes a dead letter of the sender.
-fn into_queues(draft: &mut StatementBuilder<'_>, sends: &[Sending<'_>]) -> Result<()> {
+fn into_queues(draft: &mut StatementBuilder<'_>, sends: &[FoldedSend<'_>]) -> Result<()> {
     let mut rows: Vec<Queued<'_>> = Vec::with_capacity(sends.len());
-    let mut dead = Vec::new();
+    let (no_handler, mut dead) = (Arc::from(""), Vec::new());
     {
         let known = draft.inner.queues.read().unwrap_or_else(PoisonError::into_inner);
-        for &Sending { outgoing, fresh_id } in sends {
+        for &FoldedSend { outgoing, fresh_id, .. } in sends {
             match &outgoing.to {
                 Destination::Topic(_) => rows.push(Queued { outgoing, number: None, fresh_id }),
                 Destination::Queue(name) => match known.get(name.as_str()) {
-                    Some(&ABSENT_QUEUE) => dead.push(unroutable(outgoing, name)),
+                    Some(&ABSENT_QUEUE) => dead.push(unroutable(&no_handler, outgoing, name)),
                     Some(number) => rows.push(Queued { outgoing, number: Some(*number), fresh_id }),
                     None => {
                         let text = format!("the number of the queue {name} was forgotten meanwhile");
@@ -68,12 +72,12 @@ fn into_queues(draft: &mut StatementBuilder<'_>, sends: &[Sending<'_>]) -> Resul
     enqueue::write(draft, &rows)
 }
 
-fn unroutable<'b>(outgoing: &'b Outgoing, name: &str) -> DeadLetterRow<'b> {
+fn unroutable<'b>(no_handler: &'b Arc<str>, outgoing: &'b Outgoing, name: &str) -> DeadLetterRow<'b> {
     DeadLetterRow {
-        handler: "",
+        handler: no_handler,
         message: &outgoing.message,
         attempts: 0,
-        reason: format!("unroutable: there is no queue {name}"),
-        detail: vec![format!("to {:?}", outgoing.to)],
+        reason: format!("unroutable: there is no queue {name}").into(),
+        detail: vec![format!("to {:?}", outgoing.to)].into(),
     }
 }

@@ -9,10 +9,9 @@ use super::{
     deliveries,
     draft::StatementBuilder,
     enqueue::{self, Queued},
-    gates,
-    plan::FoldedBatch,
-    sagas, sends,
+    gates, sagas, sends,
 };
+use crate::fold::FoldedBatch;
 use sagabus_core::{NodeId, OutboxId, Owner, Result};
 
 /// How the sends of a batch are written down.

@@ -1,0 +1,15 @@
+//! Folding a batch of units for the SQL stores: a pure function of the units.
+//!
+//! A SQL store writes a batch in a few statements over many rows. The fold says what these rows are: the writes of one saga
+//! become one [`Chain`], and a unit's timers, aliases and parked messages take later units of the batch into account. The
+//! memory store applies unit by unit, and is what this is compared with.
+
+mod batch;
+mod chain;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use batch::{Broken, FoldedBatch, fold};
+pub(crate) use chain::{Chain, End, LiveRow, Start, apply_write};
+pub(crate) use rows::{DeadLetterRow, FoldedSend, ParkedRow, shard_of_queued, shard_of_row};
