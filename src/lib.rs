@@ -106,7 +106,10 @@ mod shutdown;
 pub mod testing;
 
 pub use bus::Bus;
-pub use endpoint::{Endpoint, EndpointBuilder, Health, RunningEndpoint, StoreSource, TransportSource};
+pub use endpoint::{
+    Endpoint, EndpointBuilder, Health, OpenUrl, RunningEndpoint, StoreSource, TransportSource, register_store,
+    register_transport,
+};
 pub use engine::{Recoverability, Stats};
 pub use sagabus_core::{
     Context, Error, ErrorKind, HandlerError, HandlerResultExt, Limits, Message, MessageId, NotFound, OnExisting,

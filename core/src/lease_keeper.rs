@@ -23,6 +23,12 @@ pub struct LeaseKeeper {
     task: Mutex<Option<Task<()>>>,
 }
 
+impl std::fmt::Debug for LeaseKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaseKeeper").field("view", &self.view()).finish_non_exhaustive()
+    }
+}
+
 /// What a [`LeaseKeeper`] keeps.
 #[derive(Clone)]
 pub struct LeaseKeeperOptions {
@@ -38,6 +44,17 @@ pub struct LeaseKeeperOptions {
     pub shards: bool,
     /// Time and tasks.
     pub runtime: Runtime,
+}
+
+impl std::fmt::Debug for LeaseKeeperOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaseKeeperOptions")
+            .field("group", &self.group)
+            .field("node", &self.node)
+            .field("ttl", &self.ttl)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the node holds, as of the last heartbeat.

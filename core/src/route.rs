@@ -40,6 +40,12 @@ pub struct Decoded {
     pub input: Option<Box<dyn Any + Send>>,
 }
 
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoded").field("saga", &self.saga).finish_non_exhaustive()
+    }
+}
+
 /// See [`Route::run`].
 pub struct Invocation {
     /// What the handler gets.
@@ -50,7 +56,14 @@ pub struct Invocation {
     pub input: Option<Box<dyn Any + Send>>,
 }
 
+impl std::fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invocation").field("context", &self.context).field("saga", &self.saga).finish_non_exhaustive()
+    }
+}
+
 /// See [`Route::run`].
+#[derive(Debug)]
 pub struct InvocationResult {
     /// The context, with the effects.
     pub context: Context,

@@ -64,6 +64,7 @@ enum Source {
 }
 
 /// A spawned task. Dropping it lets the task run on; [`Task::abort`] ends it.
+#[derive(Debug)]
 pub struct Task<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Task<T> {

@@ -10,6 +10,15 @@ pub struct Handlers {
     problems: Vec<String>,
 }
 
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handlers")
+            .field("endpoint", &self.endpoint)
+            .field("routes", &self.routes.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Handlers {
     /// None yet.
     pub fn new(endpoint: impl Into<String>) -> Self {

@@ -28,6 +28,12 @@ pub struct Bus {
     enlisted: Arc<Notify>,
 }
 
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("endpoint", &self.info.name).field("joined", &self.joined).finish_non_exhaustive()
+    }
+}
+
 impl Bus {
     pub(crate) fn new(
         info: Arc<EndpointInfo>,

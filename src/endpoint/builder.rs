@@ -13,6 +13,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 /// Builds an [`Endpoint`]. Everything that is wrong is reported by [`build`](EndpointBuilder::build), all at once, with
 /// the fix in the message.
+#[must_use = "a builder does nothing until `build` or `run_until`"]
 pub struct EndpointBuilder {
     name: String,
     transport: Option<TransportSource>,
@@ -21,6 +22,17 @@ pub struct EndpointBuilder {
     owners: HashMap<String, String>,
     problems: Vec<String>,
     settings: Settings,
+}
+
+impl std::fmt::Debug for EndpointBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointBuilder")
+            .field("name", &self.name)
+            .field("transport", &self.transport)
+            .field("store", &self.store)
+            .field("handlers", &self.handlers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl EndpointBuilder {

@@ -1,7 +1,9 @@
 //! An endpoint: a named queue, its handlers, its store.
 
 mod builder;
+mod builtin_schemes;
 mod running;
+mod schemes;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -9,6 +11,7 @@ mod url;
 
 pub use builder::EndpointBuilder;
 pub use running::{Health, RunningEndpoint};
+pub use schemes::{OpenUrl, register_store, register_transport};
 pub use url::{StoreSource, TransportSource};
 
 use crate::{admin::EndpointAdmin, bus::Bus, engine::RouteTable};
@@ -28,6 +31,16 @@ pub struct Endpoint {
     pub(crate) owner: Owner,
     pub(crate) bus: Bus,
     pub(crate) settings: Settings,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("name", &self.info.name)
+            .field("node", &self.info.node)
+            .field("joined", &self.joined)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Endpoint {

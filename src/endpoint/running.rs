@@ -33,6 +33,16 @@ pub struct RunningEndpoint {
     tasks: Mutex<Option<Tasks>>,
 }
 
+impl std::fmt::Debug for RunningEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningEndpoint")
+            .field("name", &self.info.name)
+            .field("node", &self.info.node)
+            .field("paused", &*self.paused.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
 /// The tasks. A stop waits for all readers at once, and for the rest one after another.
 struct Tasks {
     readers: Vec<(&'static str, Task<()>)>,

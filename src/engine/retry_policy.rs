@@ -6,7 +6,8 @@ use std::time::Duration;
 /// The first try and its immediate retries make a round; between rounds the message waits in the `retry` table, which
 /// survives restarts. After the last round it is a dead letter. Attempts are counted durably, so a restart does not
 /// begin anew. Errors of store and transport never count.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "a policy does nothing until `recoverability` hands it to a builder"]
 pub struct Recoverability {
     /// Retries within a round, without leaving memory (default 3).
     pub immediate: u32,

@@ -70,6 +70,12 @@ pub struct SagaTest<S: Saga> {
     saga: PhantomData<fn() -> S>,
 }
 
+impl<S: Saga> std::fmt::Debug for SagaTest<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SagaTest").field("saga", &S::NAME).finish_non_exhaustive()
+    }
+}
+
 impl<S: Saga> Default for SagaTest<S> {
     #[track_caller]
     fn default() -> Self {

@@ -44,6 +44,12 @@ pub struct TestBus {
     endpoints: BTreeMap<String, RunningEndpoint>,
 }
 
+impl std::fmt::Debug for TestBus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestBus").field("endpoints", &self.endpoints.keys()).finish_non_exhaustive()
+    }
+}
+
 type Log = Arc<Mutex<Vec<Outgoing>>>;
 
 /// How long `settle` waits, in virtual time, before it says what is stuck.

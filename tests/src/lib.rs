@@ -2,6 +2,8 @@
 //!
 //! They are real programs on sagabus's public API. What judges them is in `xtask/src/checks` and shares no code with
 //! them, nor with what they use.
+
+#![allow(missing_debug_implementations, reason = "a tool of this repository, not a public API")]
 #![allow(
     missing_docs,
     clippy::disallowed_methods,

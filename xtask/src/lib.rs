@@ -4,6 +4,8 @@
 //! JSON line, the [`verdict::Verdict`], and the process exits 0 only if that says `pass`.
 //!
 //! This is a library with a thin `main`, so that the helpers which the checks share count as used.
+
+#![allow(missing_debug_implementations, reason = "a tool of this repository, not a public API")]
 #![allow(
     clippy::disallowed_methods,
     reason = "xtask stands outside of the bus: it measures real time and starts real processes and threads"

@@ -68,6 +68,12 @@ pub struct FaultRates {
 #[derive(Clone, Default)]
 pub struct MemoryFaults(Arc<Mutex<Plan>>);
 
+impl std::fmt::Debug for MemoryFaults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryFaults").finish_non_exhaustive()
+    }
+}
+
 #[derive(Default)]
 struct Plan {
     state: u64,

@@ -23,6 +23,12 @@ pub struct MemoryStore {
     pub(super) handle: Arc<Handle>,
 }
 
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").field("database", &self.shared.database).finish_non_exhaustive()
+    }
+}
+
 /// What all handles have in common.
 pub(super) struct Shared {
     pub(super) runtime: Runtime,

@@ -11,6 +11,15 @@ pub struct ScratchRows {
     pub(super) enlisted: Vec<(Owner, bool, Vec<Outgoing>)>,
 }
 
+impl std::fmt::Debug for ScratchRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScratchRows")
+            .field("rows", &self.base.len())
+            .field("changes", &self.changes.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl ScratchRows {
     pub(super) fn new(base: Arc<BTreeMap<String, Vec<u8>>>) -> Self {
         Self { base, changes: BTreeMap::new(), enlisted: Vec::new() }

@@ -1,6 +1,7 @@
 use crate::Database;
 
 /// SQLite, for `ctx.transaction::<Sqlite>()`.
+#[derive(Debug)]
 pub struct Sqlite;
 
 impl Database for Sqlite {

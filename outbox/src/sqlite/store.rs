@@ -33,6 +33,12 @@ pub struct SqliteStore {
     closed: Arc<AtomicBool>,
 }
 
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("database", &sagabus_core::Store::database(self)).finish_non_exhaustive()
+    }
+}
+
 impl SqliteStore {
     /// Opens `sqlite://path` (or `sqlite:path`), creating the file unless the URL says `?mode=rw`.
     pub async fn open(url: &str, options: SqliteOptions) -> Result<Arc<Self>> {

@@ -54,6 +54,15 @@ pub struct ServiceRoutes<T> {
     entries: Vec<Build<T>>,
 }
 
+impl<T> std::fmt::Debug for ServiceRoutes<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceRoutes")
+            .field("name", &self.name)
+            .field("routes", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
 type Build<T> = fn(&Arc<T>, Option<&str>) -> Arc<dyn Route>;
 
 impl<T: Send + Sync + 'static> ServiceRoutes<T> {

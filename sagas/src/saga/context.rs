@@ -27,6 +27,17 @@ pub struct SagaContext {
     aliases: Vec<(String, String)>,
 }
 
+impl std::fmt::Debug for SagaContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SagaContext")
+            .field("context", &self.context)
+            .field("saga", &self.address)
+            .field("is_new", &self.is_new)
+            .field("completed", &self.completed)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a handler left behind.
 pub(crate) struct Finished {
     pub(crate) context: Context,

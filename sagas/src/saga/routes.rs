@@ -19,6 +19,12 @@ pub struct Routes<S> {
     saga: PhantomData<fn() -> S>,
 }
 
+impl<S> std::fmt::Debug for Routes<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Routes").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
 struct Entry {
     message_type: &'static str,
     rust_type: &'static str,
@@ -29,8 +35,20 @@ struct Entry {
 /// What [`Routes::started_by`] returns: the routes again, with a policy for the route just added.
 pub struct StartedBy<'a, S>(&'a mut Routes<S>);
 
+impl<S> std::fmt::Debug for StartedBy<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartedBy").field("routes", &self.0).finish_non_exhaustive()
+    }
+}
+
 /// What [`Routes::continued_by`] returns: the routes again, with a policy for the route just added.
 pub struct ContinuedBy<'a, S>(&'a mut Routes<S>);
+
+impl<S> std::fmt::Debug for ContinuedBy<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContinuedBy").field("routes", &self.0).finish_non_exhaustive()
+    }
+}
 
 impl<S: Saga> Routes<S> {
     fn new() -> Self {

@@ -18,6 +18,12 @@ pub struct Bed {
     pub owner: Owner,
 }
 
+impl std::fmt::Debug for Bed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bed").finish_non_exhaustive()
+    }
+}
+
 impl Bed {
     pub(super) fn new(harness: Arc<dyn StoreHarness>, store: Arc<dyn Store>) -> Self {
         let runtime = harness.runtime();

@@ -23,6 +23,12 @@ pub struct Bed {
     pub runtime: Runtime,
 }
 
+impl std::fmt::Debug for Bed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bed").finish_non_exhaustive()
+    }
+}
+
 impl Bed {
     /// A bed over an open transport.
     pub fn new(harness: Arc<dyn TransportHarness>, transport: Arc<dyn Transport>) -> Self {

@@ -116,6 +116,12 @@ pub struct Broken {
     sends: AtomicU64,
 }
 
+impl std::fmt::Debug for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broken").finish_non_exhaustive()
+    }
+}
+
 impl Broken {
     /// Breaks a sound one.
     pub fn new(inner: Arc<dyn Transport>, defect: Defect, runtime: Runtime) -> Self {

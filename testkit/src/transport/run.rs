@@ -13,6 +13,12 @@ pub struct Case {
     pub run: fn(Bed) -> LocalBoxFuture<'static, ()>,
 }
 
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Case").field("area", &self.area).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// Runs a case of [`CASES`] by name, on a runtime of its own. What
 /// [`transport_conformance!`](crate::transport_conformance) expands to.
 ///

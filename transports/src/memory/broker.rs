@@ -21,6 +21,12 @@ use std::{
 #[derive(Clone)]
 pub struct MemoryBroker(Arc<Inner>);
 
+impl std::fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBroker").field("capabilities", &self.0.capabilities).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     runtime: Runtime,
     capabilities: Capabilities,

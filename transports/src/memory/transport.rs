@@ -21,6 +21,12 @@ pub struct MemoryTransport {
     closed: AtomicBool,
 }
 
+impl std::fmt::Debug for MemoryTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryTransport").finish_non_exhaustive()
+    }
+}
+
 impl MemoryTransport {
     pub(super) fn new(broker: MemoryBroker, handle: u64) -> Self {
         Self { broker, handle, closed: AtomicBool::new(false) }

@@ -28,6 +28,12 @@ pub struct SqlTransport {
     closed: AtomicBool,
 }
 
+impl std::fmt::Debug for SqlTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlTransport").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 /// How a [`SqlTransport`] works.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

@@ -15,6 +15,12 @@ pub struct BrokenHarness<H> {
     open: Mutex<HashMap<DatabaseId, Broken>>,
 }
 
+impl<H> std::fmt::Debug for BrokenHarness<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrokenHarness").finish_non_exhaustive()
+    }
+}
+
 impl<H: StoreHarness> BrokenHarness<H> {
     /// Breaks a harness.
     pub fn new(inner: H, defect: Defect) -> Self {

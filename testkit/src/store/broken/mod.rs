@@ -203,6 +203,12 @@ pub struct Broken {
     other: DatabaseId,
 }
 
+impl std::fmt::Debug for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broken").finish_non_exhaustive()
+    }
+}
+
 impl Broken {
     /// Breaks a store.
     pub fn new(inner: Arc<dyn Store>, defect: Defect) -> Self {
