@@ -9,6 +9,7 @@
 //! tables in it; everything else needs select, insert, update and delete on its tables and usage on its sequences.
 
 mod admin;
+mod attempt_queue;
 mod attempts;
 mod commit;
 mod database;
@@ -26,6 +27,7 @@ mod open;
 mod options;
 mod outbox;
 mod own_sql;
+mod partition_tables;
 mod pool;
 mod prune;
 mod queue;

@@ -1,7 +1,7 @@
 //! Opening a database: pools, wake-ups and caches of one schema, shared by the stores of a process.
 
 use super::{
-    attempts::Attempts,
+    attempt_queue::Attempts,
     dedup_partitions::DedupPartitions,
     error::doing,
     listener::Listener,

@@ -133,7 +133,7 @@ fn answer(groups: Vec<EndpointBatch>, mut reply: impl FnMut(usize) -> CommitRepl
 /// Applies all effects, in the open transaction. A failure that can be avoided is: the handlers would have to run again.
 async fn apply(inner: &OpenSchema, conn: &mut Conn, attempts: &mut [CommitAttempt<'_>]) -> Result<(), sqlx::Error> {
     // the last borrower's savepoint goes first: that fails if the borrower has ended the transaction
-    sql::script(conn, format!("release s;{};{PLANNER_SETTINGS}", fresh_settings(inner))).await?;
+    sql::script(conn, format!("release s;{};{PLANNER_SETTINGS}", fresh_settings(&inner.options))).await?;
     let mut left = 4;
     while let Err(error) = apply_once(conn, attempts).await {
         let kind = fault(&error);

@@ -2,6 +2,7 @@
 
 mod group_commit;
 mod lender;
+mod sharing;
 mod transaction;
 
-pub(super) use lender::Sharing;
+pub(super) use sharing::Sharing;

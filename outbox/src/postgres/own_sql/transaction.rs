@@ -1,6 +1,6 @@
 //! A handler's own transaction, which a [lender](super::lender) lends, perhaps after other handlers have used it.
 
-use super::super::{open::OpenSchema, pool::Conn};
+use super::super::{options::PostgresOptions, pool::Conn};
 use async_trait::async_trait;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Result, Transaction, crash};
 use sqlx::Postgres;
@@ -97,15 +97,15 @@ fn too_late(limit: Duration) -> Error {
 }
 
 /// The limits of a transaction behind a pooler, where the settings of the session are not ours.
-pub(super) fn limits(inner: &OpenSchema) -> String {
-    let limit = inner.options.transaction_limit.as_millis();
+pub(super) fn limits(options: &PostgresOptions) -> String {
+    let limit = options.transaction_limit.as_millis();
     format!("set local idle_in_transaction_session_timeout={limit};set local statement_timeout={limit}")
 }
 
 /// Resets the settings of the borrower before, a role or a tenant perhaps.
-pub(super) fn fresh_settings(inner: &OpenSchema) -> String {
-    match inner.options.pooler {
-        true => format!("reset session authorization;reset role;reset all;{}", limits(inner)),
+pub(super) fn fresh_settings(options: &PostgresOptions) -> String {
+    match options.pooler {
+        true => format!("reset session authorization;reset role;reset all;{}", limits(options)),
         false => "reset session authorization;reset role;reset all".into(),
     }
 }
