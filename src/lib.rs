@@ -155,7 +155,7 @@ pub mod transport {
 pub use sagabus_outbox::sqlx;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use sagabus_outbox::OwnSql;
+pub use sagabus_outbox::TransactionExt;
 #[cfg(feature = "postgres")]
 pub use sagabus_outbox::postgres::Postgres;
 #[cfg(feature = "sqlite")]
@@ -163,12 +163,12 @@ pub use sagabus_outbox::sqlite::Sqlite;
 
 /// What a program with handlers needs: `use sagabus::prelude::*`.
 pub mod prelude {
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub use crate::OwnSql;
     #[cfg(feature = "postgres")]
     pub use crate::Postgres;
     #[cfg(feature = "sqlite")]
     pub use crate::Sqlite;
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub use crate::TransactionExt;
     pub use crate::{
         Bus, Consume, Context, Endpoint, Error, Handle, HandlerError, HandlerResultExt, Message, NotFound, OnExisting,
         Recoverability, Result, Routes, Saga, SagaContext, SendOptions, shutdown_signal,

@@ -5,7 +5,7 @@
 //! - `postgres` (feature `postgres`): a schema of a PostgreSQL database.
 //!
 //! All implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
-//! conformance suite. [`OwnSql`] gives handlers the connection of their unit's transaction.
+//! conformance suite. [`TransactionExt`] gives handlers the connection of their unit's transaction.
 
 #[cfg(feature = "postgres")]
 mod dedup;
@@ -18,8 +18,8 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-pub use own_sql::{Database, OwnSql, is_outage};
+pub use own_sql::{Database, TransactionExt, is_outage};
 
-/// The SQL crate whose connections [`OwnSql`] gives. The one foreign crate in the public API.
+/// The SQL crate whose connections [`TransactionExt`] gives. The one foreign crate in the public API.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sqlx;

@@ -14,7 +14,7 @@ pub trait Database: 'static {
 
 /// `ctx.transaction::<Sqlite>().await?`: own SQL in a handler.
 #[async_trait]
-pub trait OwnSql {
+pub trait TransactionExt {
     /// The database's connection, inside the transaction of this handler's unit of work: what is written over it commits
     /// together with the saga's state, the messages sent and the message's being handled, or not at all.
     ///
@@ -24,7 +24,7 @@ pub trait OwnSql {
 }
 
 #[async_trait]
-impl OwnSql for Context {
+impl TransactionExt for Context {
     async fn transaction<D: Database>(&mut self) -> Result<&mut D::Connection, HandlerError> {
         let store = self.info().store.as_ref().map(|store| store.database().0.clone());
         let transaction = self.begin().await?;

@@ -4,7 +4,7 @@ use sagabus_core::{
     CommitBatch, CommitReply, Envelope, Gate, Headers, Intent, LoadRequest, MessageId, NodeId, OutboxId, Outcome,
     Owner, Runtime, Store, UnitOfWork,
 };
-use sagabus_outbox::memory::{Fault, FaultRates, MemoryFaults, MemoryStore, Operation, ScratchRows};
+use sagabus_outbox::memory::{Fault, FaultRates, MemoryStore, Operation, ScratchRows, StoreFaults};
 use std::time::Duration;
 
 fn unit(runtime: &Runtime) -> UnitOfWork {
@@ -34,7 +34,7 @@ fn failed(reply: &CommitReply) -> &sagabus_core::Error {
 async fn a_failure_before_does_nothing_and_a_lost_answer_everything() {
     let runtime = Runtime::simulated(1);
     let store = MemoryStore::new(runtime.clone());
-    let faults = MemoryFaults::new().at(Operation::Commit, 1, Fault::Before).at(Operation::Commit, 2, Fault::After);
+    let faults = StoreFaults::new().at(Operation::Commit, 1, Fault::Before).at(Operation::Commit, 2, Fault::After);
     let faulty = store.with_faults(faults.clone());
     let (owner, unit) = (owner(&runtime), unit(&runtime));
     let probe = || async {
@@ -61,7 +61,7 @@ async fn a_failure_before_does_nothing_and_a_lost_answer_everything() {
 async fn every_call_can_fail_and_heals() {
     let runtime = Runtime::simulated(2);
     let rates = FaultRates { before: 1000, ..FaultRates::default() };
-    let faults = MemoryFaults::seeded(2, rates);
+    let faults = StoreFaults::seeded(2, rates);
     let store = MemoryStore::new(runtime.clone()).with_faults(faults.clone());
     assert!(store.now().await.expect_err("now").is_transient());
     assert!(store.begin().await.err().expect("begin").is_transient());
@@ -82,7 +82,7 @@ async fn every_call_can_fail_and_heals() {
 async fn latency_is_virtual() {
     let runtime = Runtime::simulated(3);
     let rates = FaultRates { slow: 1000, latency: Duration::from_secs(3600), ..FaultRates::default() };
-    let store = MemoryStore::new(runtime.clone()).with_faults(MemoryFaults::seeded(3, rates));
+    let store = MemoryStore::new(runtime.clone()).with_faults(StoreFaults::seeded(3, rates));
     for _ in 0..20 {
         store.now().await.expect("now");
     }
@@ -111,7 +111,7 @@ async fn a_transaction_that_is_held_too_long_loses_its_turn() {
     assert_eq!(store.scratch()["row"], b"next");
 
     // a lost answer: everything is there
-    let faulty = store.with_faults(MemoryFaults::new().at(Operation::Finish, 1, Fault::After));
+    let faulty = store.with_faults(StoreFaults::new().at(Operation::Finish, 1, Fault::After));
     let mut lost = faulty.begin().await.expect("begin");
     write(&mut lost, "lost");
     let reply = lost.finish(batch(&owner, vec![unit(&runtime)])).await;

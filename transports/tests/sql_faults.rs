@@ -5,7 +5,7 @@ use sagabus_core::{
     Destination, Envelope, Headers, Intent, MessageId, NodeId, Outgoing, Queues, ReceiveOptions, Receiver, Runtime,
     SendOutcome, Settle, Settlement, Topology, Transport,
 };
-use sagabus_outbox::memory::{FaultRates, MemoryFaults, MemoryStore};
+use sagabus_outbox::memory::{FaultRates, MemoryStore, StoreFaults};
 use sagabus_transports::sql::{SqlOptions, SqlTransport};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +80,7 @@ async fn run(seed: u64) -> (u64, usize, Vec<(String, u32)>) {
     let runtime = Runtime::simulated(seed);
     let store = MemoryStore::new(runtime.clone());
     let rates = FaultRates { before: 40, after: 40, slow: 100, latency: Duration::from_millis(300) };
-    let faults = MemoryFaults::seeded(seed, rates);
+    let faults = StoreFaults::seeded(seed, rates);
     let faulty: Arc<dyn Queues> = Arc::new(store.with_faults(faults.clone()));
     let sound: Arc<dyn Queues> = Arc::new(store.clone());
     sound.declare("q").await.unwrap();
@@ -176,7 +176,7 @@ fn rest_is_cheap() {
     in_virtual_time(async {
         let runtime = Runtime::simulated(1);
         let store = MemoryStore::new(runtime.clone());
-        let faults = MemoryFaults::new();
+        let faults = StoreFaults::new();
         let queues: Arc<dyn Queues> = Arc::new(store.with_faults(faults.clone()));
         let transport = SqlTransport::new(queues, SqlOptions::default());
         transport.provision(&Topology { queue: Some("q".into()), ..Topology::default() }).await.unwrap();

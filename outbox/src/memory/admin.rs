@@ -56,7 +56,7 @@ impl StoreAdmin for MemoryStore {
             for id in ids {
                 let Some(row) = model.table(RowTable::DeadLetter).get_mut(id) else { continue };
                 if *row.endpoint == *endpoint
-                    && let More::Dead { retrying, .. } = &mut row.more
+                    && let More::DeadLetter { retrying, .. } = &mut row.more
                     && !std::mem::replace(retrying, true)
                 {
                     (row.due, row.token) = (now, row.token + 1);
@@ -143,7 +143,7 @@ impl StoreAdmin for MemoryStore {
 }
 
 fn dead_letter(id: i64, row: &Row) -> Option<DeadLetter> {
-    let More::Dead { at, reason, detail, retrying } = &row.more else { return None };
+    let More::DeadLetter { at, reason, detail, retrying } = &row.more else { return None };
     Some(DeadLetter {
         id,
         handler: row.handler.to_string(),

@@ -10,7 +10,7 @@ type Line = (String, String);
 
 impl Model {
     pub(super) fn due_page(&mut self, query: &DueQuery, now: Timestamp) -> DuePage {
-        let turns = self.turns(&query.endpoint);
+        let next_in_lines = self.next_in_lines(&query.endpoint);
         let mut waiting: Vec<(Timestamp, i64, &Row)> = self
             .due
             .get(&query.table)
@@ -18,9 +18,9 @@ impl Model {
             .flatten()
             .filter(|(_, row)| row.endpoint == query.endpoint && query.shards.contains(&row.shard))
             .filter(|(id, row)| match &row.more {
-                More::Dead { retrying, .. } => *retrying,
-                More::Turn => turns.get(&line(row)) == Some(*id),
-                More::Timer(_) | More::Retry | More::Saga(..) => true,
+                More::DeadLetter { retrying, .. } => *retrying,
+                More::ParkedForKey => next_in_lines.get(&line(row)) == Some(*id),
+                More::Timer(_) | More::Retry | More::ParkedForSaga(..) => true,
             })
             .map(|(id, row)| (row.due, *id, row))
             .filter(|(due, id, _)| query.after.is_none_or(|after| (*due, *id) > after))
@@ -38,15 +38,15 @@ impl Model {
         DuePage { rows, next }
     }
 
-    /// Who has the turn in each line: the first one parked, if nobody before it is being retried.
-    fn turns(&self, endpoint: &str) -> BTreeMap<Line, i64> {
+    /// The message of each line that may go on: the first one parked, if no earlier one is being retried.
+    fn next_in_lines(&self, endpoint: &str) -> BTreeMap<Line, i64> {
         let rows = |table| self.due.get(&table).into_iter().flatten();
         let here = |row: &Row| *row.endpoint == *endpoint;
         let retried: BTreeSet<Line> =
             rows(RowTable::Retry).filter(|(_, row)| here(row)).map(|(_, row)| line(row)).collect();
         let mut first = BTreeMap::new();
         for (id, row) in rows(RowTable::Parked) {
-            if here(row) && matches!(row.more, More::Turn) && !retried.contains(&line(row)) {
+            if here(row) && matches!(row.more, More::ParkedForKey) && !retried.contains(&line(row)) {
                 first.entry(line(row)).or_insert(*id);
             }
         }

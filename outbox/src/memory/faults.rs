@@ -64,21 +64,15 @@ pub struct FaultRates {
     pub latency: Duration,
 }
 
-/// What goes wrong and when: by a seed, by a script, or both. Clones share the plan and its counters.
-#[derive(Clone, Default)]
-pub struct MemoryFaults(Arc<Mutex<Plan>>);
+/// The faults of a store handle: drawn by a seed, scripted, or both. Clones share the script and its counters.
+#[derive(Clone, Debug, Default)]
+pub struct StoreFaults(Arc<Mutex<FaultScript>>);
 
-impl std::fmt::Debug for MemoryFaults {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryFaults").finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct Plan {
+#[derive(Debug, Default)]
+struct FaultScript {
     state: u64,
     rates: BTreeMap<Option<Operation>, FaultRates>,
-    script: BTreeMap<(Option<Operation>, u64), Fault>,
+    scripted_faults: BTreeMap<(Option<Operation>, u64), Fault>,
     calls: BTreeMap<Option<Operation>, u64>,
     hits: u64,
 }
@@ -88,7 +82,7 @@ pub(super) struct Decision {
     pub(super) latency: Option<Duration>,
 }
 
-impl MemoryFaults {
+impl StoreFaults {
     /// Nothing goes wrong until something is added.
     pub fn new() -> Self {
         Self::default()
@@ -97,65 +91,68 @@ impl MemoryFaults {
     /// Every operation fails at these rates; the same seed and the same calls give the same faults.
     pub fn seeded(seed: u64, rates: FaultRates) -> Self {
         let faults = Self::default();
-        faults.plan(|plan| {
-            plan.state = seed;
-            plan.rates.insert(None, rates);
+        faults.with_script(|script| {
+            script.state = seed;
+            script.rates.insert(None, rates);
         });
         faults
     }
 
     /// This operation has rates of its own.
+    #[must_use]
     pub fn rate(self, operation: Operation, rates: FaultRates) -> Self {
-        self.plan(|plan| plan.rates.insert(Some(operation), rates));
+        self.with_script(|script| script.rates.insert(Some(operation), rates));
         self
     }
 
     /// The nth call (from 1) of this operation fails.
+    #[must_use]
     pub fn at(self, operation: Operation, nth: u64, fault: Fault) -> Self {
-        self.plan(|plan| plan.script.insert((Some(operation), nth), fault));
+        self.with_script(|script| script.scripted_faults.insert((Some(operation), nth), fault));
         self
     }
 
     /// The nth call (from 1), whatever it is, fails.
+    #[must_use]
     pub fn at_call(self, nth: u64, fault: Fault) -> Self {
-        self.plan(|plan| plan.script.insert((None, nth), fault));
+        self.with_script(|script| script.scripted_faults.insert((None, nth), fault));
         self
     }
 
     /// Nothing goes wrong from now on.
     pub fn heal(&self) {
-        self.plan(|plan| {
-            plan.rates.clear();
-            plan.script.clear();
+        self.with_script(|script| {
+            script.rates.clear();
+            script.scripted_faults.clear();
         });
     }
 
     /// How many calls there were: of one operation, or all.
     pub fn calls(&self, operation: Option<Operation>) -> u64 {
-        self.plan(|plan| plan.calls.get(&operation).copied().unwrap_or(0))
+        self.with_script(|script| script.calls.get(&operation).copied().unwrap_or(0))
     }
 
     /// How many of them were made to fail. A test in which this is 0 has shown nothing.
     pub fn hits(&self) -> u64 {
-        self.plan(|plan| plan.hits)
+        self.with_script(|script| script.hits)
     }
 
-    fn plan<T>(&self, work: impl FnOnce(&mut Plan) -> T) -> T {
+    fn with_script<T>(&self, work: impl FnOnce(&mut FaultScript) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn decide(&self, operation: Operation) -> Decision {
-        self.plan(|plan| plan.decide(operation))
+        self.with_script(|script| script.decide(operation))
     }
 }
 
-impl Plan {
+impl FaultScript {
     fn decide(&mut self, operation: Operation) -> Decision {
         let mut scripted = None;
         for which in [Some(operation), None] {
             let count = self.calls.entry(which).or_default();
             *count += 1;
-            scripted = scripted.or(self.script.get(&(which, *count)).copied());
+            scripted = scripted.or(self.scripted_faults.get(&(which, *count)).copied());
         }
         let rates = self.rates.get(&Some(operation)).or_else(|| self.rates.get(&None));
         let rates = rates.copied().unwrap_or_default();
@@ -175,7 +172,7 @@ impl Plan {
         Decision { fault, latency }
     }
 
-    /// SplitMix64, as the runtime's: a plan of its own, so that faults do not shift the endpoint's random numbers.
+    /// SplitMix64, as the runtime's: a state of its own, so that faults do not shift the endpoint's random numbers.
     fn draw(&mut self, below: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -193,7 +190,7 @@ mod tests {
     fn a_seed_repeats_itself_and_a_script_hits_once() {
         let rates = FaultRates { before: 100, after: 100, slow: 500, latency: Duration::from_millis(10) };
         let run = |seed| {
-            let faults = MemoryFaults::seeded(seed, rates);
+            let faults = StoreFaults::seeded(seed, rates);
             let list: Vec<_> =
                 (0..200).map(|_| faults.decide(Operation::Commit)).map(|d| (d.fault, d.latency)).collect();
             (list, faults.hits())
@@ -202,7 +199,7 @@ mod tests {
         assert_ne!(run(1).0, run(2).0);
         assert!(run(1).1 > 10);
 
-        let faults = MemoryFaults::new().at(Operation::Commit, 2, Fault::After).at_call(4, Fault::Before);
+        let faults = StoreFaults::new().at(Operation::Commit, 2, Fault::After).at_call(4, Fault::Before);
         let seen: Vec<_> = [Operation::Load, Operation::Commit, Operation::Commit, Operation::Due]
             .map(|operation| faults.decide(operation).fault)
             .into();

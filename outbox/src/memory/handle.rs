@@ -1,5 +1,5 @@
 use super::{
-    faults::{Fault, MemoryFaults, Operation},
+    faults::{Fault, Operation, StoreFaults},
     model::Model,
 };
 use sagabus_core::{DatabaseId, Error, ErrorKind, MessageId, Result, Runtime, Timestamp};
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 /// on the same data, as another process would have: it is closed on its own and has faults of its own.
 #[derive(Clone)]
 pub struct MemoryStore {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedState>,
     pub(super) handle: Arc<Handle>,
 }
 
@@ -29,22 +29,22 @@ impl std::fmt::Debug for MemoryStore {
     }
 }
 
-/// What all handles have in common.
-pub(super) struct Shared {
+/// The state that all handles share.
+pub(super) struct SharedState {
     pub(super) runtime: Runtime,
     pub(super) database: DatabaseId,
     pub(super) committers: usize,
     /// How long an own transaction may be held.
-    pub(super) hold: Duration,
+    pub(super) transaction_limit: Duration,
     model: Mutex<Model>,
-    bells: Mutex<BTreeMap<String, Arc<Notify>>>,
+    wakeups: Mutex<BTreeMap<String, Arc<Notify>>>,
 }
 
-/// What one process has for itself.
+/// The state of one handle, as one process would have it.
 #[derive(Default)]
 pub(super) struct Handle {
     closed: AtomicBool,
-    faults: Option<MemoryFaults>,
+    faults: Option<StoreFaults>,
     /// For the planted bug `attempts-in-memory` only.
     pub(super) attempts: Mutex<BTreeMap<(String, String, MessageId), u32>>,
 }
@@ -56,16 +56,16 @@ impl MemoryStore {
     }
 
     /// An empty store with so many committers, whose own transactions may be held for so long.
-    pub fn configured(runtime: Runtime, committers: usize, hold: Duration) -> Self {
+    pub fn configured(runtime: Runtime, committers: usize, transaction_limit: Duration) -> Self {
         let database = DatabaseId(format!("memory:{}", runtime.uuid()));
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedState {
                 runtime,
                 database,
                 committers: committers.max(1),
-                hold,
+                transaction_limit,
                 model: Mutex::new(Model::default()),
-                bells: Mutex::new(BTreeMap::new()),
+                wakeups: Mutex::new(BTreeMap::new()),
             }),
             handle: Arc::new(Handle::default()),
         }
@@ -77,7 +77,7 @@ impl MemoryStore {
     }
 
     /// Another handle on the same data whose calls fail as the faults say.
-    pub fn with_faults(&self, faults: MemoryFaults) -> Self {
+    pub fn with_faults(&self, faults: StoreFaults) -> Self {
         Self { shared: self.shared.clone(), handle: Arc::new(Handle { faults: Some(faults), ..Handle::default() }) }
     }
 
@@ -118,10 +118,10 @@ impl MemoryStore {
             (answer, std::mem::take(&mut model.wakes))
         };
         for name in wakes {
-            let bell = self.bell(&name);
-            bell.notify_waiters();
+            let wakeup = self.wakeup(&name);
+            wakeup.notify_waiters();
             // whoever is between reading and waiting finds this permit
-            bell.notify_one();
+            wakeup.notify_one();
         }
         answer
     }
@@ -143,22 +143,22 @@ impl MemoryStore {
 
     pub(super) fn shut(&self) {
         self.handle.closed.store(true, Ordering::Release);
-        let bells = self.shared.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        bells.values().for_each(|bell| bell.notify_waiters());
+        let wakeups = self.shared.wakeups.lock().unwrap_or_else(PoisonError::into_inner);
+        wakeups.values().for_each(|wakeup| wakeup.notify_waiters());
     }
 
-    pub(super) fn bell(&self, name: &str) -> Arc<Notify> {
-        let mut bells = self.shared.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        bells.entry(name.to_string()).or_default().clone()
+    pub(super) fn wakeup(&self, name: &str) -> Arc<Notify> {
+        let mut wakeups = self.shared.wakeups.lock().unwrap_or_else(PoisonError::into_inner);
+        wakeups.entry(name.to_string()).or_default().clone()
     }
 
     pub(super) async fn wait_for(&self, name: &str, at_most: Duration) {
         if self.open().is_err() {
             return;
         }
-        let bell = self.bell(name);
+        let wakeup = self.wakeup(name);
         // whether it rang or the time is up: the caller looks in both cases
-        let _ = self.shared.runtime.timeout(at_most, bell.notified()).await;
+        let _ = self.shared.runtime.timeout(at_most, wakeup.notified()).await;
     }
 }
 

@@ -25,7 +25,7 @@ struct Shard {
 }
 
 impl Member {
-    fn lives(&self, now: Timestamp) -> bool {
+    fn is_alive(&self, now: Timestamp) -> bool {
         self.expires > now
     }
 }
@@ -33,8 +33,8 @@ impl Member {
 impl Group {
     fn heartbeat(&mut self, request: &LeaseRequest, now: Timestamp) -> Lease {
         let node = request.node;
-        let lapsed = self.members.get(&node).is_some_and(|member| !member.lives(now));
-        let unbroken = self.members.get(&node).filter(|member| member.lives(now)).map(|member| member.since);
+        let lapsed = self.members.get(&node).is_some_and(|member| !member.is_alive(now));
+        let unbroken = self.members.get(&node).filter(|member| member.is_alive(now)).map(|member| member.since);
         let member = Member {
             expires: now.plus(request.ttl),
             since: unbroken.unwrap_or(now),
@@ -59,7 +59,7 @@ impl Group {
             surplus: shards.iter().skip(share).map(|(number, _)| *number).collect(),
             shards,
             inherited,
-            members: self.members.values().filter(|member| member.lives(now)).count(),
+            members: self.members.values().filter(|member| member.is_alive(now)).count(),
             lapsed,
         }
     }
@@ -67,7 +67,7 @@ impl Group {
     /// How many shards a node should have: the shares differ by one at most and add up to all.
     fn share(&self, node: NodeId, now: Timestamp) -> usize {
         let takers: Vec<NodeId> =
-            self.members.iter().filter(|(_, m)| m.wants && m.lives(now)).map(|(node, _)| *node).collect();
+            self.members.iter().filter(|(_, m)| m.wants && m.is_alive(now)).map(|(node, _)| *node).collect();
         let Some(rank) = takers.iter().position(|taker| *taker == node) else { return 0 };
         let all = usize::from(SHARDS);
         all / takers.len() + usize::from(rank < all % takers.len())
@@ -101,8 +101,8 @@ impl Group {
     /// was unbroken for a whole ttl (else a stall of the database would make everyone look dead to the first one back).
     fn may_inherit(&self, node: NodeId, owner: NodeId, now: Timestamp) -> bool {
         let Some(member) = self.members.get(&owner) else { return true };
-        let steady = |m: &Member| m.lives(now) && m.since.plus(m.ttl) <= now;
-        !member.lives(now) && self.members.get(&node).is_some_and(steady)
+        let steady = |m: &Member| m.is_alive(now) && m.since.plus(m.ttl) <= now;
+        !member.is_alive(now) && self.members.get(&node).is_some_and(steady)
     }
 
     fn leave(&mut self, node: NodeId) {

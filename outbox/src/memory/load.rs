@@ -40,7 +40,7 @@ impl Model {
             *row.endpoint == *endpoint
                 && *row.handler == *handler
                 && row.key.as_deref() == Some(key)
-                && matches!(row.more, More::Retry | More::Turn)
+                && matches!(row.more, More::Retry | More::ParkedForKey)
         })
     }
 }

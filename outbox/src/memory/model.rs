@@ -1,7 +1,7 @@
 use super::{
     lease::Group,
     rows::{AliasEntry, Handling, InboxRow, OutboxEntry, Queue, Row, SagaEntry},
-    transaction::Turn,
+    transaction::WriteLock,
 };
 use sagabus_core::{AuditEntry, LogPartition, Position, RowTable};
 use std::{
@@ -34,7 +34,7 @@ pub(super) struct Model {
     /// The application's own rows.
     pub(super) scratch: Arc<BTreeMap<String, Vec<u8>>>,
     /// Who may change them.
-    pub(super) turn: Turn,
+    pub(super) write_lock: WriteLock,
     /// The bells to ring once the lock is free.
     pub(super) wakes: BTreeSet<String>,
 }
@@ -57,18 +57,18 @@ impl Model {
     }
 
     pub(super) fn wake_due(&mut self, endpoint: &str) {
-        self.wakes.insert(due_bell(endpoint));
+        self.wakes.insert(due_wake_key(endpoint));
     }
 
     pub(super) fn wake_queue(&mut self, queue: &str) {
-        self.wakes.insert(queue_bell(queue));
+        self.wakes.insert(queue_wake_key(queue));
     }
 }
 
-pub(super) fn due_bell(endpoint: &str) -> String {
+pub(super) fn due_wake_key(endpoint: &str) -> String {
     format!("due:{endpoint}")
 }
 
-pub(super) fn queue_bell(queue: &str) -> String {
+pub(super) fn queue_wake_key(queue: &str) -> String {
     format!("queue:{queue}")
 }

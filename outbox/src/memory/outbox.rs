@@ -16,25 +16,25 @@ impl Model {
         now: Timestamp,
     ) -> Outcome {
         let mut outbox = Vec::new();
-        let mut behind = false;
+        let mut blocked_by_predecessor = false;
         for outgoing in sends {
             if joined {
                 if let Err(reason) = self.enqueue_one(outgoing, fresh_ids, now) {
-                    self.bury(&owner.endpoint, outgoing, reason, now);
+                    self.dead_letter(&owner.endpoint, outgoing, reason, now);
                 }
                 continue;
             }
             let id = self.next_id();
             let entry = OutboxEntry { endpoint: owner.endpoint.clone(), node: owner.node, outgoing: outgoing.clone() };
-            behind |= self.is_behind(id, &entry);
+            blocked_by_predecessor |= self.is_blocked_by_predecessor(id, &entry);
             self.outbox.insert(id, entry);
             outbox.push(OutboxId(id));
         }
-        Outcome::Applied { outbox, blocked_by_predecessor: behind }
+        Outcome::Applied { outbox, blocked_by_predecessor }
     }
 
     /// Whether an earlier unsent row of the same order key belongs to somebody else.
-    fn is_behind(&self, id: i64, entry: &OutboxEntry) -> bool {
+    fn is_blocked_by_predecessor(&self, id: i64, entry: &OutboxEntry) -> bool {
         let key = |entry: &OutboxEntry| entry.outgoing.message.headers.order_key.clone();
         let mut earlier = self.outbox.range(..id).map(|(_, earlier)| earlier);
         key(entry).is_some()
@@ -69,32 +69,32 @@ impl Model {
         self.outbox
             .range(after.0.saturating_add(1)..)
             .filter(|(_, entry)| entry.endpoint == owner.endpoint && entry.node == owner.node)
-            .filter(|(id, entry)| !self.is_behind(**id, entry))
+            .filter(|(id, entry)| !self.is_blocked_by_predecessor(**id, entry))
             .take(limit)
             .map(|(id, entry)| OutboxRow { id: OutboxId(*id), outgoing: entry.outgoing.clone() })
             .collect()
     }
 
-    pub(super) fn bury_rows(&mut self, owner: &Owner, rows: &[(OutboxId, String)], now: Timestamp) {
+    pub(super) fn dead_letter_rows(&mut self, owner: &Owner, rows: &[(OutboxId, String)], now: Timestamp) {
         for (id, reason) in rows {
             if let Some(entry) = self.outbox.remove(&id.0) {
-                self.bury(&owner.endpoint, &entry.outgoing, reason.clone(), now);
+                self.dead_letter(&owner.endpoint, &entry.outgoing, reason.clone(), now);
             }
         }
     }
 
     /// A message that can never be sent is a dead letter of its sender, without a handler.
-    fn bury(&mut self, endpoint: &Arc<str>, outgoing: &Outgoing, reason: String, now: Timestamp) {
+    fn dead_letter(&mut self, endpoint: &Arc<str>, outgoing: &Outgoing, reason: String, now: Timestamp) {
         let row = Row {
             endpoint: endpoint.clone(),
             handler: "".into(),
             due: now,
             token: 1,
-            shard: super::apply::shard(None, &outgoing.message),
+            shard: super::commit::shard(None, &outgoing.message),
             attempts: 0,
             key: None,
             message: outgoing.message.clone(),
-            more: More::Dead { at: now, reason, detail: vec![format!("to {:?}", outgoing.to)], retrying: false },
+            more: More::DeadLetter { at: now, reason, detail: vec![format!("to {:?}", outgoing.to)], retrying: false },
         };
         self.insert(RowTable::DeadLetter, row);
     }

@@ -1,8 +1,8 @@
 use super::{
-    apply::shard,
+    commit::shard,
     faults::Operation,
     handle::MemoryStore,
-    model::{Model, queue_bell},
+    model::{Model, queue_wake_key},
     rows::Queue,
 };
 use async_trait::async_trait;
@@ -125,7 +125,7 @@ impl Queues for MemoryStore {
     }
 
     async fn wait(&self, queue: &str, at_most: Duration) {
-        self.wait_for(&queue_bell(queue), at_most).await;
+        self.wait_for(&queue_wake_key(queue), at_most).await;
     }
 
     async fn depth(&self, queue: &str) -> Result<u64> {

@@ -36,7 +36,7 @@ pub(super) struct Row {
     pub(super) token: i64,
     pub(super) shard: u16,
     pub(super) attempts: u32,
-    /// The order key, of a retry or of a message that waits for its turn.
+    /// The order key, of a retry or of a message that waits for an earlier one of the key.
     pub(super) key: Option<String>,
     pub(super) message: Envelope,
     pub(super) more: More,
@@ -47,10 +47,10 @@ pub(super) enum More {
     Timer(TimerId),
     Retry,
     /// Parked for a saga of this kind and key.
-    Saga(Arc<str>, String),
-    /// Parked for its turn.
-    Turn,
-    Dead {
+    ParkedForSaga(Arc<str>, String),
+    /// Parked until no earlier message of its order key is left.
+    ParkedForKey,
+    DeadLetter {
         at: Timestamp,
         reason: String,
         detail: Vec<String>,

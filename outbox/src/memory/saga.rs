@@ -11,20 +11,22 @@ impl Model {
     }
 
     /// Whether a life of it exists that has not completed.
-    pub(super) fn lives(&self, kind: &str, key: &str) -> bool {
+    pub(super) fn is_alive(&self, kind: &str, key: &str) -> bool {
         self.saga_entry(kind, key).is_some_and(|entry| !entry.row.completed)
     }
 
     /// Whether a message that was parked for this key, or for this alias of a saga, has its saga now.
     pub(super) fn has_arrived(&self, kind: &str, key: &str) -> bool {
         let named = |(k, alias, value): &(String, String, String)| k == kind && alias_key(alias, value) == key;
-        self.lives(kind, key) || self.aliases.keys().any(named)
+        self.is_alive(kind, key) || self.aliases.keys().any(named)
     }
 
     /// Whether the row is what the write was built on.
     pub(super) fn saga_fits(&self, write: &SagaWrite) -> bool {
         match &write.change {
-            SagaChange::Create { .. } | SagaChange::Complete { version: 0, .. } => !self.lives(&write.kind, &write.key),
+            SagaChange::Create { .. } | SagaChange::Complete { version: 0, .. } => {
+                !self.is_alive(&write.kind, &write.key)
+            }
             SagaChange::Update { instance, version, .. } | SagaChange::Complete { instance, version, .. } => {
                 let row = self.saga_entry(&write.kind, &write.key).map(|entry| &entry.row);
                 row.is_some_and(|row| {
@@ -37,8 +39,8 @@ impl Model {
     }
 
     pub(super) fn write_saga(&mut self, endpoint: &Arc<str>, write: &SagaWrite, now: Timestamp) {
-        let place = (write.kind.to_string(), write.key.clone());
-        let before = self.sagas.remove(&place).map(|entry| entry.row);
+        let address = (write.kind.to_string(), write.key.clone());
+        let before = self.sagas.remove(&address).map(|entry| entry.row);
         let row = |instance: &InstanceId, version, state: &bytes::Bytes, schema, origin, completed| SagaRow {
             kind: write.kind.clone(),
             key: write.key.clone(),
@@ -77,16 +79,16 @@ impl Model {
             for (name, value) in &write.aliases {
                 self.adopt(endpoint, &write.kind, &alias_key(name, value), now);
                 let alias = AliasEntry { key: write.key.clone(), instance: entry.row.instance };
-                self.aliases.insert((place.0.clone(), name.clone(), value.clone()), alias);
+                self.aliases.insert((address.0.clone(), name.clone(), value.clone()), alias);
             }
         }
-        self.sagas.insert(place, entry);
+        self.sagas.insert(address, entry);
     }
 
     /// Makes what was parked for this saga due. An earlier reading of those rows, as overdue, is void.
     fn adopt(&mut self, endpoint: &Arc<str>, kind: &str, key: &str, now: Timestamp) {
         for row in self.table(RowTable::Parked).values_mut() {
-            if matches!(&row.more, More::Saga(k, v) if **k == *kind && v == key) {
+            if matches!(&row.more, More::ParkedForSaga(k, v) if **k == *kind && v == key) {
                 row.due = row.due.min(now);
                 row.token += 1;
             }

@@ -1,7 +1,7 @@
 use super::{
     faults::{Fault, Operation},
     handle::{MemoryStore, failed_after, failed_before},
-    model::due_bell,
+    model::due_wake_key,
     scratch::ScratchRows,
 };
 use async_trait::async_trait;
@@ -104,7 +104,7 @@ impl Store for MemoryStore {
     }
 
     async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
-        self.run(Operation::Outbox, |model, now| model.bury_rows(owner, rows, now)).await
+        self.run(Operation::Outbox, |model, now| model.dead_letter_rows(owner, rows, now)).await
     }
 
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
@@ -123,7 +123,7 @@ impl Store for MemoryStore {
     }
 
     async fn wait_due(&self, endpoint: &str, at_most: Duration) {
-        self.wait_for(&due_bell(endpoint), at_most).await;
+        self.wait_for(&due_wake_key(endpoint), at_most).await;
     }
 
     async fn prune(&self, horizon: Duration) -> Result<u64> {

@@ -1,5 +1,5 @@
 use super::{
-    apply::shard,
+    commit::shard,
     model::Model,
     rows::{More, Row},
 };

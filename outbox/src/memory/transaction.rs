@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Result, Timestamp, Transaction};
 use std::{any::Any, time::Duration};
 
-/// Own transactions come one after another, as where a database has one writer; a slow one loses its turn.
+/// Own transactions come one after another, as where a database has one writer; one that is held too long loses the lock.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(super) struct WriteLock {
     holder: Option<(i64, Timestamp)>,
 }
 
-const BELL: &str = "turn";
+const WRITE_LOCK_KEY: &str = "write-lock";
 
 pub(super) struct MemoryTransaction {
     store: MemoryStore,
@@ -25,22 +25,22 @@ pub(super) struct MemoryTransaction {
 impl MemoryStore {
     pub(super) async fn open_transaction(&self) -> Result<Box<dyn Transaction>> {
         loop {
-            let hold = self.shared.hold;
-            let turn = self.now_run(|model, now| {
-                if let Some((_, since)) = model.turn.holder
-                    && since.plus(hold) > now
+            let transaction_limit = self.shared.transaction_limit;
+            let write_lock = self.now_run(|model, now| {
+                if let Some((_, since)) = model.write_lock.holder
+                    && since.plus(transaction_limit) > now
                 {
-                    return Err(since.plus(hold).since(now));
+                    return Err(since.plus(transaction_limit).since(now));
                 }
                 let id = model.next_id();
-                model.turn.holder = Some((id, now));
+                model.write_lock.holder = Some((id, now));
                 Ok((id, ScratchRows::new(model.scratch.clone())))
             });
-            match turn {
+            match write_lock {
                 Ok((id, rows)) => {
                     return Ok(Box::new(MemoryTransaction { store: self.clone(), id, rows: Some(rows), none: () }));
                 }
-                Err(left) => self.wait_for(BELL, left.max(Duration::from_millis(1))).await,
+                Err(left) => self.wait_for(WRITE_LOCK_KEY, left.max(Duration::from_millis(1))).await,
             }
             self.open()?;
         }
@@ -53,13 +53,13 @@ impl MemoryTransaction {
             let error = Error::invalid("finishing a transaction takes exactly one unit");
             return CommitReply::failed(batch.units.len(), &error);
         };
-        let (id, hold) = (self.id, self.store.shared.hold);
+        let (id, transaction_limit) = (self.id, self.store.shared.transaction_limit);
         self.store.now_run(|model, now| {
-            let held = matches!(model.turn.holder, Some((holder, since)) if holder == id && since.plus(hold) > now);
+            let held = matches!(model.write_lock.holder, Some((holder, since)) if holder == id && since.plus(transaction_limit) > now);
             if !held {
                 let error = Error::new(
                     ErrorKind::Transient,
-                    format!("the transaction was held longer than {hold:?} and was rolled back"),
+                    format!("the transaction was held longer than {transaction_limit:?} and was rolled back"),
                 );
                 return CommitReply::failed(1, &error);
             }
@@ -108,9 +108,9 @@ impl Drop for MemoryTransaction {
     fn drop(&mut self) {
         let id = self.id;
         self.store.now_run(|model, _| {
-            if matches!(model.turn.holder, Some((holder, _)) if holder == id) {
-                model.turn.holder = None;
-                model.wakes.insert(BELL.to_string());
+            if matches!(model.write_lock.holder, Some((holder, _)) if holder == id) {
+                model.write_lock.holder = None;
+                model.wakes.insert(WRITE_LOCK_KEY.to_string());
             }
         });
     }

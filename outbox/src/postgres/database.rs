@@ -1,6 +1,6 @@
 //! The database of this store, as a type.
 
-/// PostgreSQL, for [`OwnSql::transaction`](crate::OwnSql::transaction).
+/// PostgreSQL, for [`TransactionExt::transaction`](crate::TransactionExt::transaction).
 #[derive(Debug)]
 pub struct Postgres;
 

@@ -2,7 +2,7 @@
 
 use super::{
     load::saga_row,
-    open::Inner,
+    open::OpenFile,
     rows::{envelope, envelope_or_report},
     sql::{self, Rows, Step},
     store::SqliteStore,
@@ -46,15 +46,15 @@ const COUNTS: &str = "select 'saga',count(*) from saga union all select 'saga_al
     union all select 'queue_dedup_misc',count(*) from queue_dedup_misc";
 
 impl SqliteStore {
-    pub(super) async fn look(&self, step: Step, what: &'static str) -> Result<Vec<SqliteRow>> {
-        let inner = self.open_inner()?;
-        inner.read.run(&inner.shared, async |connection| step.fetch(connection, what).await).await
+    pub(super) async fn read_rows(&self, step: Step, what: &'static str) -> Result<Vec<SqliteRow>> {
+        let file = self.open_file()?;
+        file.read.run(&file.shared, async |connection| step.fetch(connection, what).await).await
     }
 }
 
-impl Inner {
+impl OpenFile {
     /// Changes dead letters by their ids.
-    async fn dead(
+    async fn change_dead_letters(
         &self,
         endpoint: &str,
         ids: &[i64],
@@ -83,7 +83,7 @@ impl Inner {
                     true
                 })
                 .await?;
-                tx.notes.due(&endpoint);
+                tx.announcements.due(&endpoint);
                 Ok(changed)
             })
         })
@@ -91,7 +91,7 @@ impl Inner {
     }
 
     /// Changes a timer.
-    async fn timer(
+    async fn change_timer(
         &self,
         endpoint: &str,
         id: TimerId,
@@ -110,7 +110,7 @@ impl Inner {
                     args.shared(&endpoint);
                 });
                 let done = step.run(&mut tx.connection, "change a timer in sqlite").await?;
-                tx.notes.due(&endpoint);
+                tx.announcements.due(&endpoint);
                 Ok(done.changes > 0)
             })
         })
@@ -126,16 +126,16 @@ impl StoreAdmin for SqliteStore {
             args.int(after);
             args.int(i64::try_from(limit).unwrap_or(i64::MAX));
         });
-        let rows = self.look(step, "list dead letters in sqlite").await?;
+        let rows = self.read_rows(step, "list dead letters in sqlite").await?;
         Ok(rows.iter().map(dead_letter).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     async fn retry_dead_letters(&self, endpoint: &str, ids: &[i64]) -> Result<u64> {
-        self.open_inner()?.dead(endpoint, ids, &RETRY, true, "retry dead letters in sqlite").await
+        self.open_file()?.change_dead_letters(endpoint, ids, &RETRY, true, "retry dead letters in sqlite").await
     }
 
     async fn discard_dead_letters(&self, endpoint: &str, ids: &[i64]) -> Result<u64> {
-        self.open_inner()?.dead(endpoint, ids, &DISCARD, false, "discard dead letters in sqlite").await
+        self.open_file()?.change_dead_letters(endpoint, ids, &DISCARD, false, "discard dead letters in sqlite").await
     }
 
     async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
@@ -143,16 +143,16 @@ impl StoreAdmin for SqliteStore {
             args.text(endpoint);
             args.int(i64::try_from(limit).unwrap_or(i64::MAX));
         });
-        let rows = self.look(step, "list timers in sqlite").await?;
+        let rows = self.read_rows(step, "list timers in sqlite").await?;
         Ok(rows.iter().map(pending).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     async fn move_timer(&self, endpoint: &str, id: TimerId, due: Timestamp) -> Result<bool> {
-        self.open_inner()?.timer(endpoint, id, Some(due), MOVE_TIMER).await
+        self.open_file()?.change_timer(endpoint, id, Some(due), MOVE_TIMER).await
     }
 
     async fn cancel_timer(&self, endpoint: &str, id: TimerId) -> Result<bool> {
-        self.open_inner()?.timer(endpoint, id, None, CANCEL_TIMER).await
+        self.open_file()?.change_timer(endpoint, id, None, CANCEL_TIMER).await
     }
 
     async fn saga(&self, kind: &str, key: &str) -> Result<Option<SagaRow>> {
@@ -160,7 +160,7 @@ impl StoreAdmin for SqliteStore {
             args.text(kind);
             args.text(key);
         });
-        let rows = self.look(step, "read a saga from sqlite").await?;
+        let rows = self.read_rows(step, "read a saga from sqlite").await?;
         rows.first().map(|row| saga_row(row, Arc::from(kind), key.to_string())).transpose()
     }
 
@@ -170,7 +170,7 @@ impl StoreAdmin for SqliteStore {
             args.text(after);
             args.int(i64::try_from(limit).unwrap_or(i64::MAX));
         });
-        let rows = self.look(step, "list sagas in sqlite").await?;
+        let rows = self.read_rows(step, "list sagas in sqlite").await?;
         rows.iter().map(|row| sql::column(row, 0)).collect()
     }
 
@@ -179,7 +179,7 @@ impl StoreAdmin for SqliteStore {
     }
 
     async fn reset_positions(&self, endpoint: &str, reset: &PositionReset) -> Result<u64> {
-        self.open_inner()?.reset_positions(endpoint, reset).await
+        self.open_file()?.reset_positions(endpoint, reset).await
     }
 
     async fn audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
@@ -187,7 +187,7 @@ impl StoreAdmin for SqliteStore {
     }
 
     async fn counts(&self) -> Result<BTreeMap<String, u64>> {
-        let rows = self.look(Step::new(COUNTS), "count rows in sqlite").await?;
+        let rows = self.read_rows(Step::new(COUNTS), "count rows in sqlite").await?;
         rows.iter()
             .map(|row| Ok((sql::column(row, 0)?, u64::try_from(sql::column::<i64>(row, 1)?).unwrap_or(0))))
             .collect()

@@ -9,7 +9,7 @@ enum Value {
     Null,
     Int(i64),
     Text(String),
-    Shared(Arc<str>),
+    FileState(Arc<str>),
     Blob(Vec<u8>),
 }
 
@@ -40,7 +40,7 @@ impl Args {
 
     /// Costs no copy.
     pub(crate) fn shared(&mut self, value: &Arc<str>) {
-        self.0.push(Value::Shared(Arc::clone(value)));
+        self.0.push(Value::FileState(Arc::clone(value)));
     }
 
     pub(crate) fn blob(&mut self, value: &[u8]) {
@@ -85,7 +85,7 @@ impl Args {
                 Value::Null => bound.add(None::<i64>),
                 Value::Int(value) => bound.add(value),
                 Value::Text(value) => bound.add(value),
-                Value::Shared(value) => bound.add(value),
+                Value::FileState(value) => bound.add(value),
                 Value::Blob(value) => bound.add(value),
             };
             added.map_err(|e| Error::with_source(ErrorKind::Invalid, "bind a value for sqlite", e))?;

@@ -1,7 +1,7 @@
 //! Attempts that are counted durably.
 
 use super::{
-    open::Inner,
+    open::OpenFile,
     sql::{self, Step},
 };
 use sagabus_core::{MessageId, Result, sabotage};
@@ -13,7 +13,7 @@ use std::{
 const COUNT: &str = "insert into attempt(endpoint,handler,message_id,attempts,at) values (?,?,?,1,?) \
                      on conflict do update set attempts=attempts+1,at=excluded.at returning attempts";
 
-impl Inner {
+impl OpenFile {
     pub(crate) async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
         if sabotage::active("attempts-in-memory") {
             return Ok(forgetful(message));

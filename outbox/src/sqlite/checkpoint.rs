@@ -5,77 +5,34 @@
 //! all of it is in the file, which it never is while somebody writes; so when the log has become long, the writer moves
 //! the little that the last pass left, between two commits. Were this task gone, SQLite's own way still bounds the log.
 
-use super::{error::doing, open::Shared, sql, writer::Job};
+use super::{error::doing, job::Job, shared::FileState, sql};
 use sagabus_core::Result;
 use sqlx::{Connection as _, SqliteConnection};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
-use tokio::sync::{Notify, mpsc};
+use std::sync::Arc;
+use tokio::sync::mpsc;
 
-/// Rows written, about, after which a pass pays.
-const PASS: usize = 2_000;
 /// A log of so many pages is to start over.
-const LONG: i64 = 8_000;
+const RESTART_AT_PAGES: i64 = 8_000;
 /// What the writer may move itself, in pages; with more left, there is another pass first.
-const LITTLE: i64 = 500;
+const MAX_PAGES_FOR_WRITER: i64 = 500;
 /// Passes before the writer moves what is left, however much.
-const PASSES: usize = 3;
+const MAX_PASSES: usize = 3;
 
 pub(super) const CHECKPOINT: &str = "pragma wal_checkpoint(passive)";
 
-/// How much was written since the last pass.
-#[derive(Default)]
-pub(crate) struct Log {
-    written: AtomicUsize,
-    changed: Notify,
-    stopped: AtomicBool,
-}
-
 /// What a pass has found.
-struct Found {
+struct PassResult {
     /// Pages in the log.
     pages: i64,
     /// Those that are not in the file yet.
     left: i64,
 }
 
-impl Log {
-    /// A commit wrote about so many rows.
-    pub(super) fn wrote(&self, rows: usize) {
-        let before = self.written.fetch_add(rows, Ordering::Relaxed);
-        if before < PASS && before + rows >= PASS {
-            self.changed.notify_one();
-        }
-    }
-
-    /// No more passes.
-    pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.changed.notify_one();
-    }
-
-    /// Whether there is something to do, as soon as that is known.
-    async fn wanted(&self) -> bool {
-        loop {
-            if self.stopped.load(Ordering::SeqCst) {
-                return false;
-            }
-            if self.written.load(Ordering::Relaxed) >= PASS {
-                self.written.store(0, Ordering::Relaxed);
-                return true;
-            }
-            self.changed.notified().await;
-        }
-    }
-}
-
 /// Runs until the writer has stopped.
-pub(crate) async fn run(shared: Arc<Shared>, jobs: mpsc::WeakSender<Job>) {
+pub(crate) async fn run(shared: Arc<FileState>, jobs: mpsc::WeakSender<Job>) {
     let mut connection: Option<SqliteConnection> = None;
-    while shared.log.wanted().await {
-        for n in 1..=PASSES {
+    while shared.wal.wanted().await {
+        for n in 1..=MAX_PASSES {
             let found = match pass(&shared, &mut connection).await {
                 Ok(found) => found,
                 Err(error) => {
@@ -84,10 +41,10 @@ pub(crate) async fn run(shared: Arc<Shared>, jobs: mpsc::WeakSender<Job>) {
                     break;
                 }
             };
-            if found.pages < LONG {
+            if found.pages < RESTART_AT_PAGES {
                 break;
             }
-            if found.left <= LITTLE || n == PASSES {
+            if found.left <= MAX_PAGES_FOR_WRITER || n == MAX_PASSES {
                 if let Some(jobs) = jobs.upgrade() {
                     // an error says that the writer is gone
                     let _ = jobs.send(Job::Checkpoint).await;
@@ -102,15 +59,15 @@ pub(crate) async fn run(shared: Arc<Shared>, jobs: mpsc::WeakSender<Job>) {
     }
 }
 
-async fn pass(shared: &Shared, slot: &mut Option<SqliteConnection>) -> Result<Found> {
+async fn pass(shared: &FileState, slot: &mut Option<SqliteConnection>) -> Result<PassResult> {
     let mut connection = match slot.take() {
         Some(connection) => connection,
         None => shared.connect_writer().await?,
     };
     let rows = sql::script(&mut connection, CHECKPOINT).await.map_err(doing("move the log into the file"))?;
     *slot = Some(connection);
-    let Some(row) = rows.first() else { return Ok(Found { pages: 0, left: 0 }) };
+    let Some(row) = rows.first() else { return Ok(PassResult { pages: 0, left: 0 }) };
     // busy: another process is at it
     let (busy, pages, moved) = (sql::column::<i64>(row, 0)?, sql::column::<i64>(row, 1)?, sql::column::<i64>(row, 2)?);
-    Ok(if busy == 0 { Found { pages, left: pages - moved } } else { Found { pages: 0, left: 0 } })
+    Ok(if busy == 0 { PassResult { pages, left: pages - moved } } else { PassResult { pages: 0, left: 0 } })
 }

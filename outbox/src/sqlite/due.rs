@@ -1,9 +1,9 @@
 //! The four tables of rows that are deliveries.
 
 use super::{
-    apply::DeleteRow,
-    open::Inner,
-    queue::mask,
+    commit::DeleteRow,
+    open::OpenFile,
+    queue::shard_mask,
     rows::envelope_or_report,
     sql::{self, Step},
 };
@@ -47,7 +47,7 @@ pub(crate) fn statements(table: RowTable) -> Result<(&'static str, &'static str)
     }
 }
 
-impl Inner {
+impl OpenFile {
     pub(crate) async fn due(&self, query: &DueQuery) -> Result<DuePage> {
         let page = self.read.run(&self.shared, async |connection| page(connection, query).await).await?;
         if query.table == RowTable::Timer && sabotage::active("timer-delete-early") {
@@ -60,8 +60,8 @@ impl Inner {
 
 async fn page(connection: &mut SqliteConnection, query: &DueQuery) -> Result<DuePage> {
     let (rows_of, next_of) = statements(query.table)?;
-    let (shards, _) = mask(&query.shards);
-    let now = now(connection).await?;
+    let (shards, _) = shard_mask(&query.shards);
+    let now = sql::now(connection).await?;
     let mut last = query.after.unwrap_or((Timestamp(i64::MIN), i64::MIN));
     let most = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let step = Step::with(rows_of, |args| {
@@ -87,12 +87,6 @@ async fn page(connection: &mut SqliteConnection, query: &DueQuery) -> Result<Due
     let next = step.fetch(connection, "read due times from sqlite").await?;
     let next = next.first().map(|row| sql::column::<i64>(row, 0)).transpose()?;
     Ok(DuePage { rows, next: next.map(|due| Timestamp(due).since(now)) })
-}
-
-async fn now(connection: &mut SqliteConnection) -> Result<Timestamp> {
-    let rows =
-        sql::script(connection, super::own::NOW).await.map_err(super::error::doing("ask sqlite for the time"))?;
-    rows.first().map_or(Ok(0), |row| sql::column(row, 0)).map(Timestamp)
 }
 
 fn due_row(row: &SqliteRow, table: RowTable, due: Timestamp, id: i64) -> Result<Option<DueRow>> {

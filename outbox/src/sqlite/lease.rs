@@ -3,7 +3,7 @@
 use super::{
     sql::{self, Rows, Step},
     store::SqliteStore,
-    tx::Tx,
+    write_context::Tx,
 };
 use async_trait::async_trait;
 use sagabus_core::{Lease, LeaseRequest, Leases, NodeId, Result, SHARDS, Timestamp};
@@ -14,19 +14,19 @@ const READ_NODES: &str =
 
 const READ_SHARDS: &str = "select shard,node,epoch,clean from shard where grp=? order by shard";
 
-const JOIN: &str = "insert into node(grp,node,process,wants,joined_at,unbroken_since,lease_until) values (?,?,?,?,?,?,?) \
+const JOIN_GROUP: &str = "insert into node(grp,node,process,wants,joined_at,unbroken_since,lease_until) values (?,?,?,?,?,?,?) \
                     on conflict(grp,node) do update set process=excluded.process,wants=excluded.wants,\
                     unbroken_since=excluded.unbroken_since,lease_until=excluded.lease_until,gone=0";
 
 /// Shards that are written: (group, shard, node, epoch, clean).
-static WRITE: Rows = Rows::new(
+static WRITE_SHARDS: Rows = Rows::new(
     "insert or replace into shard(grp,shard,node,epoch,clean) select column1,column2,column3,column4,column5 from (values ",
     "(?,?,?,?,?)",
     ") w where column1 is not null",
 );
 
 // it may only have been stopped: when it comes back, it is told that its lease had lapsed
-static GONE: Rows = Rows::new("update node set gone=1 where grp=? and node in (values ", "(?)", ")");
+static MARK_GONE: Rows = Rows::new("update node set gone=1 where grp=? and node in (values ", "(?)", ")");
 
 /// A member as stored.
 struct Member {
@@ -59,7 +59,7 @@ struct Group {
 impl Leases for SqliteStore {
     async fn heartbeat(&self, request: &LeaseRequest) -> Result<Lease> {
         let request = request.clone();
-        self.open_inner()?
+        self.open_file()?
             .write(move |tx| {
                 let request = request.clone();
                 Box::pin(async move { heartbeat(tx, &request).await })
@@ -69,7 +69,7 @@ impl Leases for SqliteStore {
 
     async fn leave(&self, group: &str, node: NodeId) -> Result<()> {
         let group: Arc<str> = Arc::from(group);
-        self.open_inner()?
+        self.open_file()?
             .write(move |tx| {
                 let group = Arc::clone(&group);
                 Box::pin(async move {
@@ -106,7 +106,7 @@ async fn heartbeat(tx: &mut Tx, request: &LeaseRequest) -> Result<Lease> {
         lease_until: now.plus(request.ttl),
         gone: false,
     };
-    let dead = group.bury_dead(node, now, steady, |process| tx.shared.process.is_dead(process));
+    let dead = group.remove_dead(node, now, steady, |process| tx.shared.process.is_dead(process));
     group.members.retain(|member| member.node != node && !member.gone);
     if group.members.iter().any(|member| member.process != me.process && member.lease_until > now) {
         tx.shared.contended_for(request.ttl);
@@ -131,7 +131,13 @@ impl Group {
     /// Takes out the members that are gone, and frees their shards: those whose process is dead, and, if this node's own
     /// lease was unbroken for a whole ttl, those whose lease has lapsed (else a stall of the machine would make everyone
     /// look dead to the first one back).
-    fn bury_dead(&mut self, node: NodeId, now: Timestamp, steady: bool, is_dead: impl Fn(&str) -> bool) -> Vec<NodeId> {
+    fn remove_dead(
+        &mut self,
+        node: NodeId,
+        now: Timestamp,
+        steady: bool,
+        is_dead: impl Fn(&str) -> bool,
+    ) -> Vec<NodeId> {
         let gone = |member: &Member| {
             member.node != node && !member.gone && ((steady && member.lease_until < now) || is_dead(&member.process))
         };
@@ -222,7 +228,7 @@ async fn read(tx: &mut Tx, name: &str) -> Result<Group> {
 
 async fn write_member(tx: &mut Tx, group: &str, me: &Member) -> Result<()> {
     let now = tx.now;
-    let step = Step::with(JOIN, |args| {
+    let step = Step::with(JOIN_GROUP, |args| {
         args.text(group);
         args.id(me.node.0);
         args.text(&me.process);
@@ -237,7 +243,7 @@ async fn write_member(tx: &mut Tx, group: &str, me: &Member) -> Result<()> {
 
 async fn write(tx: &mut Tx, name: &str, dead: &[NodeId], group: &mut Group) -> Result<()> {
     let mut steps = Step::rows(
-        &GONE,
+        &MARK_GONE,
         dead,
         |args| args.text(name),
         |args, node| {
@@ -248,7 +254,7 @@ async fn write(tx: &mut Tx, name: &str, dead: &[NodeId], group: &mut Group) -> R
     let changed: Vec<(u16, Shard)> =
         (0..SHARDS).zip(&group.shards).filter(|(_, shard)| shard.changed).map(|(n, shard)| (n, *shard)).collect();
     steps.extend(Step::rows(
-        &WRITE,
+        &WRITE_SHARDS,
         &changed,
         |_| {},
         |args, (number, shard)| {

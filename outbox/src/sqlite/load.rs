@@ -1,10 +1,10 @@
 //! What the scheduler asks before it runs units.
 
 use super::{
-    apply::age_of,
+    dedup_day::dedup_slot,
     error::is_too_big,
-    open::Inner,
-    packed::Packed,
+    open::OpenFile,
+    packed_rows::PackedRows,
     sql::{self, Rows, Step},
 };
 use sagabus_core::{InstanceId, LoadReply, LoadRequest, MessageId, Result, SagaLookup, SagaRow, Timestamp, sabotage};
@@ -41,7 +41,7 @@ pub(crate) static PROBE: Rows = Rows::new(
      m.message_id=column5)",
 );
 
-pub(crate) static TURN: Rows = Rows::new(
+pub(crate) static BLOCKED_KEYS: Rows = Rows::new(
     "select column1 from (values ",
     "(?,?,?,?)",
     ") w where exists(select 1 from retry r where r.endpoint=column2 and r.handler=column3 and r.order_key=column4 and \
@@ -49,7 +49,7 @@ pub(crate) static TURN: Rows = Rows::new(
      p.order_key=column4 and p.order_key is not null)",
 );
 
-impl Inner {
+impl OpenFile {
     pub(crate) async fn load(&self, request: LoadRequest) -> Result<LoadReply> {
         // only ids of an unusual age depend on the time, and for those any clock will do: both places are looked at
         let now = self.shared.runtime().now();
@@ -67,7 +67,7 @@ async fn load(
     Ok(LoadReply {
         probes: probes(connection, request, now, horizon).await?,
         sagas: sagas(connection, &request.sagas).await?,
-        blocked_keys: turns(connection, request).await?,
+        blocked_keys: blocked_keys(connection, request).await?,
     })
 }
 
@@ -81,15 +81,15 @@ async fn probes(
     if sabotage::active("skip-inbox-check") {
         return Ok(known);
     }
-    let mut place = 0i64;
+    let mut index = 0i64;
     let steps = Step::rows(
         &PROBE,
         &request.probes,
         |_| {},
         |args, (handler, id): &(Arc<str>, MessageId)| {
-            args.int(place);
-            place += 1;
-            args.maybe_int(age_of(*id, now, horizon).day());
+            args.int(index);
+            index += 1;
+            args.maybe_int(dedup_slot(*id, now, horizon).day());
             args.shared(&request.endpoint);
             args.shared(handler);
             args.id(id.0);
@@ -100,16 +100,16 @@ async fn probes(
     Ok(known)
 }
 
-async fn turns(connection: &mut SqliteConnection, request: &LoadRequest) -> Result<Vec<bool>> {
+async fn blocked_keys(connection: &mut SqliteConnection, request: &LoadRequest) -> Result<Vec<bool>> {
     let mut blocked = vec![false; request.blocked_keys.len()];
-    let mut place = 0i64;
+    let mut index = 0i64;
     let steps = Step::rows(
-        &TURN,
+        &BLOCKED_KEYS,
         &request.blocked_keys,
         |_| {},
         |args, (handler, key)| {
-            args.int(place);
-            place += 1;
+            args.int(index);
+            index += 1;
             args.shared(&request.endpoint);
             args.shared(handler);
             args.text(key);
@@ -134,18 +134,18 @@ async fn mark(connection: &mut SqliteConnection, steps: Vec<Step>, marks: &mut [
 /// Lookups of the same key share one reading.
 async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Result<Vec<Option<SagaRow>>> {
     let mut keys: Vec<(&str, &str)> = Vec::new();
-    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut indices: HashMap<(&str, &str), usize> = HashMap::new();
     let mut aliases: Vec<(usize, &Arc<str>, &str, &str)> = Vec::new();
-    for (place, lookup) in lookups.iter().enumerate() {
+    for (index, lookup) in lookups.iter().enumerate() {
         let key = match lookup {
             SagaLookup::Key { kind, key } => (&**kind, key.as_str()),
             SagaLookup::Instance(address) => (address.kind.as_str(), address.key.as_str()),
             SagaLookup::Alias { kind, alias, value } => {
-                aliases.push((place, kind, alias, value));
+                aliases.push((index, kind, alias, value));
                 continue;
             }
         };
-        places.entry(key).or_insert_with(|| {
+        indices.entry(key).or_insert_with(|| {
             keys.push(key);
             keys.len() - 1
         });
@@ -156,7 +156,7 @@ async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Res
     };
     let mut answers: Vec<Option<SagaRow>> = Vec::with_capacity(lookups.len());
     for lookup in lookups {
-        let row = |kind: &str, key: &str| places.get(&(kind, key)).and_then(|place| found.get(*place)?.clone());
+        let row = |kind: &str, key: &str| indices.get(&(kind, key)).and_then(|index| found.get(*index)?.clone());
         answers.push(match lookup {
             SagaLookup::Key { kind, key } => row(kind, key).map(|row| SagaRow { kind: Arc::clone(kind), ..row }),
             SagaLookup::Instance(address) => {
@@ -170,14 +170,14 @@ async fn sagas(connection: &mut SqliteConnection, lookups: &[SagaLookup]) -> Res
 }
 
 fn key_steps(statement: &Rows, keys: &[(&str, &str)]) -> Result<Vec<Step>> {
-    let mut place = 0i64;
+    let mut index = 0i64;
     Step::rows(
         statement,
         keys,
         |_| {},
         |args, (kind, key)| {
-            args.int(place);
-            place += 1;
+            args.int(index);
+            index += 1;
             args.text(kind);
             args.text(key);
             Ok(())
@@ -188,14 +188,14 @@ fn key_steps(statement: &Rows, keys: &[(&str, &str)]) -> Result<Vec<Step>> {
 async fn by_key(connection: &mut SqliteConnection, keys: &[(&str, &str)]) -> Result<Vec<Option<SagaRow>>> {
     let mut found: Vec<Option<SagaRow>> = vec![None; keys.len()];
     for step in key_steps(&BY_KEY, keys)? {
-        let mut packed = Packed::new(&step.fetch(connection, "load sagas from sqlite").await?)?;
+        let mut packed = PackedRows::new(&step.fetch(connection, "load sagas from sqlite").await?)?;
         while !packed.is_empty() {
-            let place = usize::try_from(packed.number()?).unwrap_or(usize::MAX);
+            let index = usize::try_from(packed.number()?).unwrap_or(usize::MAX);
             let (version, schema, completed) = (packed.number()?, packed.number()?, packed.number()?);
             let (state, origin) = (packed.number()?, packed.number()?);
             let (instance, state) = (InstanceId(packed.uuid()?), packed.bytes(state)?);
             let origin = if origin < 0 { None } else { Some(packed.bytes(origin)?) };
-            if let (Some(slot), Some((kind, key))) = (found.get_mut(place), keys.get(place)) {
+            if let (Some(slot), Some((kind, key))) = (found.get_mut(index), keys.get(index)) {
                 *slot = Some(SagaRow {
                     kind: Arc::from(*kind),
                     key: (*key).to_string(),
@@ -216,8 +216,8 @@ async fn by_key_each(connection: &mut SqliteConnection, keys: &[(&str, &str)]) -
     let mut found: Vec<Option<SagaRow>> = vec![None; keys.len()];
     for step in key_steps(&BY_KEY_EACH, keys)? {
         for row in step.fetch(connection, "load sagas from sqlite").await? {
-            let place = sql::position(&row, 0)?;
-            if let (Some(slot), Some((kind, key))) = (found.get_mut(place), keys.get(place)) {
+            let index = sql::position(&row, 0)?;
+            if let (Some(slot), Some((kind, key))) = (found.get_mut(index), keys.get(index)) {
                 *slot = Some(saga_row(&row, Arc::from(*kind), (*key).to_string())?);
             }
         }
@@ -234,19 +234,19 @@ async fn by_alias(
         &BY_ALIAS,
         aliases,
         |_| {},
-        |args, (place, kind, alias, value)| {
-            args.int(i64::try_from(*place).unwrap_or(i64::MAX));
+        |args, (index, kind, alias, value)| {
+            args.int(i64::try_from(*index).unwrap_or(i64::MAX));
             args.shared(kind);
             args.text(alias);
             args.text(value);
             Ok(())
         },
     )?;
-    let kinds: HashMap<usize, &Arc<str>> = aliases.iter().map(|(place, kind, _, _)| (*place, *kind)).collect();
+    let kinds: HashMap<usize, &Arc<str>> = aliases.iter().map(|(index, kind, _, _)| (*index, *kind)).collect();
     for step in steps {
         for row in step.fetch(connection, "load sagas by alias from sqlite").await? {
-            let place = sql::position(&row, 0)?;
-            if let (Some(slot), Some(kind)) = (answers.get_mut(place), kinds.get(&place)) {
+            let index = sql::position(&row, 0)?;
+            if let (Some(slot), Some(kind)) = (answers.get_mut(index), kinds.get(&index)) {
                 *slot = Some(saga_row(&row, Arc::clone(kind), sql::column(&row, 7)?)?);
             }
         }

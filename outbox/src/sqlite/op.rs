@@ -1,14 +1,13 @@
 //! Operations: what a job of the writer does within a transaction, and how its answer gets back.
 
-use super::{open::Inner, tx::Tx, writer::Job};
+use super::write_context::Tx;
 use futures::future::BoxFuture;
-use sagabus_core::{Error, ErrorKind, Result};
-use std::{future::Future, sync::atomic::Ordering};
+use sagabus_core::{Error, Result};
 use tokio::sync::oneshot;
 
 /// How an operation's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum OpOutcome {
     /// Done, if the transaction commits.
     Done,
     /// It cannot go through as it is, and must not share a savepoint: run it again with one of its own.
@@ -18,16 +17,16 @@ pub(crate) enum Flow {
 }
 
 /// Why an operation's run did not end well.
-pub(crate) enum Stop {
-    /// See [`Flow::Again`].
+pub(crate) enum OpError {
+    /// See [`OpOutcome::Again`].
     Again,
     /// The answer.
     Failed(Error),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for OpError {
     fn from(error: Error) -> Self {
-        Stop::Failed(error)
+        OpError::Failed(error)
     }
 }
 
@@ -42,15 +41,20 @@ pub(crate) trait Op: Send + 'static {
     }
 
     /// Does it.
-    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<Self::Answer, Stop>>;
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<Self::Answer, OpError>>;
 }
 
 /// An [`Op`] whatever its answer.
 pub(crate) trait AnyOp: Send {
     fn weight(&self) -> usize;
-    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Flow>;
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, OpOutcome>;
     /// The transaction has ended so.
     fn answer(self: Box<Self>, committed: Result<()>);
+}
+
+/// An operation that waits for its transaction's end, and the channel for its answer.
+pub(crate) fn pending<O: Op>(op: O, reply: oneshot::Sender<Result<O::Answer>>) -> Box<dyn AnyOp> {
+    Box::new(Pending { op, answer: None, reply })
 }
 
 struct Pending<O: Op> {
@@ -64,17 +68,17 @@ impl<O: Op> AnyOp for Pending<O> {
         self.op.weight()
     }
 
-    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Flow> {
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, OpOutcome> {
         Box::pin(async move {
             match self.op.run(tx).await {
                 Ok(answer) => {
                     self.answer = Some(Ok(answer));
-                    Flow::Done
+                    OpOutcome::Done
                 }
-                Err(Stop::Again) => Flow::Again,
-                Err(Stop::Failed(error)) => {
+                Err(OpError::Again) => OpOutcome::Again,
+                Err(OpError::Failed(error)) => {
                     self.answer = Some(Err(error));
-                    Flow::Failed
+                    OpOutcome::Failed
                 }
             }
         })
@@ -103,36 +107,8 @@ where
 {
     type Answer = A;
 
-    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<A, Stop>> {
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<A, OpError>> {
         let running = (self.0)(tx);
-        Box::pin(async move { running.await.map_err(Stop::Failed) })
-    }
-}
-
-impl Inner {
-    /// Hands an operation to the writer and waits for its commit.
-    pub(crate) async fn submit<O: Op>(&self, op: O) -> Result<O::Answer> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Job::Op(Box::new(Pending { op, answer: None, reply }))).await?;
-        answer.await.map_err(|_| Error::new(ErrorKind::Unknown, format!("the writer of {} ended", self.id.0)))?
-    }
-
-    /// The same for a closure.
-    pub(crate) fn write<A: Send + 'static>(
-        &self,
-        op: impl for<'a> FnMut(&'a mut Tx) -> BoxFuture<'a, Result<A>> + Send + 'static,
-    ) -> impl Future<Output = Result<A>> + Send {
-        self.submit(Write(op))
-    }
-
-    pub(crate) async fn send(&self, job: Job) -> Result<()> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(self.gone());
-        }
-        self.jobs.send(job).await.map_err(|_| self.gone())
-    }
-
-    pub(crate) fn gone(&self) -> Error {
-        Error::closed(format!("the store {} is closed", self.id.0))
+        Box::pin(async move { running.await.map_err(OpError::Failed) })
     }
 }

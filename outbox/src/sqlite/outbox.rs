@@ -1,11 +1,11 @@
 //! Outbox rows: whose they are, and what becomes of those that nobody sends.
 
 use super::{
-    apply::{DELETE_SENT, bury_rows},
-    open::Inner,
+    commit::{DELETE_SENT, dead_letter_rows},
+    open::OpenFile,
     rows::envelope_or_report,
     sql::{self, Rows, Step},
-    tx::Tx,
+    write_context::Tx,
 };
 use sagabus_core::{Destination, OutboxId, OutboxRow, Outgoing, Owner, Result};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
@@ -13,7 +13,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// Nodes that own rows and are not in the group: the heartbeats of the others mark a node as gone when its lease has
 /// lapsed by the rules, or its process is dead. It jumps from node to node, however many rows each has.
-const GONE: &str = "with recursive owner(node) as (select min(o.node) from outbox o where o.endpoint=?1 union all select (select \
+const LAPSED_OWNERS: &str = "with recursive owner(node) as (select min(o.node) from outbox o where o.endpoint=?1 union all select (select \
      min(o.node) from outbox o where o.endpoint=?1 and o.node>owner.node) from owner where owner.node is not null) select \
      w.node from owner w where w.node is not null and w.node<>?2 and not exists(select 1 from node n where n.grp=?1 and \
      n.node=w.node and not n.gone)";
@@ -22,18 +22,18 @@ const ORPHANS: &str = "select o.id,o.topic,o.destination,o.headers,o.body from o
                        o.node=? order by o.id limit ?";
 
 /// Rows behind an earlier one of their key that another node has not sent yet are not shown.
-const OWN: &str = "select o.id,o.topic,o.destination,o.headers,o.body from outbox o where o.endpoint=? and o.node=? and \
+const OWN_ROWS: &str = "select o.id,o.topic,o.destination,o.headers,o.body from outbox o where o.endpoint=? and o.node=? and \
      o.id>? and not exists(select 1 from outbox e where e.endpoint=o.endpoint and e.order_key=o.order_key and \
      e.order_key is not null and e.id<o.id and e.node<>o.node) order by o.id limit ?";
 
-static TAKE: Rows = Rows::new("update outbox set node=? where id in (values ", "(?)", ")");
+static TAKE_OVER: Rows = Rows::new("update outbox set node=? where id in (values ", "(?)", ")");
 
-static READ: Rows =
+static READ_ROWS: Rows =
     Rows::new("select id,topic,destination,headers,body from outbox where +endpoint=? and id in (values ", "(?)", ")");
 
-impl Inner {
+impl OpenFile {
     pub(crate) async fn outbox_own(&self, owner: &Owner, after: OutboxId, limit: usize) -> Result<Vec<OutboxRow>> {
-        let step = Step::with(OWN, |args| {
+        let step = Step::with(OWN_ROWS, |args| {
             args.shared(&owner.endpoint);
             args.id(owner.node.0);
             args.int(after.0);
@@ -47,9 +47,9 @@ impl Inner {
     }
 
     pub(crate) async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
-        let gone = async |connection: &mut SqliteConnection| gone(connection, owner).await;
+        let lapsed_owners = async |connection: &mut SqliteConnection| lapsed_owners(connection, owner).await;
         // nearly always there are none, and then nobody has to wait for the write lock
-        if self.read.run(&self.shared, gone).await?.is_empty() {
+        if self.read.run(&self.shared, lapsed_owners).await?.is_empty() {
             return Ok(Vec::new());
         }
         let owner = owner.clone();
@@ -68,7 +68,7 @@ impl Inner {
         self.write(move |tx| {
             let sent = Arc::clone(&sent);
             Box::pin(async move {
-                tx.notes.sent = true;
+                tx.announcements.deleted_sent = true;
                 delete(tx, &sent).await
             })
         })
@@ -82,7 +82,7 @@ impl Inner {
         let (owner, reasons): (Owner, Arc<[(OutboxId, String)]>) = (owner.clone(), Arc::from(rows));
         self.write(move |tx| {
             let (owner, reasons) = (owner.clone(), Arc::clone(&reasons));
-            Box::pin(async move { bury(tx, &owner, &reasons).await })
+            Box::pin(async move { dead_letter(tx, &owner, &reasons).await })
         })
         .await
     }
@@ -102,8 +102,8 @@ async fn delete(tx: &mut Tx, ids: &[OutboxId]) -> Result<()> {
     Ok(())
 }
 
-async fn gone(connection: &mut SqliteConnection, owner: &Owner) -> Result<Vec<uuid::Uuid>> {
-    let step = Step::with(GONE, |args| {
+async fn lapsed_owners(connection: &mut SqliteConnection, owner: &Owner) -> Result<Vec<uuid::Uuid>> {
+    let step = Step::with(LAPSED_OWNERS, |args| {
         args.shared(&owner.endpoint);
         args.id(owner.node.0);
     });
@@ -113,7 +113,7 @@ async fn gone(connection: &mut SqliteConnection, owner: &Owner) -> Result<Vec<uu
 
 async fn take_orphans(tx: &mut Tx, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
     let mut found = Vec::new();
-    for node in gone(&mut tx.connection, owner).await? {
+    for node in lapsed_owners(&mut tx.connection, owner).await? {
         let step = Step::with(ORPHANS, |args| {
             args.shared(&owner.endpoint);
             args.id(node);
@@ -126,7 +126,7 @@ async fn take_orphans(tx: &mut Tx, owner: &Owner, limit: usize) -> Result<Vec<Ou
     found.sort_unstable_by_key(|row| row.id);
     found.truncate(limit);
     let steps = Step::rows(
-        &TAKE,
+        &TAKE_OVER,
         &found,
         |args| args.id(owner.node.0),
         |args, row| {
@@ -138,9 +138,9 @@ async fn take_orphans(tx: &mut Tx, owner: &Owner, limit: usize) -> Result<Vec<Ou
     Ok(found)
 }
 
-async fn bury(tx: &mut Tx, owner: &Owner, reasons: &[(OutboxId, String)]) -> Result<()> {
+async fn dead_letter(tx: &mut Tx, owner: &Owner, reasons: &[(OutboxId, String)]) -> Result<()> {
     let steps = Step::rows(
-        &READ,
+        &READ_ROWS,
         reasons,
         |args| args.shared(&owner.endpoint),
         |args, (id, _)| {
@@ -158,7 +158,7 @@ async fn bury(tx: &mut Tx, owner: &Owner, reasons: &[(OutboxId, String)]) -> Res
             lost.push((row.outgoing, texts.get(&row.id).copied().unwrap_or_default()));
         }
     }
-    let steps = bury_rows(&mut tx.desk(), owner, &lost)?;
+    let steps = dead_letter_rows(&mut tx.context(), owner, &lost)?;
     sql::run_all(&mut tx.connection, steps, "bury outbox rows in sqlite", |_, _| true).await?;
     delete(tx, &ids).await
 }

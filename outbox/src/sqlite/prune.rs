@@ -1,11 +1,11 @@
 //! Retention: in chunks, so that nobody who writes has to wait for long.
 
-use super::{open::Inner, sql::Step, tx::Tx};
+use super::{open::OpenFile, sql::Step, write_context::Tx};
 use sagabus_core::{Result, Timestamp};
 use std::time::Duration;
 
 /// Rows per transaction.
-const CHUNK: i64 = 2000;
+const ROWS_PER_TRANSACTION: i64 = 2000;
 const DAY: i64 = 86_400_000_000;
 
 /// What goes, before which number, and how many at most.
@@ -80,20 +80,20 @@ impl Measure {
     }
 }
 
-impl Inner {
+impl OpenFile {
     pub(crate) async fn prune(&self, horizon: Duration) -> Result<u64> {
         let horizon = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
-        let mut gone = 0;
+        let mut deleted = 0;
         for (statement, measure) in STATEMENTS {
             loop {
                 let chunk = self.write(move |tx| Box::pin(chunk(tx, statement, *measure, horizon))).await?;
-                gone += chunk;
-                if chunk < CHUNK.unsigned_abs() {
+                deleted += chunk;
+                if chunk < ROWS_PER_TRANSACTION.unsigned_abs() {
                     break;
                 }
             }
         }
-        Ok(gone)
+        Ok(deleted)
     }
 }
 
@@ -101,7 +101,7 @@ async fn chunk(tx: &mut Tx, statement: &'static str, measure: Measure, horizon: 
     let own = i64::try_from(tx.shared.options.horizon.as_micros()).unwrap_or(i64::MAX);
     let step = Step::with(statement, |args| {
         args.int(measure.limit(tx.now, horizon, own));
-        args.int(CHUNK);
+        args.int(ROWS_PER_TRANSACTION);
     });
     Ok(step.run(&mut tx.connection, "prune sqlite").await?.changes)
 }

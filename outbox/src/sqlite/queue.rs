@@ -1,12 +1,12 @@
 //! Queues as tables.
 
 use super::{
-    apply::Enqueue,
-    bells::Place,
+    commit::Enqueue,
     error::is_too_big,
-    packed::Packed,
+    packed_rows::PackedRows,
     sql::{self, Args, Rows, Step},
     store::SqliteStore,
+    wakeups::WakeKey,
 };
 use async_trait::async_trait;
 use sagabus_core::{
@@ -50,21 +50,21 @@ static DELETE: Rows = Rows::new("delete from queue where +queue=? and id in (val
 #[async_trait]
 impl Queues for SqliteStore {
     fn database(&self) -> &DatabaseId {
-        &self.inner.id
+        &self.file.id
     }
 
     async fn migrate(&self) -> Result<()> {
-        self.open_inner()?.migrate().await
+        self.open_file()?.migrate().await
     }
 
     async fn declare(&self, queue: &str) -> Result<()> {
         check_name("queue", queue)?;
         let name: Arc<str> = Arc::from(queue);
-        self.open_inner()?
+        self.open_file()?
             .write(move |tx| {
                 let name = Arc::clone(&name);
                 Box::pin(async move {
-                    tx.notes.declared = true;
+                    tx.announcements.declared_queue = true;
                     let insert = "insert or ignore into queue_name(name) values (?)";
                     Step::with(insert, |args| args.shared(&name)).run(&mut tx.connection, "declare a queue").await?;
                     Ok(())
@@ -75,7 +75,7 @@ impl Queues for SqliteStore {
 
     async fn subscribe(&self, queue: &str, topics: &[String]) -> Result<()> {
         let (queue, topics): (Arc<str>, Arc<[String]>) = (Arc::from(queue), Arc::from(topics));
-        self.open_inner()?
+        self.open_file()?
             .write(move |tx| {
                 let (queue, topics) = (Arc::clone(&queue), Arc::clone(&topics));
                 Box::pin(async move {
@@ -84,7 +84,7 @@ impl Queues for SqliteStore {
                         "(?,?)",
                         ") w where column1 is not null",
                     );
-                    tx.notes.declared = true;
+                    tx.announcements.declared_queue = true;
                     let what = "subscribe a queue";
                     let mut steps = vec![
                         Step::with("insert or ignore into queue_name(name) values (?)", |args| args.shared(&queue)),
@@ -111,8 +111,8 @@ impl Queues for SqliteStore {
         if batch.is_empty() {
             return Vec::new();
         }
-        let answer = match self.open_inner() {
-            Ok(inner) => inner.submit(Enqueue(Arc::from(batch))).await,
+        let answer = match self.open_file() {
+            Ok(file) => file.submit(Enqueue(Arc::from(batch))).await,
             Err(error) => Err(error),
         };
         let all = |outcome: SendOutcome| vec![outcome; batch.len()];
@@ -120,7 +120,7 @@ impl Queues for SqliteStore {
             Ok(unknown) => batch
                 .iter()
                 .enumerate()
-                .map(|(place, outgoing)| match unknown.contains(&place) {
+                .map(|(key, outgoing)| match unknown.contains(&key) {
                     true => SendOutcome::Unroutable(format!("there is no queue {}", outgoing.to.name())),
                     false => SendOutcome::Done,
                 })
@@ -131,29 +131,29 @@ impl Queues for SqliteStore {
     }
 
     async fn read(&self, queue: &str, shards: &[u16], after: i64, limit: usize) -> Result<Vec<QueueRow>> {
-        let place = Place::Queue(Arc::from(queue));
-        let inner = self.open_inner()?;
-        inner.shared.bells.reading(&place, &self.seen);
-        let (mask, all) = mask(shards);
+        let key = WakeKey::Queue(Arc::from(queue));
+        let file = self.open_file()?;
+        file.shared.wakeups.reading(&key, &self.last_seen);
+        let (shard_mask, all) = shard_mask(shards);
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = |text, all: bool| {
             Step::with(text, |args: &mut Args| {
                 args.text(queue);
                 args.int(after);
                 if !all {
-                    args.int(mask);
+                    args.int(shard_mask);
                 }
                 args.int(most);
             })
         };
         let what = "read a queue in sqlite";
         let step = statement(if all { READ_ALL } else { READ }, all);
-        match inner.read.run(&inner.shared, async |connection| step.fetch(connection, what).await).await {
-            Ok(rows) => unpack(Packed::new(&rows)?),
+        match file.read.run(&file.shared, async |connection| step.fetch(connection, what).await).await {
+            Ok(rows) => unpack(PackedRows::new(&rows)?),
             Err(error) if is_too_big(&error) => {
                 let step = statement(READ_EACH, false);
-                let rows = inner.read.run(&inner.shared, async |connection| step.fetch(connection, what).await).await?;
-                rows.iter().map(one).collect()
+                let rows = file.read.run(&file.shared, async |connection| step.fetch(connection, what).await).await?;
+                rows.iter().map(queue_row).collect()
             }
             Err(error) => Err(error),
         }
@@ -164,7 +164,7 @@ impl Queues for SqliteStore {
             return Ok(());
         }
         let (queue, ids): (Arc<str>, Arc<[i64]>) = (Arc::from(queue), Arc::from(ids));
-        self.open_inner()?
+        self.open_file()?
             .write(move |tx| {
                 let (queue, ids) = (Arc::clone(&queue), Arc::clone(&ids));
                 Box::pin(async move {
@@ -185,15 +185,15 @@ impl Queues for SqliteStore {
     }
 
     async fn wait(&self, queue: &str, at_most: Duration) {
-        let place = Place::Queue(Arc::from(queue));
-        self.inner.shared.bells.wait(&place, &self.seen, at_most, self.inner.shared.runtime()).await;
+        let key = WakeKey::Queue(Arc::from(queue));
+        self.file.shared.wakeups.wait(&key, &self.last_seen, at_most, self.file.shared.runtime()).await;
     }
 
     async fn depth(&self, queue: &str) -> Result<u64> {
-        let inner = self.open_inner()?;
+        let file = self.open_file()?;
         let step = Step::with("select count(*) from queue where queue=?", |args| args.text(queue));
         let rows =
-            inner.read.run(&inner.shared, async |connection| step.fetch(connection, "count a queue").await).await?;
+            file.read.run(&file.shared, async |connection| step.fetch(connection, "count a queue").await).await?;
         rows.first().map_or(Ok(0), |row| Ok(u64::try_from(sql::column::<i64>(row, 0)?).unwrap_or(0)))
     }
 
@@ -202,7 +202,7 @@ impl Queues for SqliteStore {
     }
 }
 
-fn unpack(mut packed: Packed) -> Result<Vec<QueueRow>> {
+fn unpack(mut packed: PackedRows) -> Result<Vec<QueueRow>> {
     let mut rows = Vec::new();
     while !packed.is_empty() {
         let (id, shard) = (packed.number()?, packed.number()?);
@@ -220,7 +220,7 @@ fn unpack(mut packed: Packed) -> Result<Vec<QueueRow>> {
     Ok(rows)
 }
 
-fn one(row: &sqlx::sqlite::SqliteRow) -> Result<QueueRow> {
+fn queue_row(row: &sqlx::sqlite::SqliteRow) -> Result<QueueRow> {
     Ok(QueueRow {
         id: sql::column(row, 0)?,
         shard: u16::try_from(sql::column::<i64>(row, 1)?).unwrap_or(0),
@@ -239,8 +239,8 @@ fn message_id(bytes: &[u8]) -> MessageId {
 }
 
 /// Shards as bits, and whether these are all.
-pub(crate) fn mask(shards: &[u16]) -> (i64, bool) {
+pub(crate) fn shard_mask(shards: &[u16]) -> (i64, bool) {
     let known = shards.iter().filter(|shard| **shard < SHARDS);
-    let mask = known.fold(0i64, |mask, shard| mask | 1 << shard);
-    (mask, mask == (1 << SHARDS) - 1)
+    let shard_mask = known.fold(0i64, |shard_mask, shard| shard_mask | 1 << shard);
+    (shard_mask, shard_mask == (1 << SHARDS) - 1)
 }

@@ -11,7 +11,7 @@ pub(crate) use super::args::Args;
 use super::error::doing;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use sagabus_core::{Error, ErrorKind, Result};
+use sagabus_core::{Error, ErrorKind, Result, Timestamp};
 use sqlx::{
     AssertSqlSafe, Either, Executor as _, Row as _, SqliteConnection,
     sqlite::{SqliteArguments, SqliteRow},
@@ -20,26 +20,26 @@ use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
 /// The largest size. 256 rows of the widest statement stay far below SQLite's 32766 parameters.
-pub(crate) const MOST: usize = 256;
-const SIZES: usize = MOST.trailing_zeros() as usize + 1;
+pub(crate) const MAX_ROWS_PER_STATEMENT: usize = 256;
+const STATEMENT_SIZES: usize = MAX_ROWS_PER_STATEMENT.trailing_zeros() as usize + 1;
 
 /// A statement over rows.
 pub(crate) struct Rows {
     before: &'static str,
     row: &'static str,
     after: &'static str,
-    texts: [OnceLock<Arc<str>>; SIZES],
+    texts: [OnceLock<Arc<str>>; STATEMENT_SIZES],
 }
 
 impl Rows {
     /// See the module.
     pub(crate) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
-        Self { before, row, after, texts: [const { OnceLock::new() }; SIZES] }
+        Self { before, row, after, texts: [const { OnceLock::new() }; STATEMENT_SIZES] }
     }
 
     /// The text for so many rows.
     pub(crate) fn text(&self, rows: usize) -> Arc<str> {
-        let size = rows.clamp(1, MOST).next_power_of_two();
+        let size = rows.clamp(1, MAX_ROWS_PER_STATEMENT).next_power_of_two();
         let slot = size.trailing_zeros() as usize;
         let make = || {
             let mut text = String::with_capacity(self.before.len() + size * (self.row.len() + 1) + self.after.len());
@@ -86,15 +86,15 @@ impl Step {
         step
     }
 
-    /// A statement over rows; more than [`MOST`] of them become several steps.
+    /// A statement over rows; more than [`MAX_ROWS_PER_STATEMENT`] of them become several steps.
     pub(crate) fn rows<T>(
         statement: &Rows,
         rows: &[T],
         head: impl Fn(&mut Args),
         mut each: impl FnMut(&mut Args, &T) -> Result<()>,
     ) -> Result<Vec<Self>> {
-        let mut steps = Vec::with_capacity(rows.len().div_ceil(MOST));
-        for chunk in rows.chunks(MOST) {
+        let mut steps = Vec::with_capacity(rows.len().div_ceil(MAX_ROWS_PER_STATEMENT));
+        for chunk in rows.chunks(MAX_ROWS_PER_STATEMENT) {
             let mut args = Args::default();
             head(&mut args);
             for row in chunk {
@@ -106,13 +106,13 @@ impl Step {
     }
 
     /// For the test that looks at every statement's plan.
-    fn note(&self) {
+    fn record(&self) {
         #[cfg(test)]
         recorded().lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(self.text.to_string());
     }
 
     fn query(self) -> Result<Query> {
-        self.note();
+        self.record();
         Ok(sqlx::query_with(AssertSqlSafe(self.text), self.args.bind()?))
     }
 
@@ -157,9 +157,9 @@ pub(crate) async fn run_with(
     what: &'static str,
     mut proceed: impl FnMut(usize, Done) -> bool,
 ) -> Result<bool> {
-    const JOINED: usize = 6 << 10;
+    const MAX_JOINED_TEXT: usize = 6 << 10;
     let total: usize = steps.iter().map(|step| step.text.len() + 1).sum();
-    if steps.len() > 1 && total <= JOINED && late.is_none() {
+    if steps.len() > 1 && total <= MAX_JOINED_TEXT && late.is_none() {
         let mut well = true;
         for (n, done) in joined(connection, steps, total, what).await?.into_iter().enumerate() {
             well = well && proceed(n, done);
@@ -205,7 +205,7 @@ async fn joined(
     let mut all = Args::default();
     let count = steps.len();
     for mut step in steps {
-        step.note();
+        step.record();
         text.push_str(&step.text);
         text.push(';');
         step.args.pad(step.text.bytes().filter(|b| *b == b'?').count());
@@ -238,6 +238,15 @@ pub(crate) async fn script(
         }
     }
     Ok(rows)
+}
+
+/// The database's clock.
+const NOW: &str = "select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
+
+/// Asks the database's clock.
+pub(crate) async fn now(connection: &mut SqliteConnection) -> Result<Timestamp> {
+    let rows = script(connection, NOW).await.map_err(doing("ask sqlite for the time"))?;
+    rows.first().map_or(Ok(0), |row| column(row, 0)).map(Timestamp)
 }
 
 /// A column of a row. The types are ours (strict tables), so they are not checked a second time.
@@ -276,7 +285,7 @@ pub(crate) fn recorded() -> &'static std::sync::Mutex<std::collections::BTreeSet
 
 /// The plan of a statement, a line per step.
 #[cfg(test)]
-pub(crate) async fn plan(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
+pub(crate) async fn folded(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
     let text = AssertSqlSafe(format!("explain query plan {text}"));
     let rows = sqlx::query(text).fetch_all(connection).await.unwrap();
     rows.iter().map(|row| row.get::<String, _>(3)).collect()

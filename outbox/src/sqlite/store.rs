@@ -1,12 +1,11 @@
 use super::{
-    apply::{Commit, enlist},
-    bells::{Place, Seen},
-    open::Inner,
+    commit::{Commit, enlist},
+    job::Job,
+    open::OpenFile,
     options::SqliteOptions,
-    own::NOW,
     sql,
-    tx::{Desk, Notes},
-    writer::Job,
+    wakeups::{LastSeen, WakeKey},
+    write_context::{Announcements, WriteContext},
 };
 use async_trait::async_trait;
 use sagabus_core::{
@@ -28,8 +27,8 @@ use std::{
 /// All stores on the same file in one process share one writer task, so that their commits share syncs too.
 #[derive(Clone)]
 pub struct SqliteStore {
-    pub(crate) inner: Arc<Inner>,
-    pub(crate) seen: Arc<Seen>,
+    pub(crate) file: Arc<OpenFile>,
+    pub(crate) last_seen: Arc<LastSeen>,
     closed: Arc<AtomicBool>,
 }
 
@@ -42,22 +41,22 @@ impl std::fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens `sqlite://path` (or `sqlite:path`), creating the file unless the URL says `?mode=rw`.
     pub async fn open(url: &str, options: SqliteOptions) -> Result<Arc<Self>> {
-        let inner = Inner::open(url, options).await?;
-        Ok(Arc::new(Self { inner, seen: Arc::default(), closed: Arc::default() }))
+        let file = OpenFile::open(url, options).await?;
+        Ok(Arc::new(Self { file, last_seen: Arc::default(), closed: Arc::default() }))
     }
 
     /// The open file, unless this handle was closed.
-    pub(crate) fn open_inner(&self) -> Result<&Inner> {
+    pub(crate) fn open_file(&self) -> Result<&OpenFile> {
         if self.closed.load(Ordering::SeqCst) {
-            return Err(self.inner.gone());
+            return Err(self.file.closed_error());
         }
-        Ok(&self.inner)
+        Ok(&self.file)
     }
 
     async fn open_transaction(&self) -> Result<Box<dyn Transaction>> {
         let (reply, lent) = tokio::sync::oneshot::channel();
-        self.open_inner()?.send(Job::Own(reply)).await?;
-        let transaction = lent.await.map_err(|_| self.inner.gone())??;
+        self.open_file()?.send(Job::Own(reply)).await?;
+        let transaction = lent.await.map_err(|_| self.file.closed_error())??;
         Ok(Box::new(transaction))
     }
 }
@@ -65,7 +64,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     fn database(&self) -> &DatabaseId {
-        &self.inner.id
+        &self.file.id
     }
 
     fn committers(&self) -> usize {
@@ -73,33 +72,26 @@ impl Store for SqliteStore {
     }
 
     async fn migrate(&self) -> Result<()> {
-        self.open_inner()?.migrate().await
+        self.open_file()?.migrate().await
     }
 
     async fn check(&self) -> Result<()> {
-        self.open_inner()?.check().await
+        self.open_file()?.check().await
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        let inner = self.open_inner()?;
-        let what = "ask sqlite for the time";
-        let rows = inner
-            .read
-            .run(&inner.shared, async |connection| {
-                sql::script(connection, NOW).await.map_err(super::error::doing(what))
-            })
-            .await?;
-        rows.first().map_or(Ok(0), |row| sql::column(row, 0)).map(Timestamp)
+        let file = self.open_file()?;
+        file.read.run(&file.shared, async |connection| sql::now(connection).await).await
     }
 
     async fn load(&self, request: LoadRequest) -> Result<LoadReply> {
-        self.open_inner()?.load(request).await
+        self.open_file()?.load(request).await
     }
 
     async fn commit(&self, batch: CommitBatch) -> CommitReply {
         let units = batch.units.len();
-        let reply = match self.open_inner() {
-            Ok(inner) => inner.commit(batch).await,
+        let reply = match self.open_file() {
+            Ok(file) => file.commit(batch).await,
             Err(error) => Err(error),
         };
         reply.unwrap_or_else(|error| CommitReply::failed(units, &error))
@@ -116,53 +108,51 @@ impl Store for SqliteStore {
         joined: bool,
         sends: Vec<Outgoing>,
     ) -> Result<()> {
-        let inner = self.open_inner()?;
+        let file = self.open_file()?;
         let Some(connection) = connection.downcast_mut::<SqliteConnection>() else {
             return Err(Error::invalid(format!(
                 "a send was to join a transaction of another database than {}: it needs a sqlx::SqliteConnection",
-                inner.id.0
+                file.id.0
             )));
         };
-        let what = "ask sqlite for the time";
-        let rows = sql::script(connection, NOW).await.map_err(super::error::doing(what))?;
-        let now = rows.first().map_or(Ok(0), |row| sql::column(row, 0)).map(Timestamp)?;
+        let now = sql::now(connection).await?;
         // the caller commits: whoever waits for rows learns of them as of another process's
-        let mut notes = Notes::default();
-        let mut desk = Desk { connection, shared: &inner.shared, now, notes: &mut notes };
-        enlist(&mut desk, owner, joined, &sends).await
+        let mut announcements = Announcements::default();
+        let mut context = WriteContext { connection, shared: &file.shared, now, announcements: &mut announcements };
+        enlist(&mut context, owner, joined, &sends).await
     }
 
     async fn due(&self, query: &DueQuery) -> Result<DuePage> {
-        self.open_inner()?.due(query).await
+        self.open_file()?.due(query).await
     }
 
     async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
-        self.open_inner()?.outbox_orphans(owner, limit).await
+        self.open_file()?.outbox_orphans(owner, limit).await
     }
 
     async fn outbox_own(&self, owner: &Owner, after: OutboxId, limit: usize) -> Result<Vec<OutboxRow>> {
-        self.open_inner()?.outbox_own(owner, after, limit).await
+        self.open_file()?.outbox_own(owner, after, limit).await
     }
 
     async fn outbox_delete(&self, sent: &[OutboxId]) -> Result<()> {
-        self.open_inner()?.outbox_delete(sent).await
+        self.open_file()?.outbox_delete(sent).await
     }
 
     async fn outbox_dead_letter(&self, owner: &Owner, rows: &[(OutboxId, String)]) -> Result<()> {
-        self.open_inner()?.outbox_dead_letter(owner, rows).await
+        self.open_file()?.outbox_dead_letter(owner, rows).await
     }
 
     async fn count_attempt(&self, endpoint: &str, handler: &str, message: MessageId) -> Result<u32> {
-        self.open_inner()?.count_attempt(endpoint, handler, message).await
+        self.open_file()?.count_attempt(endpoint, handler, message).await
     }
 
     async fn wait_due(&self, endpoint: &str, at_most: Duration) {
-        let place = Place::Due(Arc::from(endpoint));
-        self.inner.shared.bells.wait(&place, &self.seen, at_most, self.inner.shared.runtime()).await;
+        let key = WakeKey::Due(Arc::from(endpoint));
+        self.file.shared.wakeups.wait(&key, &self.last_seen, at_most, self.file.shared.runtime()).await;
     }
 
     async fn prune(&self, horizon: Duration) -> Result<u64> {
-        self.open_inner()?.prune(horizon).await
+        self.open_file()?.prune(horizon).await
     }
 
     fn leases(&self) -> Arc<dyn Leases> {
@@ -183,12 +173,12 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         if !self.closed.swap(true, Ordering::SeqCst) {
-            self.inner.close().await;
+            self.file.close().await;
         }
     }
 }
 
-impl Inner {
+impl OpenFile {
     async fn commit(&self, batch: CommitBatch) -> Result<CommitReply> {
         if sagabus_core::sabotage::active("inbox-apart") {
             return self.commit_inbox_apart(batch).await;

@@ -6,41 +6,29 @@
 //! a failure stays its own.
 
 use super::{
-    bells::Place,
     checkpoint::CHECKPOINT,
     error::{commit_failed, doing, is_busy},
-    op::{AnyOp, Flow},
-    open::Shared,
-    own::OwnTransaction,
-    patience::Patience,
+    job::Job,
+    lock_wait::BusyBackoff,
+    op::{AnyOp, OpOutcome},
+    shared::FileState,
     sql,
-    tx::Tx,
+    wakeups::WakeKey,
+    write_context::Tx,
 };
 use sagabus_core::{Error, ErrorKind, Result, Timestamp, crash, sabotage};
 use sqlx::{Connection as _, SqliteConnection};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
-
-/// What the writer is asked for.
-pub(crate) enum Job {
-    /// Run this in a transaction.
-    Op(Box<dyn AnyOp>),
-    /// Lend the connection to a handler's own SQL.
-    Own(oneshot::Sender<Result<OwnTransaction>>),
-    /// Move what is left of the log into the file.
-    Checkpoint,
-    /// Finish and close.
-    Close(oneshot::Sender<()>),
-}
+use tokio::sync::mpsc;
 
 /// Rows, about, after which a transaction takes no more jobs.
-const HEAVY: usize = 600;
+const MAX_ROWS_PER_TRANSACTION: usize = 600;
 /// How often another process's commits are looked for while somebody waits.
-const LOOK: Duration = Duration::from_millis(7);
+const DATA_VERSION_POLL: Duration = Duration::from_millis(7);
 /// How long the pause after a commit is while other processes use the file, so that they get their turn.
-const TURN: Duration = Duration::from_millis(1);
+const YIELD_AFTER_COMMIT: Duration = Duration::from_millis(1);
 /// For how long a foreign commit counts as use.
-const USED: Duration = Duration::from_secs(2);
+const CONTENDED_AFTER_FOREIGN_COMMIT: Duration = Duration::from_secs(2);
 
 const BEGIN: &str = "begin immediate;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
 const COMMIT: &str = "commit;pragma data_version";
@@ -51,11 +39,11 @@ pub(crate) struct Writer {
     /// Taken from the channel, but not for the transaction that was under way.
     pub(super) held: Option<Job>,
     pub(super) connection: Option<SqliteConnection>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<FileState>,
     /// `pragma data_version`: changes when others commit.
     version: i64,
     /// How many own transactions may share a commit; falls to one while handlers hold theirs for long.
-    pub(super) share: usize,
+    pub(super) max_participants: usize,
 }
 
 /// Why a transaction did not come about.
@@ -73,20 +61,20 @@ impl From<Error> for Failure {
 }
 
 /// The writer task.
-pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection, shared: Arc<Shared>) {
-    let mut writer = Writer { jobs, held: None, connection: Some(connection), shared, version: 0, share: 1 };
+pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection, shared: Arc<FileState>) {
+    let mut writer = Writer { jobs, held: None, connection: Some(connection), shared, version: 0, max_participants: 1 };
     while let Some(job) = writer.next().await {
         match job {
             Job::Op(op) => {
                 let mut ops = vec![op];
                 writer.gather(&mut ops);
-                writer.group(ops).await;
+                writer.run_together(ops).await;
             }
-            Job::Own(reply) => writer.own(reply).await,
+            Job::Own(reply) => writer.run_own_sql(reply).await,
             Job::Checkpoint => writer.checkpoint().await,
             Job::Close(done) => {
                 writer.jobs.close();
-                writer.shared.log.stop();
+                writer.shared.wal.stop();
                 if let Some(connection) = writer.connection.take() {
                     // the log stays behind if this fails, and the next one to open the file reads it
                     let _ = connection.close().await;
@@ -98,10 +86,10 @@ pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection,
             }
         }
         if writer.shared.is_contended() {
-            writer.shared.runtime().sleep(TURN).await;
+            writer.shared.runtime().sleep(YIELD_AFTER_COMMIT).await;
         }
     }
-    writer.shared.log.stop();
+    writer.shared.wal.stop();
 }
 
 impl Writer {
@@ -111,16 +99,16 @@ impl Writer {
             return Some(job);
         }
         loop {
-            if !self.shared.bells.is_awaited() {
+            if !self.shared.wakeups.is_awaited() {
                 tokio::select! {
                     biased;
                     job = self.jobs.recv() => return job,
-                    () = self.shared.bells.watch.notified() => {}
+                    () = self.shared.wakeups.watch.notified() => {}
                 }
             }
-            match self.shared.runtime().timeout(LOOK, self.jobs.recv()).await {
+            match self.shared.runtime().timeout(DATA_VERSION_POLL, self.jobs.recv()).await {
                 Some(job) => return job,
-                None => self.look().await,
+                None => self.poll_data_version().await,
             }
         }
     }
@@ -139,19 +127,19 @@ impl Writer {
         }
     }
 
-    async fn look(&mut self) {
+    async fn poll_data_version(&mut self) {
         let Ok(mut connection) = self.connection().await else { return };
         if let Ok(rows) = sql::script(&mut connection, "pragma data_version").await {
             self.connection = Some(connection);
-            self.note_version(&rows);
+            self.observe_version(&rows);
         }
     }
 
-    pub(super) fn note_version(&mut self, rows: &[sqlx::sqlite::SqliteRow]) {
+    pub(super) fn observe_version(&mut self, rows: &[sqlx::sqlite::SqliteRow]) {
         let Some(version) = rows.last().and_then(|row| sql::column::<i64>(row, 0).ok()) else { return };
         if version != self.version && std::mem::replace(&mut self.version, version) != 0 {
-            self.shared.contended_for(USED);
-            self.shared.bells.ring_all(|_| true);
+            self.shared.contended_for(CONTENDED_AFTER_FOREIGN_COMMIT);
+            self.shared.wakeups.notify_matching(|_| true);
         }
     }
 
@@ -165,7 +153,7 @@ impl Writer {
 
     fn gather(&mut self, ops: &mut Vec<Box<dyn AnyOp>>) {
         let mut weight: usize = ops.iter().map(|op| op.weight()).sum();
-        while weight < HEAVY {
+        while weight < MAX_ROWS_PER_TRANSACTION {
             match self.jobs.try_recv() {
                 Ok(Job::Op(op)) => {
                     weight += op.weight();
@@ -180,7 +168,7 @@ impl Writer {
         }
     }
 
-    async fn group(&mut self, mut ops: Vec<Box<dyn AnyOp>>) {
+    async fn run_together(&mut self, mut ops: Vec<Box<dyn AnyOp>>) {
         let mut result = self.attempt(&mut ops, false).await;
         if matches!(result, Err(Failure::Again)) {
             result = self.attempt(&mut ops, true).await;
@@ -194,20 +182,20 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, ops: &mut [Box<dyn AnyOp>], careful: bool) -> Result<(), Failure> {
-        let mut tx = self.begin(careful).await?;
+    async fn attempt(&mut self, ops: &mut [Box<dyn AnyOp>], with_savepoints: bool) -> Result<(), Failure> {
+        let mut tx = self.begin(with_savepoints).await?;
         let single = ops.len() == 1;
         for op in ops.iter_mut() {
-            tx.notes.rows += op.weight();
-            match run_one(op, &mut tx, careful).await? {
-                Flow::Done => {}
-                Flow::Failed if careful => {}
-                Flow::Failed if single => {
+            tx.announcements.row_count += op.weight();
+            match run_one(op, &mut tx, with_savepoints).await? {
+                OpOutcome::Done => {}
+                OpOutcome::Failed if with_savepoints => {}
+                OpOutcome::Failed if single => {
                     self.rollback(tx).await;
                     // the operation keeps its error, which is its answer
                     return Ok(());
                 }
-                Flow::Failed | Flow::Again => {
+                OpOutcome::Failed | OpOutcome::Again => {
                     self.rollback(tx).await;
                     return Err(Failure::Again);
                 }
@@ -228,19 +216,19 @@ impl Writer {
     }
 
     /// Waits for the write lock.
-    async fn begin(&mut self, careful: bool) -> Result<Tx> {
+    async fn begin(&mut self, with_savepoints: bool) -> Result<Tx> {
         let mut connection = self.connection().await?;
-        let mut patience = Patience::new(&self.shared);
+        let mut backoff = BusyBackoff::new(&self.shared);
         loop {
             match sql::script(&mut connection, BEGIN).await {
                 Ok(rows) => {
                     let now = rows.last().map_or(Ok(0), |row| sql::column::<i64>(row, 0))?;
-                    return Ok(Tx::new(connection, Arc::clone(&self.shared), Timestamp(now), careful));
+                    return Ok(Tx::new(connection, Arc::clone(&self.shared), Timestamp(now), with_savepoints));
                 }
                 Err(error) if is_busy(&error) => {
-                    if let Err(gone) = patience.wait(error).await {
+                    if let Err(timed_out) = backoff.wait(error).await {
                         self.connection = Some(connection);
-                        return Err(gone);
+                        return Err(timed_out);
                     }
                 }
                 Err(error) => return Err(doing("begin a transaction in sqlite")(error)),
@@ -256,21 +244,21 @@ impl Writer {
     }
 
     async fn commit(&mut self, mut tx: Tx) -> Result<()> {
-        if tx.notes.units {
+        if tx.announcements.has_units {
             crash::reach("commit-applied");
         }
-        let mut patience = Patience::new(&self.shared);
+        let mut backoff = BusyBackoff::new(&self.shared);
         loop {
             match sql::script(&mut tx.connection, COMMIT).await {
                 Ok(rows) => {
                     self.committed(tx);
-                    self.note_version(&rows);
+                    self.observe_version(&rows);
                     return Ok(());
                 }
                 Err(error) if is_busy(&error) => {
-                    if let Err(gone) = patience.wait(error).await {
+                    if let Err(timed_out) = backoff.wait(error).await {
                         self.rollback(tx).await;
-                        return Err(gone);
+                        return Err(timed_out);
                     }
                 }
                 Err(error) => return self.commit_lost(error),
@@ -289,34 +277,34 @@ impl Writer {
 
     /// After COMMIT: the connection comes back, and whoever waits is told.
     pub(super) fn committed(&mut self, tx: Tx) {
-        if tx.notes.units {
+        if tx.announcements.has_units {
             crash::reach("commit-returned");
         }
-        if tx.notes.sent {
+        if tx.announcements.deleted_sent {
             crash::reach("outbox-deleted");
         }
-        let bells = &self.shared.bells;
-        if tx.notes.any_queue {
-            bells.ring_all(|place| matches!(place, Place::Queue(_)));
+        let wakeups = &self.shared.wakeups;
+        if tx.announcements.any_queue {
+            wakeups.notify_matching(|place| matches!(place, WakeKey::Queue(_)));
         }
-        for place in &tx.notes.places {
-            bells.ring(place);
+        for place in &tx.announcements.wake_keys {
+            wakeups.notify(place);
         }
-        self.shared.log.wrote(tx.notes.rows);
+        self.shared.wal.add_rows(tx.announcements.row_count);
         self.connection = Some(tx.connection);
     }
 }
 
 /// Runs one operation, behind a savepoint if others must not suffer from it.
-pub(super) async fn run_one(op: &mut Box<dyn AnyOp>, tx: &mut Tx, careful: bool) -> Result<Flow> {
-    if !careful {
+pub(super) async fn run_one(op: &mut Box<dyn AnyOp>, tx: &mut Tx, with_savepoints: bool) -> Result<OpOutcome> {
+    if !with_savepoints {
         return Ok(op.run(tx).await);
     }
     sql::script(&mut tx.connection, "savepoint s").await.map_err(doing("set a savepoint in sqlite"))?;
     let flow = op.run(tx).await;
     let end = match flow {
-        Flow::Done => "release s",
-        Flow::Failed | Flow::Again => "rollback to s;release s",
+        OpOutcome::Done => "release s",
+        OpOutcome::Failed | OpOutcome::Again => "rollback to s;release s",
     };
     sql::script(&mut tx.connection, end).await.map_err(doing("end a savepoint in sqlite"))?;
     Ok(flow)

@@ -5,7 +5,7 @@ use crate::{
     RunningEndpoint,
     admin::Cursor,
     prelude::*,
-    store::memory::{Fault, MemoryFaults, MemoryStore, Operation},
+    store::memory::{Fault, MemoryStore, Operation, StoreFaults},
     transport::memory::SendFault,
 };
 use sagabus_core::{MessageId, Runtime, Store as _};
@@ -24,8 +24,8 @@ async fn other(_: Unknown, _: &mut Context) -> Result {
 }
 
 /// The first commit of an endpoint on this store fails.
-fn failing_once(store: &MemoryStore) -> (MemoryFaults, Arc<MemoryStore>) {
-    let faults = MemoryFaults::new().at(Operation::Commit, 1, Fault::Before);
+fn failing_once(store: &MemoryStore) -> (StoreFaults, Arc<MemoryStore>) {
+    let faults = StoreFaults::new().at(Operation::Commit, 1, Fault::Before);
     (faults.clone(), Arc::new(store.with_faults(faults)))
 }
 

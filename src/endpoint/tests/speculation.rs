@@ -2,7 +2,7 @@
 
 use crate::{
     prelude::*,
-    store::memory::{Fault, FaultRates, MemoryFaults, MemoryStore, Operation},
+    store::memory::{Fault, FaultRates, MemoryStore, Operation, StoreFaults},
 };
 use sagabus_core::InvocationContext;
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ impl Handle<Next> for Fickle {
 async fn memory_what_was_decided_on_an_uncommitted_state_is_decided_again() {
     let slow = FaultRates { slow: 1000, latency: Duration::from_millis(300), ..FaultRates::default() };
     // commits: Start, Change (fails), Change, Next; Change (fails), Change, Next
-    let faults = MemoryFaults::new().rate(Operation::Commit, slow).at(Operation::Commit, 2, Fault::Before).at(
+    let faults = StoreFaults::new().rate(Operation::Commit, slow).at(Operation::Commit, 2, Fault::Before).at(
         Operation::Commit,
         5,
         Fault::Before,

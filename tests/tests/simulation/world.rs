@@ -3,7 +3,7 @@
 use crate::model::{self, Line, Order, Placed, STEPS, Work};
 use sagabus::{
     Bus, Endpoint, EndpointBuilder, MessageId, Recoverability, RunningEndpoint, Runtime, SendOptions,
-    store::memory::{FaultRates, MemoryFaults as StoreFaults, MemoryStore},
+    store::memory::{FaultRates, MemoryStore, StoreFaults},
     transport::memory::{MemoryBroker, MemoryFaults},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

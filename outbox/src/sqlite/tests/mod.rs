@@ -1,8 +1,8 @@
 //! What the conformance suite cannot see: plans, planted mismatches, locks, limits.
 
-mod bed;
+mod fixture;
 mod mismatches;
 mod opening;
-mod own;
+mod own_sql;
 mod plans;
 mod sharing;

@@ -1,6 +1,6 @@
 //! Opening, migrating, checking, and files that others hold.
 
-use super::bed::{Bed, url};
+use super::fixture::{Fixture, url};
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use sagabus_core::{ErrorKind, Outcome, Store};
 use std::time::Duration;
@@ -31,33 +31,33 @@ fn rand() -> u128 {
 
 #[tokio::test]
 async fn stores_on_one_file_share_a_writer_and_the_last_one_closes_it() {
-    let bed = Bed::new().await;
-    let detour = format!("sqlite://{}/./bus.db", bed.directory.display());
+    let fixture = Fixture::new().await;
+    let detour = format!("sqlite://{}/./bus.db", fixture.directory.display());
     let other = SqliteStore::open(&detour, SqliteOptions::default()).await.unwrap();
-    assert!(std::sync::Arc::ptr_eq(&other.inner, &bed.store.inner));
+    assert!(std::sync::Arc::ptr_eq(&other.file, &fixture.store.file));
     other.close().await;
     other.close().await;
     assert!(other.now().await.unwrap_err().is_closed());
-    assert_eq!(bed.commit(vec![bed.unit()]).await, "A");
+    assert_eq!(fixture.commit(vec![fixture.unit()]).await, "A");
     let again = SqliteStore::open(&detour, SqliteOptions::default()).await.unwrap();
-    bed.store.close().await;
+    fixture.store.close().await;
     assert!(again.now().await.is_ok());
     again.close().await;
     let fresh = SqliteStore::open(&detour, SqliteOptions::default()).await.unwrap();
     assert!(fresh.now().await.is_ok() && fresh.check().await.is_ok());
     fresh.close().await;
-    std::fs::remove_dir_all(&bed.directory).unwrap();
+    std::fs::remove_dir_all(&fixture.directory).unwrap();
 }
 
 #[tokio::test]
 async fn what_does_not_sync_or_fit_is_refused() {
-    let bed = Bed::with(SqliteOptions::default().volatile()).await;
-    assert!(bed.store.check().await.is_ok(), "volatile by intent");
-    let error = SqliteStore::open(&url(&bed.directory), SqliteOptions::default()).await.err().unwrap();
+    let fixture = Fixture::with(SqliteOptions::default().volatile()).await;
+    assert!(fixture.store.check().await.is_ok(), "volatile by intent");
+    let error = SqliteStore::open(&url(&fixture.directory), SqliteOptions::default()).await.err().unwrap();
     assert!(error.is_invalid(), "{error}");
-    let strict = SqliteStore::open(&url(&bed.directory), SqliteOptions::default().isolated()).await.unwrap();
+    let strict = SqliteStore::open(&url(&fixture.directory), SqliteOptions::default().isolated()).await.unwrap();
     assert!(strict.check().await.is_ok(), "its own connection syncs");
-    let mut stranger = bed.stranger().await;
+    let mut stranger = fixture.stranger().await;
     sqlx::query("update sagabus_schema set version=99").execute(&mut stranger).await.unwrap();
     for error in [strict.check().await.unwrap_err(), Store::migrate(&*strict).await.unwrap_err()] {
         assert!(error.is_invalid() && error.to_string().contains("99"), "{error}");
@@ -65,40 +65,40 @@ async fn what_does_not_sync_or_fit_is_refused() {
     strict.close().await;
     let gone = SqliteStore::open("sqlite:///no/such/place.db", SqliteOptions::default()).await.err().unwrap();
     assert!(gone.is_invalid(), "{gone}");
-    let missing = format!("sqlite://{}?mode=rw", bed.directory.join("none.db").display());
+    let missing = format!("sqlite://{}?mode=rw", fixture.directory.join("none.db").display());
     assert!(SqliteStore::open(&missing, SqliteOptions::default()).await.err().unwrap().is_not_found());
-    bed.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test]
 async fn an_unmigrated_file_says_so() {
-    let bed = Bed::new().await;
-    let url = format!("sqlite://{}", bed.directory.join("other.db").display());
+    let fixture = Fixture::new().await;
+    let url = format!("sqlite://{}", fixture.directory.join("other.db").display());
     let store = SqliteStore::open(&url, SqliteOptions::default()).await.unwrap();
     let error = store.check().await.unwrap_err();
     assert!(error.is_invalid() && error.to_string().contains("migrate"), "{error}");
     store.close().await;
-    bed.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test]
 async fn a_lock_of_another_process_is_waited_for_and_then_reported() {
     let options = SqliteOptions { busy_limit: Duration::from_millis(300), ..SqliteOptions::default() };
-    let bed = Bed::with(options).await;
-    let mut stranger = bed.stranger().await;
+    let fixture = Fixture::with(options).await;
+    let mut stranger = fixture.stranger().await;
     sqlx::query("begin exclusive").execute(&mut stranger).await.unwrap();
-    let reply = bed.store.commit(bed.batch(vec![bed.unit()])).await;
+    let reply = fixture.store.commit(fixture.batch(vec![fixture.unit()])).await;
     let [Outcome::Failed(error)] = reply.outcomes.as_slice() else { panic!("{:?}", reply.outcomes) };
     assert_eq!(error.kind(), ErrorKind::Transient);
-    assert!(bed.store.begin().await.err().unwrap().is_transient());
-    let unit = bed.unit();
-    let waiting = bed.runtime.spawn({
-        let (store, batch) = (bed.store.clone(), bed.batch(vec![unit.clone()]));
+    assert!(fixture.store.begin().await.err().unwrap().is_transient());
+    let unit = fixture.unit();
+    let waiting = fixture.runtime.spawn({
+        let (store, batch) = (fixture.store.clone(), fixture.batch(vec![unit.clone()]));
         async move { store.commit(batch).await.outcomes.remove(0) }
     });
-    bed.runtime.sleep(Duration::from_millis(100)).await;
+    fixture.runtime.sleep(Duration::from_millis(100)).await;
     sqlx::query("commit").execute(&mut stranger).await.unwrap();
     assert!(waiting.join().await.unwrap().is_applied());
-    assert_eq!(bed.commit(vec![unit]).await, "D");
-    bed.close().await;
+    assert_eq!(fixture.commit(vec![unit]).await, "D");
+    fixture.close().await;
 }

@@ -1,6 +1,6 @@
 //! Every statement of the hot path finds its rows through an index, without statistics.
 
-use super::bed::Bed;
+use super::fixture::Fixture;
 use crate::sqlite::sql;
 use sagabus_core::{
     Disposition, Due, DueQuery, Fence, Gate, InstanceId, LeaseRequest, Leases as _, LoadRequest, MessageId, OutboxId,
@@ -25,9 +25,9 @@ const MAY_SCAN: &[&str] = &[
 
 #[tokio::test]
 async fn nothing_hot_scans_a_table() {
-    let bed = Bed::new().await;
-    everything(&bed).await;
-    let mut stranger = bed.stranger().await;
+    let fixture = Fixture::new().await;
+    everything(&fixture).await;
+    let mut stranger = fixture.stranger().await;
     let texts: Vec<String> = sql::recorded().lock().unwrap().iter().cloned().collect();
     assert!(texts.len() > 60, "only {} statements were seen", texts.len());
     let mut bad = Vec::new();
@@ -38,7 +38,7 @@ async fn nothing_hot_scans_a_table() {
         {
             continue;
         }
-        for line in sql::plan(&mut stranger, text).await {
+        for line in sql::folded(&mut stranger, text).await {
             let scans = line.strip_prefix("SCAN ").is_some_and(|what| !constant(what));
             if scans || line.contains("TEMP B-TREE FOR ORDER BY") || line.contains("AUTOMATIC") {
                 bad.push(format!("{line}: {}", text.chars().take(400).collect::<String>()));
@@ -46,7 +46,7 @@ async fn nothing_hot_scans_a_table() {
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-    bed.close().await;
+    fixture.close().await;
 }
 
 /// The values that were bound, or a subquery over them.
@@ -59,36 +59,36 @@ fn constant(what: &str) -> bool {
 }
 
 /// Runs every statement at least once.
-async fn everything(bed: &Bed) {
-    let (store, life) = (&bed.store, InstanceId(bed.runtime.uuid()));
+async fn everything(fixture: &Fixture) {
+    let (store, instance) = (&fixture.store, InstanceId(fixture.runtime.uuid()));
     store.subscribe("q", &["t".into()]).await.unwrap();
     let request = LeaseRequest {
         group: "g".into(),
-        node: bed.owner.node,
+        node: fixture.owner.node,
         ttl: Duration::from_secs(9),
         shards: true,
         release: Vec::new(),
     };
     let lease = store.heartbeat(&request).await.unwrap();
-    let mut unit = bed.create("k", life);
+    let mut unit = fixture.create("k", instance);
     unit.fence = Some(Fence { group: "g".into(), shard: lease.shards[0].0, epoch: lease.shards[0].1 });
     unit.has_attempt_row = true;
     unit.saga.as_mut().unwrap().aliases.push(("a".into(), "v".into()));
-    unit.sends.push(Outgoing { to: sagabus_core::Destination::Topic("t".into()), message: bed.message() });
-    unit.sends.push(Outgoing { to: sagabus_core::Destination::Queue("nowhere".into()), message: foreign(bed) });
-    unit.timers.push(timer(bed, life));
+    unit.sends.push(Outgoing { to: sagabus_core::Destination::Topic("t".into()), message: fixture.message() });
+    unit.sends.push(Outgoing { to: sagabus_core::Destination::Queue("nowhere".into()), message: foreign(fixture) });
+    unit.timers.push(timer(fixture, instance));
     let (kind, key): (Arc<str>, String) = ("shop/order".into(), "k".into());
-    unit.timers.push(TimerChange::Cancel { kind: kind.clone(), key: key.clone(), id: TimerId(bed.runtime.uuid()) });
+    unit.timers.push(TimerChange::Cancel { kind: kind.clone(), key: key.clone(), id: TimerId(fixture.runtime.uuid()) });
     unit.timers.push(TimerChange::CancelType {
         kind: kind.clone(),
         key: key.clone(),
-        instance: life,
+        instance,
         message_type: "none".into(),
     });
-    let mut old = bed.unit();
+    let mut old = fixture.unit();
     old.message_id = MessageId::from_foreign("old");
     let mut units = vec![unit, old];
-    let message = Arc::new(bed.message());
+    let message = Arc::new(fixture.message());
     let line = || "line".to_string();
     for disposition in [
         Disposition::Deferred {
@@ -106,53 +106,53 @@ async fn everything(bed: &Bed) {
         },
         Disposition::DeadLettered { message, attempts: 1, reason: "r".into(), detail: Vec::new() },
     ] {
-        let mut unit = bed.unit();
+        let mut unit = fixture.unit();
         unit.disposition = disposition;
         units.push(unit);
     }
-    assert_eq!(bed.commit(units).await, "AAAAAA");
-    assert_eq!(bed.commit(vec![bed.update("k", life, 1), bed.update("x", life, 1)]).await, "AS");
-    let mut split = bed.batch(vec![bed.unit()]);
+    assert_eq!(fixture.commit(units).await, "AAAAAA");
+    assert_eq!(fixture.commit(vec![fixture.update("k", instance, 1), fixture.update("x", instance, 1)]).await, "AS");
+    let mut split = fixture.batch(vec![fixture.unit()]);
     split.joined = false;
     split.sent = vec![OutboxId(99)];
-    let mut keyed = bed.message();
+    let mut keyed = fixture.message();
     keyed.headers.order_key = Some("line".into());
     split.units[0].sends.push(Outgoing { to: sagabus_core::Destination::Queue("q".into()), message: keyed });
     assert!(store.commit(split).await.outcomes[0].is_applied());
-    loads(bed, life).await;
-    rows(bed).await;
+    loads(fixture, instance).await;
+    rows(fixture).await;
     let ends = [
-        SagaChange::Complete { instance: life, version: 2, keep: None },
-        SagaChange::Complete { instance: life, version: 0, keep: None },
+        SagaChange::Complete { instance, version: 2, keep: None },
+        SagaChange::Complete { instance, version: 0, keep: None },
     ];
     for change in ends {
-        assert_eq!(bed.commit(vec![bed.writes("k", change)]).await, "A");
+        assert_eq!(fixture.commit(vec![fixture.writes("k", change)]).await, "A");
     }
-    let mut known = bed.unit();
+    let mut known = fixture.unit();
     known.message_id = MessageId::from_foreign("old");
-    let fenced = UnitOfWork { fence: Some(Fence { group: "g".into(), shard: 0, epoch: 99 }), ..bed.unit() };
-    assert_eq!(bed.commit(vec![known, fenced]).await, "DS");
-    outside(bed).await;
+    let fenced = UnitOfWork { fence: Some(Fence { group: "g".into(), shard: 0, epoch: 99 }), ..fixture.unit() };
+    assert_eq!(fixture.commit(vec![known, fenced]).await, "DS");
+    outside(fixture).await;
 }
 
-fn foreign(bed: &Bed) -> sagabus_core::Envelope {
-    let mut message = bed.message();
+fn foreign(fixture: &Fixture) -> sagabus_core::Envelope {
+    let mut message = fixture.message();
     message.headers.message_id = MessageId::from_foreign("lost");
     message
 }
 
-fn timer(bed: &Bed, instance: InstanceId) -> TimerChange {
-    let mut message = bed.message();
+fn timer(fixture: &Fixture, instance: InstanceId) -> TimerChange {
+    let mut message = fixture.message();
     message.headers.saga = Some(SagaAddress { kind: "shop/order".into(), key: "k".into(), instance });
-    TimerChange::Set { id: TimerId(bed.runtime.uuid()), due: Due::At(Timestamp(1)), message: Box::new(message) }
+    TimerChange::Set { id: TimerId(fixture.runtime.uuid()), due: Due::At(Timestamp(1)), message: Box::new(message) }
 }
 
-async fn loads(bed: &Bed, life: InstanceId) {
+async fn loads(fixture: &Fixture, instance: InstanceId) {
     let kind: Arc<str> = "shop/order".into();
-    let address = SagaAddress { kind: kind.to_string(), key: "k".into(), instance: life };
+    let address = SagaAddress { kind: kind.to_string(), key: "k".into(), instance };
     let request = LoadRequest {
         endpoint: "shop".into(),
-        probes: vec![("order".into(), bed.id()), ("order".into(), MessageId::from_foreign("old"))],
+        probes: vec![("order".into(), fixture.id()), ("order".into(), MessageId::from_foreign("old"))],
         sagas: vec![
             SagaLookup::Key { kind: kind.clone(), key: "k".into() },
             SagaLookup::Alias { kind, alias: "a".into(), value: "v".into() },
@@ -160,42 +160,43 @@ async fn loads(bed: &Bed, life: InstanceId) {
         ],
         blocked_keys: vec![("order".into(), "line".into())],
     };
-    let reply = bed.store.load(request).await.unwrap();
+    let reply = fixture.store.load(request).await.unwrap();
     assert!(reply.sagas.iter().all(Option::is_some) && reply.blocked_keys[0] && reply.probes == [false, true]);
 }
 
 /// Opens the gate of a row of every table.
-async fn rows(bed: &Bed) {
-    let dead: Vec<i64> = bed.store.dead_letters("shop", 0, 9).await.unwrap().iter().map(|letter| letter.id).collect();
-    assert!(bed.store.retry_dead_letters("shop", &dead).await.unwrap() > 0);
+async fn rows(fixture: &Fixture) {
+    let dead: Vec<i64> =
+        fixture.store.dead_letters("shop", 0, 9).await.unwrap().iter().map(|letter| letter.id).collect();
+    assert!(fixture.store.retry_dead_letters("shop", &dead).await.unwrap() > 0);
     for table in RowTable::DUE {
         let query = DueQuery { endpoint: "shop".into(), table, shards: (0..SHARDS).collect(), after: None, limit: 9 };
-        let page = bed.store.due(&query).await.unwrap();
+        let page = fixture.store.due(&query).await.unwrap();
         let row = page.rows.first().unwrap_or_else(|| panic!("nothing of {} is due", table.name()));
         let unit = |gate| UnitOfWork::new(row.handler.clone(), row.message.headers.message_id, Gate::Row(gate));
-        assert_eq!(bed.commit(vec![unit(row.gate)]).await, "A");
-        assert_eq!(bed.commit(vec![unit(row.gate)]).await, "D");
+        assert_eq!(fixture.commit(vec![unit(row.gate)]).await, "A");
+        assert_eq!(fixture.commit(vec![unit(row.gate)]).await, "D");
     }
-    let some = bed.store.read("q", &(0..SHARDS).collect::<Vec<_>>(), 0, 9).await.unwrap();
-    bed.store.read("q", &[0, 5], 0, 9).await.unwrap();
+    let some = fixture.store.read("q", &(0..SHARDS).collect::<Vec<_>>(), 0, 9).await.unwrap();
+    fixture.store.read("q", &[0, 5], 0, 9).await.unwrap();
     let gate = Gate::Row(RowGate { table: RowTable::Queue, id: some[0].id, token: 0 });
     let unit = UnitOfWork::new("order".into(), some[0].message_id, gate);
-    assert_eq!(bed.commit(vec![unit.clone()]).await, "A");
-    assert_eq!(bed.commit(vec![unit]).await, "D");
-    bed.store.delete("q", &[some[1].id]).await.unwrap();
+    assert_eq!(fixture.commit(vec![unit.clone()]).await, "A");
+    assert_eq!(fixture.commit(vec![unit]).await, "D");
+    fixture.store.delete("q", &[some[1].id]).await.unwrap();
 }
 
 /// What comes from outside of the units.
-async fn outside(bed: &Bed) {
-    let store = &bed.store;
-    store.enqueue(&[Outgoing { to: sagabus_core::Destination::Queue("q".into()), message: foreign(bed) }]).await;
-    let rows = store.outbox_own(&bed.owner, OutboxId(0), 9).await.unwrap();
-    let other = sagabus_core::Owner { node: sagabus_core::NodeId(bed.runtime.uuid()), ..bed.owner.clone() };
+async fn outside(fixture: &Fixture) {
+    let store = &fixture.store;
+    store.enqueue(&[Outgoing { to: sagabus_core::Destination::Queue("q".into()), message: foreign(fixture) }]).await;
+    let rows = store.outbox_own(&fixture.owner, OutboxId(0), 9).await.unwrap();
+    let other = sagabus_core::Owner { node: sagabus_core::NodeId(fixture.runtime.uuid()), ..fixture.owner.clone() };
     assert_eq!(store.outbox_orphans(&other, 9).await.unwrap().len(), rows.len());
     store.outbox_dead_letter(&other, &[(rows[0].id, "r".into())]).await.unwrap();
     store.outbox_delete(&[rows[0].id]).await.unwrap();
-    store.count_attempt("shop", "order", bed.id()).await.unwrap();
-    let (id, query) = (TimerId(bed.runtime.uuid()), (0..9).map(i64::from).collect::<Vec<_>>());
+    store.count_attempt("shop", "order", fixture.id()).await.unwrap();
+    let (id, query) = (TimerId(fixture.runtime.uuid()), (0..9).map(i64::from).collect::<Vec<_>>());
     store.timers("shop", 9).await.unwrap();
     store.move_timer("shop", id, Timestamp(5)).await.unwrap();
     store.cancel_timer("shop", id).await.unwrap();
@@ -205,5 +206,5 @@ async fn outside(bed: &Bed) {
     store.counts().await.unwrap();
     store.depth("q").await.unwrap();
     store.prune(Duration::from_secs(60)).await.unwrap();
-    store.leave("g", bed.owner.node).await.unwrap();
+    store.leave("g", fixture.owner.node).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! Several processes on one file.
 
-use super::bed::{Bed, url};
+use super::fixture::{Fixture, url};
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use sagabus_core::{
     CommitBatch, Gate, LeaseRequest, Leases as _, MessageId, NodeId, Owner, Queues as _, Store as _, UnitOfWork,
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_get_their_share_of_one_file() {
-    let bed = Bed::new().await;
+    let fixture = Fixture::new().await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let (url, runtime) = (url(&bed.directory), bed.runtime.clone());
+        let (url, runtime) = (url(&fixture.directory), fixture.runtime.clone());
         tasks.spawn(async move {
             let store = SqliteStore::open(&url, SqliteOptions::default().isolated()).await.unwrap();
             let node = NodeId(runtime.uuid());
@@ -38,27 +38,27 @@ async fn four_processes_get_their_share_of_one_file() {
     let mean = commits.iter().sum::<u64>() / 4;
     println!("commits of each: {commits:?}");
     assert!(commits.iter().all(|own| *own > mean / 3), "{commits:?}");
-    bed.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test]
 async fn rows_of_another_process_wake_who_waits() {
-    let bed = Bed::new().await;
-    let other = SqliteStore::open(&url(&bed.directory), SqliteOptions::default().isolated()).await.unwrap();
-    assert!(bed.store.read("q", &[0], 0, 1).await.unwrap().is_empty());
+    let fixture = Fixture::new().await;
+    let other = SqliteStore::open(&url(&fixture.directory), SqliteOptions::default().isolated()).await.unwrap();
+    assert!(fixture.store.read("q", &[0], 0, 1).await.unwrap().is_empty());
     // the first look only learns where the file stands
-    bed.store.wait("q", Duration::from_millis(100)).await;
-    let waiting = bed.runtime.spawn({
-        let (store, runtime) = (bed.store.clone(), bed.runtime.clone());
+    fixture.store.wait("q", Duration::from_millis(100)).await;
+    let waiting = fixture.runtime.spawn({
+        let (store, runtime) = (fixture.store.clone(), fixture.runtime.clone());
         async move {
             let start = runtime.elapsed();
             store.wait("q", Duration::from_secs(20)).await;
             runtime.elapsed() - start
         }
     });
-    bed.runtime.sleep(Duration::from_millis(50)).await;
+    fixture.runtime.sleep(Duration::from_millis(50)).await;
     other.declare("r").await.unwrap();
     assert!(waiting.join().await.unwrap() < Duration::from_secs(5));
     other.close().await;
-    bed.close().await;
+    fixture.close().await;
 }

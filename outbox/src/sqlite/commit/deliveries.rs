@@ -3,10 +3,10 @@
 use super::{
     super::{
         sql::{Args, Rows, Step},
-        tx::Desk,
+        write_context::WriteContext,
     },
-    plan::{Plan, Story, shard_of_row},
-    saving::Saving,
+    plan::{DispositionRow, FoldedBatch, shard_of_row},
+    statements::StatementBatch,
 };
 use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable};
 use std::{collections::BTreeSet, sync::Arc};
@@ -52,7 +52,7 @@ static DEFER: Rows = Rows::new(
     ") w where column1 is not null",
 );
 
-static BURY: Rows = Rows::new(
+static INSERT_DEAD_LETTER: Rows = Rows::new(
     "insert or fail into dead_letter(at,endpoint,handler,shard,attempts,reason,detail,headers,body) select \
      ?,column1,column2,column3,column4,column5,column6,column7,column8 from (values ",
     "(?,?,?,?,?,?,?,?)",
@@ -84,7 +84,7 @@ static FORGET_ATTEMPT: Rows =
 pub(crate) static DELETE_SENT: Rows = Rows::new("delete from outbox where id in (values ", "(?)", ")");
 
 /// A message that becomes a dead letter.
-pub(super) struct Dead<'a> {
+pub(super) struct DeadLetterRow<'a> {
     pub(super) handler: &'a Arc<str>,
     pub(super) message: &'a Envelope,
     pub(super) attempts: u32,
@@ -94,37 +94,37 @@ pub(super) struct Dead<'a> {
 
 /// Writes all of it.
 pub(super) fn write(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     batch: &CommitBatch,
-    plan: &Plan<'_>,
+    folded: &FoldedBatch<'_>,
     lines: &BTreeSet<(Arc<str>, String)>,
-    saving: &mut Saving<'_>,
+    statements: &mut StatementBatch<'_>,
 ) -> Result<()> {
-    timers(plan, saving)?;
-    stories(desk, plan, saving)?;
-    saving.add_any(Step::rows(
+    timers(folded, statements)?;
+    disposition_rows(context, folded, statements)?;
+    statements.add_any(Step::rows(
         &ADVANCE,
         &lines.iter().collect::<Vec<_>>(),
-        |args| args.time(desk.now),
+        |args| args.time(context.now),
         |args, line| {
-            args.shared(plan.endpoint);
+            args.shared(folded.endpoint);
             args.shared(&line.0);
             args.text(&line.1);
             Ok(())
         },
     )?);
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &FORGET_ATTEMPT,
-        &plan.counted,
+        &folded.counted,
         |_| {},
         |args, (handler, id)| {
-            args.shared(plan.endpoint);
+            args.shared(folded.endpoint);
             args.shared(handler);
             args.id(id.0);
             Ok(())
         },
     )?);
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &DELETE_SENT,
         &batch.sent,
         |_| {},
@@ -133,18 +133,18 @@ pub(super) fn write(
             Ok(())
         },
     )?);
-    desk.notes.sent |= !batch.sent.is_empty();
-    let moves = plan.rows.keys().any(|table| *table != RowTable::Queue);
-    if moves || !(plan.timers.is_empty() && plan.stories.is_empty() && plan.adopt.is_empty()) {
-        desk.notes.due(plan.endpoint);
+    context.announcements.deleted_sent |= !batch.sent.is_empty();
+    let moves = folded.rows.keys().any(|table| *table != RowTable::Queue);
+    if moves || !(folded.timers.is_empty() && folded.disposition_rows.is_empty() && folded.adopt.is_empty()) {
+        context.announcements.due(folded.endpoint);
     }
     Ok(())
 }
 
-fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
-    saving.add_any(Step::rows(
+fn timers(folded: &FoldedBatch<'_>, statements: &mut StatementBatch<'_>) -> Result<()> {
+    statements.add_any(Step::rows(
         &CANCEL,
-        &plan.cancels,
+        &folded.cancels,
         |_| {},
         |args, (kind, key, id)| {
             args.shared(kind);
@@ -153,9 +153,9 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
             Ok(())
         },
     )?);
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &CANCEL_TYPE,
-        &plan.cancel_types,
+        &folded.cancel_types,
         |_| {},
         |args, (kind, key, instance, name)| {
             args.shared(kind);
@@ -165,9 +165,9 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
             Ok(())
         },
     )?);
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &END_TIMERS,
-        &plan.ended,
+        &folded.ended,
         |_| {},
         |args, (kind, key, instance)| {
             args.shared(kind);
@@ -176,13 +176,13 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
             Ok(())
         },
     )?);
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &SET,
-        &plan.timers,
+        &folded.timers,
         |_| {},
         |args, timer| {
             let headers = &timer.message.headers;
-            args.shared(plan.endpoint);
+            args.shared(folded.endpoint);
             args.shared(timer.handler);
             args.int(i64::from(shard_of_row(None, timer.message)));
             args.time(timer.due);
@@ -197,11 +197,15 @@ fn timers(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
     Ok(())
 }
 
-fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
-    saving.add_any(Step::rows(
+fn disposition_rows(
+    context: &WriteContext<'_>,
+    folded: &FoldedBatch<'_>,
+    statements: &mut StatementBatch<'_>,
+) -> Result<()> {
+    statements.add_any(Step::rows(
         &ADOPT,
-        &plan.adopt,
-        |args| args.time(desk.now),
+        &folded.adopt,
+        |args| args.time(context.now),
         |args, (kind, key)| {
             args.shared(kind);
             args.text(key);
@@ -209,24 +213,24 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<
         },
     )?);
     let (mut deferred, mut dead, mut parked) = (Vec::new(), Vec::new(), Vec::new());
-    for Story { handler, disposition } in &plan.stories {
+    for DispositionRow { handler, disposition } in &folded.disposition_rows {
         match disposition {
             Disposition::Deferred { message, key, attempts, delay, reason } => {
-                deferred.push((*handler, message, key.as_deref(), *attempts, desk.now.plus(*delay), reason));
+                deferred.push((*handler, message, key.as_deref(), *attempts, context.now.plus(*delay), reason));
             }
             Disposition::DeadLettered { message, attempts, reason, detail } => {
-                dead.push(Dead { handler, message, attempts: *attempts, reason, detail });
+                dead.push(DeadLetterRow { handler, message, attempts: *attempts, reason, detail });
             }
             Disposition::Parked { message, attempts, until } => parked.push((*handler, message, *attempts, until)),
             Disposition::Handled | Disposition::Dropped { .. } => {}
         }
     }
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &DEFER,
         &deferred,
         |_| {},
         |args, (handler, message, key, attempts, due, reason)| {
-            whose(args, plan.endpoint, handler, *key, message);
+            owner_columns(args, folded.endpoint, handler, *key, message);
             args.time(*due);
             args.maybe_text(*key);
             args.int(i64::from(*attempts));
@@ -234,17 +238,19 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<
             envelope(args, message)
         },
     )?);
-    saving.add_any(bury(desk, plan.endpoint, &dead)?);
-    saving.add_any(Step::rows(
+    statements.add_any(dead_letter_steps(context, folded.endpoint, &dead)?);
+    statements.add_any(Step::rows(
         &PARK,
         &parked,
-        |args| args.time(desk.now),
+        |args| args.time(context.now),
         |args, (handler, message, attempts, until)| {
             let (turn, saga) = match until {
                 ParkedUntil::KeyUnblocked { key } => (Some(key.as_str()), None),
-                ParkedUntil::Saga { kind, key, at_most } => (None, Some((kind, key.as_str(), desk.now.plus(*at_most)))),
+                ParkedUntil::Saga { kind, key, at_most } => {
+                    (None, Some((kind, key.as_str(), context.now.plus(*at_most))))
+                }
             };
-            whose(args, plan.endpoint, handler, turn, message);
+            owner_columns(args, folded.endpoint, handler, turn, message);
             args.maybe_text(turn);
             args.maybe_text(saga.map(|(kind, _, _)| &**kind));
             args.maybe_text(saga.map(|(_, key, _)| key));
@@ -262,22 +268,26 @@ fn stories(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<
 }
 
 /// Rows of `dead_letter`.
-pub(super) fn bury(desk: &Desk<'_>, endpoint: &Arc<str>, dead: &[Dead<'_>]) -> Result<Vec<Step>> {
+pub(super) fn dead_letter_steps(
+    context: &WriteContext<'_>,
+    endpoint: &Arc<str>,
+    dead: &[DeadLetterRow<'_>],
+) -> Result<Vec<Step>> {
     Step::rows(
-        &BURY,
+        &INSERT_DEAD_LETTER,
         dead,
-        |args| args.time(desk.now),
-        |args, letter| {
-            whose(args, endpoint, letter.handler, None, letter.message);
-            args.int(i64::from(letter.attempts));
-            args.text(letter.reason);
-            args.text(&serde_json::Value::from(letter.detail).to_string());
-            envelope(args, letter.message)
+        |args| args.time(context.now),
+        |args, row| {
+            owner_columns(args, endpoint, row.handler, None, row.message);
+            args.int(i64::from(row.attempts));
+            args.text(row.reason);
+            args.text(&serde_json::Value::from(row.detail).to_string());
+            envelope(args, row.message)
         },
     )
 }
 
-fn whose(args: &mut Args, endpoint: &Arc<str>, handler: &Arc<str>, key: Option<&str>, message: &Envelope) {
+fn owner_columns(args: &mut Args, endpoint: &Arc<str>, handler: &Arc<str>, key: Option<&str>, message: &Envelope) {
     args.shared(endpoint);
     args.shared(handler);
     args.int(i64::from(shard_of_row(key, message)));

@@ -2,48 +2,16 @@
 
 use super::{
     super::{
-        op::{Op, Stop},
+        op::{Op, OpError},
         sql::{self, Rows, Step},
-        tx::{Desk, Tx},
+        write_context::{Tx, WriteContext},
     },
-    plan::Plan,
-    saving::{Expected, Saving},
+    plan::FoldedBatch,
+    statements::{ExpectedRows, StatementBatch},
 };
 use futures::future::BoxFuture;
-use sagabus_core::{MessageId, Result, RowTable, Timestamp, sabotage};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-
-const DAY: i64 = 86_400_000_000;
-
-/// What an id says about its age, and so where its gate is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Age {
-    /// Younger than the horizon: the partition of this day.
-    Usual(i64),
-    /// Older, future-dated or without a date: remembered by arrival, but the partition of its day, if it has one, may
-    /// know it from a time when it was young.
-    Unusual(Option<i64>),
-}
-
-impl Age {
-    /// The day whose partition may know it.
-    pub(crate) fn day(self) -> Option<i64> {
-        match self {
-            Age::Usual(day) => Some(day),
-            Age::Unusual(day) => day,
-        }
-    }
-}
-
-/// The age of an id. A clock that is a little ahead makes an id of tomorrow, which is usual.
-pub(crate) fn age_of(id: MessageId, now: Timestamp, horizon: Duration) -> Age {
-    let reach = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
-    let (today, oldest) = (now.0.div_euclid(DAY), now.0.saturating_sub(reach).div_euclid(DAY));
-    match id.day() {
-        Some(day) if (oldest..=today + 1).contains(&day) => Age::Usual(day),
-        day => Age::Unusual(day),
-    }
-}
+use sagabus_core::{Result, RowTable, sabotage};
+use std::{collections::BTreeSet, sync::Arc};
 
 static INBOX: Rows = Rows::new(
     "insert or ignore into inbox(day,endpoint,handler,message_id) select column1,column2,column3,column4 from (values ",
@@ -97,40 +65,44 @@ static FENCES: Rows = Rows::new(
 );
 
 /// Opens the gates: inserts the inbox rows and deletes the rows that are gates.
-pub(super) fn open(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
+pub(super) fn claim(
+    context: &WriteContext<'_>,
+    folded: &FoldedBatch<'_>,
+    statements: &mut StatementBatch<'_>,
+) -> Result<()> {
     let unchecked = sabotage::active("skip-inbox-check");
-    let inbox = if unchecked { |_| Expected::Any } else { Expected::Exactly };
+    let inbox = if unchecked { |_| ExpectedRows::Any } else { ExpectedRows::Exactly };
     let steps = Step::rows(
         &INBOX,
-        &plan.inbox,
+        &folded.inbox,
         |_| {},
         |args, (day, handler, id)| {
             args.int(*day);
-            args.shared(plan.endpoint);
+            args.shared(folded.endpoint);
             args.shared(handler);
             args.id(id.0);
             Ok(())
         },
     )?;
-    saving.add(steps, plan.inbox.len(), inbox);
+    statements.add(steps, folded.inbox.len(), inbox);
     let steps = Step::rows(
         &INBOX_MISC,
-        &plan.inbox_misc,
-        |args| args.time(desk.now),
+        &folded.inbox_misc,
+        |args| args.time(context.now),
         |args, (day, handler, id)| {
             args.maybe_int(*day);
-            args.shared(plan.endpoint);
+            args.shared(folded.endpoint);
             args.shared(handler);
             args.id(id.0);
             Ok(())
         },
     )?;
-    saving.add(steps, plan.inbox_misc.len(), inbox);
-    for (table, rows) in &plan.rows {
+    statements.add(steps, folded.inbox_misc.len(), inbox);
+    for (table, rows) in &folded.rows {
         let steps = delete(*table, rows)?;
         // with this bug, `due` has deleted the row already
         let early = *table == RowTable::Timer && sabotage::active("timer-delete-early");
-        saving.add(steps, rows.len(), if early { |_| Expected::Any } else { Expected::Exactly });
+        statements.add(steps, rows.len(), if early { |_| ExpectedRows::Any } else { ExpectedRows::Exactly });
     }
     Ok(())
 }
@@ -171,7 +143,7 @@ pub(crate) struct DeleteRow(pub(crate) RowTable, pub(crate) Vec<(i64, i64)>);
 impl Op for DeleteRow {
     type Answer = ();
 
-    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Stop>> {
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(async move {
             sql::run_all(&mut tx.connection, delete(self.0, &self.1)?, "delete rows early", |_, _| true).await?;
             Ok(())
@@ -180,10 +152,10 @@ impl Op for DeleteRow {
 }
 
 /// Whether all fences still hold.
-pub(super) async fn fences_hold(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<bool> {
+pub(super) async fn fences_hold(context: &mut WriteContext<'_>, folded: &FoldedBatch<'_>) -> Result<bool> {
     let steps = Step::rows(
         &FENCES,
-        &plan.fences,
+        &folded.fences,
         |_| {},
         |args, fence| {
             args.shared(&fence.group);
@@ -194,19 +166,22 @@ pub(super) async fn fences_hold(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<
     )?;
     let mut held = 0i64;
     for step in steps {
-        for row in step.fetch(desk.connection, "compare fences in sqlite").await? {
+        for row in step.fetch(context.connection, "compare fences in sqlite").await? {
             held += sql::column::<i64>(&row, 0)?;
         }
     }
-    Ok(usize::try_from(held).is_ok_and(|held| held == plan.fences.len()))
+    Ok(usize::try_from(held).is_ok_and(|held| held == folded.fences.len()))
 }
 
 /// (handler, order key) of the lines that may move on: those of the rows whose gates open, and those in which a message
 /// is parked by this batch.
-pub(super) async fn lines(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<BTreeSet<(Arc<str>, String)>> {
-    let mut lines = plan.waiting_lines();
+pub(super) async fn lines(
+    context: &mut WriteContext<'_>,
+    folded: &FoldedBatch<'_>,
+) -> Result<BTreeSet<(Arc<str>, String)>> {
+    let mut lines = folded.waiting_lines();
     for (table, statement) in [(RowTable::Retry, &RETRY_LINES), (RowTable::Parked, &PARKED_LINES)] {
-        let Some(rows) = plan.rows.get(&table) else { continue };
+        let Some(rows) = folded.rows.get(&table) else { continue };
         let steps = Step::rows(
             statement,
             rows,
@@ -217,33 +192,10 @@ pub(super) async fn lines(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<BTreeS
             },
         )?;
         for step in steps {
-            for row in step.fetch(desk.connection, "read order keys from sqlite").await? {
+            for row in step.fetch(context.connection, "read order keys from sqlite").await? {
                 lines.insert((sql::column::<&str>(&row, 0)?.into(), sql::column(&row, 1)?));
             }
         }
     }
     Ok(lines)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use uuid::Uuid;
-
-    fn born(day: i64) -> MessageId {
-        let millis = u128::try_from(day * 86_400_000).unwrap();
-        MessageId(Uuid::from_u128((millis << 80) | (7 << 76) | (2 << 62)))
-    }
-
-    #[test]
-    fn ids_of_an_ordinary_age_go_by_their_day() {
-        let (now, week) = (Timestamp(20_000 * DAY + 5), Duration::from_secs(7 * 86_400));
-        for day in [19_993, 20_000, 20_001] {
-            assert_eq!(age_of(born(day), now, week), Age::Usual(day));
-        }
-        for day in [19_992, 20_002] {
-            assert_eq!(age_of(born(day), now, week), Age::Unusual(Some(day)));
-        }
-        assert_eq!(age_of(MessageId::from_foreign("x"), now, week), Age::Unusual(None));
-    }
 }

@@ -3,12 +3,13 @@
 use super::{
     super::{
         sql::{self, Rows, Step},
-        tx::Desk,
+        write_context::WriteContext,
     },
     dedup,
-    effects::{Dead, bury, envelope},
-    plan::Plan,
-    saving::{Expected, Saving},
+    deliveries::{DeadLetterRow, dead_letter_steps, envelope},
+    plan::FoldedBatch,
+    queue_row::{QueueInsert, Routed},
+    statements::{ExpectedRows, StatementBatch},
 };
 use sagabus_core::{CommitBatch, Destination, Headers, OutboxId, Outcome, Outgoing, Owner, Result, shard_of};
 use std::{
@@ -35,7 +36,7 @@ static OUTBOX: Rows = Rows::new(
     ") w where column1 is not null",
 );
 
-static BEHIND: Rows = Rows::new(
+static BLOCKED_BY_PREDECESSOR: Rows = Rows::new(
     "select column1 from (values ",
     "(?,?,?,?)",
     ") w where exists(select 1 from outbox o where o.endpoint=column2 and o.order_key=column4 and \
@@ -43,23 +44,7 @@ static BEHIND: Rows = Rows::new(
 );
 
 /// So many rows are worth encoding beside the statements before them; fewer go with those in one text.
-const MANY: usize = 64;
-
-/// A row for a queue.
-pub(super) struct QueueInsert<'a> {
-    pub(super) queue: Arc<str>,
-    pub(super) outgoing: &'a Outgoing,
-    /// Nobody has sent this id before, and nobody will again: see [`sagabus_core::UnitOfWork::fresh_ids`].
-    pub(super) new_id: bool,
-}
-
-/// What became of destinations.
-#[derive(Default)]
-pub(super) struct Routed<'a> {
-    pub(super) rows: Vec<QueueInsert<'a>>,
-    /// Sends whose queue does not exist, by their place in the list.
-    pub(super) unknown: Vec<usize>,
-}
+const MIN_ROWS_ENCODED_ASIDE: usize = 64;
 
 /// The shard of a queue's row: of its order key, or of its message.
 fn shard_in_queue(headers: &Headers) -> u16 {
@@ -71,23 +56,23 @@ fn shard_in_queue(headers: &Headers) -> u16 {
 
 /// The queues that each send goes to, in order. `is_new` says of which places the id is new.
 pub(super) async fn queues_of<'a>(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     sends: &[&'a Outgoing],
     is_new: impl Fn(usize) -> bool,
 ) -> Result<Routed<'a>> {
-    let known = known_queues(desk, sends).await?;
-    let mut topics = subscribers(desk, sends).await?;
+    let known = known_queues(context, sends).await?;
+    let mut topics = subscribers(context, sends).await?;
     let mut routed = Routed::default();
-    for (place, outgoing) in sends.iter().enumerate() {
-        let new_id = is_new(place);
+    for (index, outgoing) in sends.iter().enumerate() {
+        let fresh_id = is_new(index);
         match &outgoing.to {
             Destination::Queue(name) => match known.get(name.as_str()) {
-                Some(Some(queue)) => routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing, new_id }),
-                Some(None) | None => routed.unknown.push(place),
+                Some(Some(queue)) => routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing, fresh_id }),
+                Some(None) | None => routed.unknown.push(index),
             },
             Destination::Topic(topic) => {
                 for queue in topics.entry(topic.as_str()).or_default() {
-                    routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing, new_id });
+                    routed.rows.push(QueueInsert { queue: Arc::clone(queue), outgoing, fresh_id });
                 }
             }
         }
@@ -96,10 +81,13 @@ pub(super) async fn queues_of<'a>(
 }
 
 /// The named queues, as far as they exist. Those that are known from before need no asking.
-async fn known_queues<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<HashMap<&'a str, Option<Arc<str>>>> {
+async fn known_queues<'a>(
+    context: &mut WriteContext<'_>,
+    sends: &[&'a Outgoing],
+) -> Result<HashMap<&'a str, Option<Arc<str>>>> {
     let mut found: HashMap<&str, Option<Arc<str>>> = HashMap::new();
     {
-        let cache = desk.shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let cache = context.shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
         for outgoing in sends {
             if let Destination::Queue(name) = &outgoing.to {
                 found.entry(name).or_insert_with(|| cache.get(name.as_str()).cloned());
@@ -117,10 +105,10 @@ async fn known_queues<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result
         },
     )?;
     for step in steps {
-        for row in step.fetch(desk.connection, "look for queues in sqlite").await? {
+        for row in step.fetch(context.connection, "look for queues in sqlite").await? {
             let name: Arc<str> = sql::column::<&str>(&row, 0)?.into();
-            if !desk.notes.declared {
-                desk.shared.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&name));
+            if !context.announcements.declared_queue {
+                context.shared.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&name));
             }
             if let Some(slot) = found.get_mut(&*name) {
                 *slot = Some(name);
@@ -130,7 +118,10 @@ async fn known_queues<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result
     Ok(found)
 }
 
-async fn subscribers<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<HashMap<&'a str, Vec<Arc<str>>>> {
+async fn subscribers<'a>(
+    context: &mut WriteContext<'_>,
+    sends: &[&'a Outgoing],
+) -> Result<HashMap<&'a str, Vec<Arc<str>>>> {
     let mut topics: Vec<&str> = sends
         .iter()
         .filter_map(|outgoing| match &outgoing.to {
@@ -140,21 +131,21 @@ async fn subscribers<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<
         .collect();
     topics.sort_unstable();
     topics.dedup();
-    let mut place = 0i64;
+    let mut index = 0i64;
     let steps = Step::rows(
         &SUBSCRIBED,
         &topics,
         |_| {},
         |args, topic| {
-            args.int(place);
-            place += 1;
+            args.int(index);
+            index += 1;
             args.text(topic);
             Ok(())
         },
     )?;
     let mut found: HashMap<&str, Vec<Arc<str>>> = HashMap::new();
     for step in steps {
-        for row in step.fetch(desk.connection, "look for subscribers in sqlite").await? {
+        for row in step.fetch(context.connection, "look for subscribers in sqlite").await? {
             if let Some(topic) = topics.get(sql::position(&row, 0)?) {
                 found.entry(topic).or_default().push(sql::column::<&str>(&row, 1)?.into());
             }
@@ -164,16 +155,16 @@ async fn subscribers<'a>(desk: &mut Desk<'_>, sends: &[&'a Outgoing]) -> Result<
 }
 
 /// The inserts of queue rows.
-pub(super) fn queue_steps(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
-    note_queues(desk, rows);
+pub(super) fn queue_steps(context: &mut WriteContext<'_>, rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
+    announce_queues(context, rows);
     encode_rows(rows)
 }
 
-fn note_queues(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) {
+fn announce_queues(context: &mut WriteContext<'_>, rows: &[QueueInsert<'_>]) {
     let mut last: Option<&Arc<str>> = None;
     for row in rows {
         if last.is_none_or(|last| !Arc::ptr_eq(last, &row.queue)) {
-            desk.notes.queue(&row.queue);
+            context.announcements.queue(&row.queue);
         }
         last = Some(&row.queue);
     }
@@ -197,52 +188,52 @@ fn encode_rows(rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
 /// Joined: where the sends of a batch go. Only a careful one asks which ids the queues have seen before: otherwise the
 /// rows that remember them say so, and the batch is run again, carefully.
 pub(super) async fn resolve<'b>(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     batch: &CommitBatch,
-    plan: &Plan<'b>,
-    careful: bool,
+    folded: &FoldedBatch<'b>,
+    with_savepoints: bool,
 ) -> Result<Routed<'b>> {
-    if !batch.joined || plan.sends.is_empty() {
+    if !batch.joined || folded.sends.is_empty() {
         return Ok(Routed::default());
     }
-    let sends: Vec<&'b Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
-    let is_new = |place: usize| {
-        let unit = plan.sends.get(place).and_then(|(unit, _)| batch.units.get(*unit));
+    let sends: Vec<&'b Outgoing> = folded.sends.iter().map(|(_, outgoing)| *outgoing).collect();
+    let is_new = |index: usize| {
+        let unit = folded.sends.get(index).and_then(|(unit, _)| batch.units.get(*unit));
         unit.is_some_and(|unit| unit.fresh_ids)
     };
-    let mut routed = queues_of(desk, &sends, is_new).await?;
-    if careful {
-        dedup::drop_seen(desk, &mut routed).await?;
+    let mut routed = queues_of(context, &sends, is_new).await?;
+    if with_savepoints {
+        dedup::drop_seen(context, &mut routed).await?;
     }
     Ok(routed)
 }
 
 /// Writes the sends of a batch.
 pub(super) fn write<'a>(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     batch: &CommitBatch,
-    plan: &Plan<'_>,
+    folded: &FoldedBatch<'_>,
     routed: &'a Routed<'_>,
-    saving: &mut Saving<'a>,
+    statements: &mut StatementBatch<'a>,
 ) -> Result<()> {
-    let sends: Vec<&Outgoing> = plan.sends.iter().map(|(_, outgoing)| *outgoing).collect();
+    let sends: Vec<&Outgoing> = folded.sends.iter().map(|(_, outgoing)| *outgoing).collect();
     if !batch.joined {
-        saving.add(outbox_steps(&batch.owner, &sends)?, sends.len(), |rows| {
-            Expected::Outbox(i64::try_from(rows).unwrap_or(i64::MAX))
+        statements.add(outbox_steps(&batch.owner, &sends)?, sends.len(), |rows| {
+            ExpectedRows::Outbox(i64::try_from(rows).unwrap_or(i64::MAX))
         });
         return Ok(());
     }
-    for (steps, rows) in dedup::remember(desk, &routed.rows)? {
-        saving.add(steps, rows, Expected::Exactly);
+    for (steps, rows) in dedup::remember(context, &routed.rows)? {
+        statements.add(steps, rows, ExpectedRows::Exactly);
     }
-    let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|place| sends.get(*place).copied()).collect();
-    saving.add_any(bury_unroutable(desk, &batch.owner, &lost)?);
+    let lost: Vec<&Outgoing> = routed.unknown.iter().filter_map(|index| sends.get(*index).copied()).collect();
+    statements.add_any(dead_letter_unroutable(context, &batch.owner, &lost)?);
     let rows = &routed.rows;
-    if rows.len() < MANY {
-        saving.add(queue_steps(desk, rows)?, rows.len(), Expected::Exactly);
+    if rows.len() < MIN_ROWS_ENCODED_ASIDE {
+        statements.add(queue_steps(context, rows)?, rows.len(), ExpectedRows::Exactly);
     } else {
-        note_queues(desk, rows);
-        saving.add_late(Box::new(|| encode_rows(rows)), rows.len(), Expected::Exactly);
+        announce_queues(context, rows);
+        statements.add_late(Box::new(|| encode_rows(rows)), rows.len(), ExpectedRows::Exactly);
     }
     Ok(())
 }
@@ -264,49 +255,57 @@ pub(super) fn outbox_steps(owner: &Owner, sends: &[&Outgoing]) -> Result<Vec<Ste
 }
 
 /// Sends to queues that do not exist.
-pub(super) fn bury_unroutable(desk: &mut Desk<'_>, owner: &Owner, lost: &[&Outgoing]) -> Result<Vec<Step>> {
+pub(super) fn dead_letter_unroutable(
+    context: &mut WriteContext<'_>,
+    owner: &Owner,
+    lost: &[&Outgoing],
+) -> Result<Vec<Step>> {
     let reasons: Vec<String> =
         lost.iter().map(|outgoing| format!("unroutable: there is no queue {}", outgoing.to.name())).collect();
     let rows: Vec<(Outgoing, &str)> =
         lost.iter().zip(&reasons).map(|(outgoing, reason)| ((*outgoing).clone(), reason.as_str())).collect();
-    bury_rows(desk, owner, &rows)
+    dead_letter_rows(context, owner, &rows)
 }
 
 /// Sends that can never arrive are dead letters of their sender, without a handler.
-pub(crate) fn bury_rows(desk: &mut Desk<'_>, owner: &Owner, lost: &[(Outgoing, &str)]) -> Result<Vec<Step>> {
-    let nobody: Arc<str> = Arc::from("");
+pub(crate) fn dead_letter_rows(
+    context: &mut WriteContext<'_>,
+    owner: &Owner,
+    lost: &[(Outgoing, &str)],
+) -> Result<Vec<Step>> {
+    let no_handler: Arc<str> = Arc::from("");
     let details: Vec<[String; 1]> = lost.iter().map(|(outgoing, _)| [format!("to {:?}", outgoing.to)]).collect();
-    let dead: Vec<Dead<'_>> = lost
+    let dead: Vec<DeadLetterRow<'_>> = lost
         .iter()
         .zip(&details)
-        .map(|((outgoing, reason), detail)| Dead {
-            handler: &nobody,
+        .map(|((outgoing, reason), detail)| DeadLetterRow {
+            handler: &no_handler,
             message: &outgoing.message,
             attempts: 0,
             reason,
             detail,
         })
         .collect();
-    bury(desk, &owner.endpoint, &dead)
+    dead_letter_steps(context, &owner.endpoint, &dead)
 }
 
 /// The outcome of each unit of a batch that applied.
 pub(super) async fn outcomes(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     batch: &CommitBatch,
     live: &[usize],
-    plan: &Plan<'_>,
+    folded: &FoldedBatch<'_>,
     ids: &[OutboxId],
 ) -> Result<Vec<Outcome>> {
-    if batch.joined || plan.sends.is_empty() {
+    if batch.joined || folded.sends.is_empty() {
         return Ok(live
             .iter()
             .map(|_| Outcome::Applied { outbox: Vec::new(), blocked_by_predecessor: false })
             .collect());
     }
-    let late = behind(desk, batch, plan).await?;
+    let late = blocked_units(context, batch, folded).await?;
     let mut by_unit: BTreeMap<usize, Vec<OutboxId>> = BTreeMap::new();
-    for ((unit, _), id) in plan.sends.iter().zip(ids) {
+    for ((unit, _), id) in folded.sends.iter().zip(ids) {
         by_unit.entry(*unit).or_default().push(*id);
     }
     let outcome = |unit: &usize| Outcome::Applied {
@@ -317,14 +316,18 @@ pub(super) async fn outcomes(
 }
 
 /// The units with a send whose order key has an unsent row of another owner.
-async fn behind(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'_>) -> Result<HashSet<usize>> {
-    let keyed: Vec<(usize, &str)> = plan
+async fn blocked_units(
+    context: &mut WriteContext<'_>,
+    batch: &CommitBatch,
+    folded: &FoldedBatch<'_>,
+) -> Result<HashSet<usize>> {
+    let keyed: Vec<(usize, &str)> = folded
         .sends
         .iter()
         .filter_map(|(unit, outgoing)| outgoing.message.headers.order_key.as_deref().map(|key| (*unit, key)))
         .collect();
     let steps = Step::rows(
-        &BEHIND,
+        &BLOCKED_BY_PREDECESSOR,
         &keyed,
         |_| {},
         |args, (unit, key)| {
@@ -337,7 +340,7 @@ async fn behind(desk: &mut Desk<'_>, batch: &CommitBatch, plan: &Plan<'_>) -> Re
     )?;
     let mut late = HashSet::new();
     for step in steps {
-        for row in step.fetch(desk.connection, "look for unsent rows in sqlite").await? {
+        for row in step.fetch(context.connection, "look for unsent rows in sqlite").await? {
             late.insert(sql::position(&row, 0)?);
         }
     }

@@ -2,11 +2,11 @@
 
 use super::{
     super::{
+        dedup_day::{DedupSlot, dedup_slot},
         sql::{self, Rows, Step},
-        tx::Desk,
+        write_context::WriteContext,
     },
-    gates::{Age, age_of},
-    route::{QueueInsert, Routed},
+    queue_row::{QueueInsert, Routed},
 };
 use sagabus_core::{MessageId, Result};
 use std::{collections::HashSet, sync::Arc};
@@ -33,26 +33,26 @@ static REMEMBER_MISC: Rows = Rows::new(
 );
 
 /// Takes out the rows whose id their queue has seen before, or that come twice.
-pub(super) async fn drop_seen(desk: &mut Desk<'_>, routed: &mut Routed<'_>) -> Result<()> {
-    let seen = seen(desk, &routed.rows).await?;
+pub(super) async fn drop_seen(context: &mut WriteContext<'_>, routed: &mut Routed<'_>) -> Result<()> {
+    let seen = seen(context, &routed.rows).await?;
     let mut here: HashSet<(Arc<str>, MessageId)> = HashSet::new();
-    let mut place = 0;
+    let mut index = 0;
     routed.rows.retain(|row| {
-        place += 1;
+        index += 1;
         let id = row.outgoing.message.headers.message_id;
-        row.new_id || !seen.contains(&(place - 1)) && here.insert((Arc::clone(&row.queue), id))
+        row.fresh_id || !seen.contains(&(index - 1)) && here.insert((Arc::clone(&row.queue), id))
     });
     Ok(())
 }
 
 /// The inserts that remember the ids, with how many rows each must add.
-pub(super) fn remember(desk: &Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Vec<Step>, usize); 2]> {
+pub(super) fn remember(context: &WriteContext<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Vec<Step>, usize); 2]> {
     let (mut dated, mut misc) = (Vec::new(), Vec::new());
-    for row in rows.iter().filter(|row| !row.new_id) {
+    for row in rows.iter().filter(|row| !row.fresh_id) {
         let id = row.outgoing.message.headers.message_id;
-        match age_of(id, desk.now, desk.shared.options.horizon) {
-            Age::Usual(day) => dated.push((day, &row.queue, id)),
-            Age::Unusual(day) => misc.push((day, &row.queue, id)),
+        match dedup_slot(id, context.now, context.shared.options.horizon) {
+            DedupSlot::Day(day) => dated.push((day, &row.queue, id)),
+            DedupSlot::Misc(day) => misc.push((day, &row.queue, id)),
         }
     }
     let first = Step::rows(
@@ -69,7 +69,7 @@ pub(super) fn remember(desk: &Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Ve
     let second = Step::rows(
         &REMEMBER_MISC,
         &misc,
-        |args| args.time(desk.now),
+        |args| args.time(context.now),
         |args, (day, queue, id)| {
             args.maybe_int(*day);
             args.shared(queue);
@@ -81,18 +81,18 @@ pub(super) fn remember(desk: &Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<[(Ve
 }
 
 /// The rows that their queue has seen before.
-async fn seen(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<HashSet<usize>> {
-    let mut place = 0i64;
-    let (now, horizon) = (desk.now, desk.shared.options.horizon);
+async fn seen(context: &mut WriteContext<'_>, rows: &[QueueInsert<'_>]) -> Result<HashSet<usize>> {
+    let mut index = 0i64;
+    let (now, horizon) = (context.now, context.shared.options.horizon);
     let steps = Step::rows(
         &SEEN,
         rows,
         |_| {},
         |args, row| {
             let id = row.outgoing.message.headers.message_id;
-            args.int(place);
-            place += 1;
-            args.maybe_int(age_of(id, now, horizon).day());
+            args.int(index);
+            index += 1;
+            args.maybe_int(dedup_slot(id, now, horizon).day());
             args.shared(&row.queue);
             args.id(id.0);
             Ok(())
@@ -100,7 +100,7 @@ async fn seen(desk: &mut Desk<'_>, rows: &[QueueInsert<'_>]) -> Result<HashSet<u
     )?;
     let mut seen = HashSet::new();
     for step in steps {
-        for row in step.fetch(desk.connection, "look for repeated messages in sqlite").await? {
+        for row in step.fetch(context.connection, "look for repeated messages in sqlite").await? {
             seen.insert(sql::position(&row, 0)?);
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 /// What rows of which kind somebody may wait for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
+pub(crate) enum WakeKey {
     /// Rows in a queue.
     Queue(Arc<str>),
     /// Rows of the due tables of an endpoint.
@@ -21,15 +21,15 @@ pub(crate) enum Place {
 }
 
 #[derive(Default)]
-struct Bell {
-    rung: AtomicU64,
+struct Signal {
+    count: AtomicU64,
     notify: Notify,
 }
 
 /// The bells of one database in this process.
 #[derive(Default)]
-pub(crate) struct Bells {
-    bells: Mutex<HashMap<Place, Arc<Bell>>>,
+pub(crate) struct Wakeups {
+    wakeups: Mutex<HashMap<WakeKey, Arc<Signal>>>,
     waiting: AtomicUsize,
     /// Tells the writer task that somebody began to wait, so that it watches other processes' commits.
     pub(crate) watch: Notify,
@@ -37,9 +37,9 @@ pub(crate) struct Bells {
 
 /// What one reader has seen of the bells: each store handle has its own.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<HashMap<Place, u64>>);
+pub(crate) struct LastSeen(Mutex<HashMap<WakeKey, u64>>);
 
-struct Waiting<'a>(&'a Bells);
+struct Waiting<'a>(&'a Wakeups);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -47,31 +47,31 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Bells {
-    fn bell(&self, place: &Place) -> Arc<Bell> {
-        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        match bells.get(place) {
-            Some(bell) => Arc::clone(bell),
-            None => Arc::clone(bells.entry(place.clone()).or_default()),
+impl Wakeups {
+    fn signal(&self, key: &WakeKey) -> Arc<Signal> {
+        let mut wakeups = self.wakeups.lock().unwrap_or_else(PoisonError::into_inner);
+        match wakeups.get(key) {
+            Some(signal) => Arc::clone(signal),
+            None => Arc::clone(wakeups.entry(key.clone()).or_default()),
         }
     }
 
     /// Something may have been added there.
-    pub(crate) fn ring(&self, place: &Place) {
-        let bell = self.bells.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
+    pub(crate) fn notify(&self, key: &WakeKey) {
+        let signal = self.wakeups.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         // nobody has ever waited there: nobody to tell
-        if let Some(bell) = bell {
-            bell.rung.fetch_add(1, Ordering::SeqCst);
-            bell.notify.notify_waiters();
+        if let Some(signal) = signal {
+            signal.count.fetch_add(1, Ordering::SeqCst);
+            signal.notify.notify_waiters();
         }
     }
 
     /// Another process has committed something, or a topic was published: nobody knows where it went.
-    pub(crate) fn ring_all(&self, which: impl Fn(&Place) -> bool) {
-        for (place, bell) in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if which(place) {
-                bell.rung.fetch_add(1, Ordering::SeqCst);
-                bell.notify.notify_waiters();
+    pub(crate) fn notify_matching(&self, which: impl Fn(&WakeKey) -> bool) {
+        for (key, signal) in self.wakeups.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if which(key) {
+                signal.count.fetch_add(1, Ordering::SeqCst);
+                signal.notify.notify_waiters();
             }
         }
     }
@@ -82,24 +82,24 @@ impl Bells {
     }
 
     /// A reading begins: what rang before it needs no wake-up any more.
-    pub(crate) fn reading(&self, place: &Place, seen: &Seen) {
-        let rung = self.bell(place).rung.load(Ordering::SeqCst);
-        seen.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), rung);
+    pub(crate) fn reading(&self, key: &WakeKey, last_seen: &LastSeen) {
+        let count = self.signal(key).count.load(Ordering::SeqCst);
+        last_seen.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), count);
     }
 
     /// Returns when the bell has rung since the last reading or wait, or after `at_most`.
-    pub(crate) async fn wait(&self, place: &Place, seen: &Seen, at_most: Duration, runtime: &Runtime) {
-        let bell = self.bell(place);
+    pub(crate) async fn wait(&self, key: &WakeKey, last_seen: &LastSeen, at_most: Duration, runtime: &Runtime) {
+        let signal = self.signal(key);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(self);
-        let mut notified = std::pin::pin!(bell.notify.notified());
+        let mut notified = std::pin::pin!(signal.notify.notified());
         // from here on no ring is missed
         notified.as_mut().enable();
-        let before = seen.0.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied();
-        if before == Some(bell.rung.load(Ordering::SeqCst)) {
+        let before = last_seen.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        if before == Some(signal.count.load(Ordering::SeqCst)) {
             self.watch.notify_one();
             runtime.timeout(at_most, notified).await;
         }
-        self.reading(place, seen);
+        self.reading(key, last_seen);
     }
 }

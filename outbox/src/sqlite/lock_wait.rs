@@ -1,16 +1,16 @@
-use super::open::Shared;
+use super::shared::FileState;
 use sagabus_core::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 /// How long to wait for somebody else's lock: short and random at first, so that nobody is always late.
-pub(super) struct Patience<'a> {
-    shared: &'a Shared,
+pub(super) struct BusyBackoff<'a> {
+    shared: &'a FileState,
     start: Duration,
     pause: Duration,
 }
 
-impl<'a> Patience<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+impl<'a> BusyBackoff<'a> {
+    pub(super) fn new(shared: &'a FileState) -> Self {
         Self { shared, start: shared.runtime().elapsed(), pause: Duration::from_micros(500) }
     }
 

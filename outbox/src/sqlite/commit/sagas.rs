@@ -3,11 +3,11 @@
 use super::{
     super::{
         sql::{self, Rows, Step},
-        tx::Desk,
+        write_context::WriteContext,
     },
     chain::{Chain, End, Need},
-    plan::Plan,
-    saving::{Expected, Saving},
+    plan::FoldedBatch,
+    statements::{ExpectedRows, StatementBatch},
 };
 use sagabus_core::{Result, Timestamp, sabotage};
 
@@ -72,9 +72,9 @@ static END_ALIASES: Rows = Rows::new(
 );
 
 /// Whether the sagas that begin and end in this batch do not exist: a row that is never written cannot collide.
-pub(super) async fn absent(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<bool> {
-    for step in key_steps(&LIVE, &fleeting(plan))? {
-        for row in step.fetch(desk.connection, "look for a saga in sqlite").await? {
+pub(super) async fn absent(context: &mut WriteContext<'_>, folded: &FoldedBatch<'_>) -> Result<bool> {
+    for step in key_steps(&LIVE, &fleeting(folded))? {
+        for row in step.fetch(context.connection, "look for a saga in sqlite").await? {
             if sql::column::<i64>(&row, 0)? > 0 {
                 return Ok(false);
             }
@@ -83,8 +83,8 @@ pub(super) async fn absent(desk: &mut Desk<'_>, plan: &Plan<'_>) -> Result<bool>
     Ok(true)
 }
 
-fn fleeting<'p, 'b>(plan: &'p Plan<'b>) -> Vec<&'p Chain<'b>> {
-    plan.chains.iter().filter(|chain| chain.need == Need::Absent && chain.end == End::Gone).collect()
+fn fleeting<'p, 'b>(folded: &'p FoldedBatch<'b>) -> Vec<&'p Chain<'b>> {
+    folded.chains.iter().filter(|chain| chain.need == Need::Absent && chain.end == End::Gone).collect()
 }
 
 fn key_steps(statement: &Rows, chains: &[&Chain<'_>]) -> Result<Vec<Step>> {
@@ -101,9 +101,13 @@ fn key_steps(statement: &Rows, chains: &[&Chain<'_>]) -> Result<Vec<Step>> {
 }
 
 /// Writes the saga rows.
-pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
-    let now = desk.now;
-    let chosen = |choose: &dyn Fn(&Chain<'_>) -> bool| plan.chains.iter().filter(|c| choose(c)).collect::<Vec<_>>();
+pub(super) fn write(
+    context: &WriteContext<'_>,
+    folded: &FoldedBatch<'_>,
+    statements: &mut StatementBatch<'_>,
+) -> Result<()> {
+    let now = context.now;
+    let chosen = |choose: &dyn Fn(&Chain<'_>) -> bool| folded.chains.iter().filter(|c| choose(c)).collect::<Vec<_>>();
     let created = chosen(&|chain| chain.need == Need::Absent && chain.end != End::Gone);
     let steps = Step::rows(
         &CREATE,
@@ -124,7 +128,7 @@ pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -
             Ok(())
         },
     )?;
-    saving.add(steps, created.len(), Expected::Exactly);
+    statements.add(steps, created.len(), ExpectedRows::Exactly);
     let updated = chosen(&|chain| matches!(chain.need, Need::At(_)) && chain.end != End::Gone);
     let steps = Step::rows(
         update(),
@@ -142,7 +146,7 @@ pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -
             Ok(())
         },
     )?;
-    saving.add(steps, updated.len(), Expected::Exactly);
+    statements.add(steps, updated.len(), ExpectedRows::Exactly);
     let deleted = chosen(&|chain| matches!(chain.need, Need::At(_)) && chain.end == End::Gone);
     let steps = Step::rows(
         &DELETE,
@@ -156,9 +160,9 @@ pub(super) fn write(desk: &Desk<'_>, plan: &Plan<'_>, saving: &mut Saving<'_>) -
             Ok(())
         },
     )?;
-    saving.add(steps, deleted.len(), Expected::Exactly);
-    saving.add_any(key_steps(&DELETE_COMPLETED, &fleeting(plan))?);
-    aliases(plan, saving)
+    statements.add(steps, deleted.len(), ExpectedRows::Exactly);
+    statements.add_any(key_steps(&DELETE_COMPLETED, &fleeting(folded))?);
+    aliases(folded, statements)
 }
 
 fn update() -> &'static Rows {
@@ -181,10 +185,10 @@ fn ending(args: &mut sql::Args, chain: &Chain<'_>, now: Timestamp) {
     args.maybe_int(kept.map(|(_, until)| until));
 }
 
-fn aliases(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
-    saving.add_any(Step::rows(
+fn aliases(folded: &FoldedBatch<'_>, statements: &mut StatementBatch<'_>) -> Result<()> {
+    statements.add_any(Step::rows(
         &END_ALIASES,
-        &plan.ended,
+        &folded.ended,
         |_| {},
         |args, (kind, key, _)| {
             args.shared(kind);
@@ -192,9 +196,9 @@ fn aliases(plan: &Plan<'_>, saving: &mut Saving<'_>) -> Result<()> {
             Ok(())
         },
     )?);
-    saving.add_any(Step::rows(
+    statements.add_any(Step::rows(
         &ALIAS,
-        &plan.aliases,
+        &folded.aliases,
         |_| {},
         |args, alias| {
             args.shared(alias.kind);

@@ -1,20 +1,20 @@
 use super::super::{
     sql::{self, Done, Late, Step},
-    tx::Desk,
+    write_context::WriteContext,
 };
 use sagabus_core::{OutboxId, Result};
 
 /// The statements of a batch, with what each must hit.
 #[derive(Default)]
-pub(super) struct Saving<'a> {
+pub(super) struct StatementBatch<'a> {
     steps: Vec<Step>,
-    expected: Vec<Expected>,
+    expected: Vec<ExpectedRows>,
     late: Option<Late<'a>>,
 }
 
 /// What a statement must do.
 #[derive(Clone, Copy)]
-pub(super) enum Expected {
+pub(super) enum ExpectedRows {
     /// Change exactly so many rows.
     Exactly(u64),
     /// Insert so many outbox rows, whose ids are then consecutive.
@@ -23,12 +23,12 @@ pub(super) enum Expected {
     Any,
 }
 
-impl<'a> Saving<'a> {
+impl<'a> StatementBatch<'a> {
     /// Adds steps whose rows are checked as a whole: `expected` rows over all of them.
-    pub(super) fn add(&mut self, steps: Vec<Step>, rows: usize, expected: fn(u64) -> Expected) {
+    pub(super) fn add(&mut self, steps: Vec<Step>, rows: usize, expected: fn(u64) -> ExpectedRows) {
         let mut left = rows;
         for step in steps {
-            let here = left.min(sql::MOST);
+            let here = left.min(sql::MAX_ROWS_PER_STATEMENT);
             left -= here;
             self.steps.push(step);
             self.expected.push(expected(here as u64));
@@ -36,31 +36,31 @@ impl<'a> Saving<'a> {
     }
 
     /// Adds steps over so many rows that are made while others run; once, and nothing after it.
-    pub(super) fn add_late(&mut self, make: Late<'a>, rows: usize, expected: fn(u64) -> Expected) {
-        for start in (0..rows).step_by(sql::MOST) {
-            self.expected.push(expected((rows - start).min(sql::MOST) as u64));
+    pub(super) fn add_late(&mut self, make: Late<'a>, rows: usize, expected: fn(u64) -> ExpectedRows) {
+        for start in (0..rows).step_by(sql::MAX_ROWS_PER_STATEMENT) {
+            self.expected.push(expected((rows - start).min(sql::MAX_ROWS_PER_STATEMENT) as u64));
         }
         self.late = Some(make);
     }
 
     /// Adds steps of which nothing is expected.
     pub(super) fn add_any(&mut self, steps: Vec<Step>) {
-        self.add(steps, 0, |_| Expected::Any);
+        self.add(steps, 0, |_| ExpectedRows::Any);
     }
 
     /// Runs all; the ids of the outbox rows, or `None` if a statement hit other rows than it must.
-    pub(super) async fn run(self, desk: &mut Desk<'_>) -> Result<Option<Vec<OutboxId>>> {
+    pub(super) async fn run(self, context: &mut WriteContext<'_>) -> Result<Option<Vec<OutboxId>>> {
         let mut outbox = Vec::new();
         let expected = self.expected;
         let check = |n: usize, done: Done| match expected.get(n) {
-            Some(Expected::Exactly(rows)) => done.changes == *rows,
-            Some(Expected::Outbox(rows)) => {
+            Some(ExpectedRows::Exactly(rows)) => done.changes == *rows,
+            Some(ExpectedRows::Outbox(rows)) => {
                 outbox.extend((done.last_id - rows + 1..=done.last_id).map(OutboxId));
                 true
             }
-            Some(Expected::Any) | None => true,
+            Some(ExpectedRows::Any) | None => true,
         };
-        let well = sql::run_with(desk.connection, self.steps, self.late, "write a batch to sqlite", check).await?;
+        let well = sql::run_with(context.connection, self.steps, self.late, "write a batch to sqlite", check).await?;
         Ok(well.then_some(outbox))
     }
 }

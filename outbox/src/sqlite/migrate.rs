@@ -1,9 +1,10 @@
 //! Creating and checking the schema, and checking that commits are synced.
 
 use super::{
-    open::{Inner, Shared},
+    open::OpenFile,
+    shared::FileState,
     sql::{self, Step},
-    tx::Tx,
+    write_context::Tx,
 };
 use sagabus_core::{Error, ErrorKind, Result};
 use sqlx::SqliteConnection;
@@ -42,7 +43,7 @@ async fn migrate(tx: &mut Tx) -> Result<()> {
     Ok(())
 }
 
-fn newer(shared: &Shared, found: i64) -> Error {
+fn newer(shared: &FileState, found: i64) -> Error {
     Error::invalid(format!(
         "the schema of {} has version {found}, this program knows {}; update the program",
         shared.path.display(),
@@ -50,7 +51,7 @@ fn newer(shared: &Shared, found: i64) -> Error {
     ))
 }
 
-impl Inner {
+impl OpenFile {
     pub(crate) async fn migrate(&self) -> Result<()> {
         // most starts find it done, and need not wait for the file's one writer
         let found = self.read.run(&self.shared, async |connection| version(connection).await).await;

@@ -6,14 +6,14 @@ use sagabus_core::{
 use std::{path::PathBuf, sync::Arc};
 
 /// A store in a directory of its own, with a queue `q`.
-pub(super) struct Bed {
+pub(super) struct Fixture {
     pub(super) store: Arc<SqliteStore>,
     pub(super) runtime: Runtime,
     pub(super) owner: Owner,
     pub(super) directory: PathBuf,
 }
 
-impl Bed {
+impl Fixture {
     pub(super) async fn new() -> Self {
         Self::with(SqliteOptions::default()).await
     }
@@ -73,7 +73,7 @@ impl Bed {
 
     /// What became of the units: A(pplied), D(uplicate), S(tale), F(ailed).
     pub(super) async fn commit(&self, units: Vec<UnitOfWork>) -> String {
-        letters(&self.store.commit(self.batch(units)).await.outcomes)
+        outcome_codes(&self.store.commit(self.batch(units)).await.outcomes)
     }
 
     pub(super) async fn depth(&self) -> u64 {
@@ -85,7 +85,7 @@ pub(super) fn url(directory: &std::path::Path) -> String {
     format!("sqlite://{}", directory.join("bus.db").display())
 }
 
-pub(super) fn letters(outcomes: &[Outcome]) -> String {
+pub(super) fn outcome_codes(outcomes: &[Outcome]) -> String {
     let letter = |outcome: &Outcome| match outcome {
         Outcome::Applied { .. } => 'A',
         Outcome::Duplicate => 'D',

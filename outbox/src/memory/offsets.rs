@@ -3,9 +3,10 @@ use async_trait::async_trait;
 use sagabus_core::{AuditEntry, LogPartition, OffsetStore, POSITION_RESET, Position, PositionReset, Result, Timestamp};
 
 impl Model {
-    fn claim(&mut self, endpoint: &str, place: &LogPartition) -> Position {
-        let unknown = || Position { partition: place.clone(), handled_below: 0, epoch: 0, fingerprint: String::new() };
-        let position = self.positions.entry((endpoint.to_string(), place.clone())).or_insert_with(unknown);
+    fn claim(&mut self, endpoint: &str, partition: &LogPartition) -> Position {
+        let unknown =
+            || Position { partition: partition.clone(), handled_below: 0, epoch: 0, fingerprint: String::new() };
+        let position = self.positions.entry((endpoint.to_string(), partition.clone())).or_insert_with(unknown);
         position.epoch += 1;
         position.clone()
     }
@@ -25,8 +26,11 @@ impl Model {
 
     pub(super) fn reset_positions(&mut self, endpoint: &str, reset: &PositionReset, now: Timestamp) -> u64 {
         let mut found = Vec::new();
-        for ((of, place), position) in &mut self.positions {
-            if of != endpoint || *place.log != *reset.log || reset.partition.is_some_and(|n| n != place.partition) {
+        for ((of, partition), position) in &mut self.positions {
+            if of != endpoint
+                || *partition.log != *reset.log
+                || reset.partition.is_some_and(|n| n != partition.partition)
+            {
                 continue;
             }
             let before = position.handled_below;
@@ -36,7 +40,7 @@ impl Model {
                 fingerprint: String::new(),
                 ..position.clone()
             };
-            found.push((place.to_string(), before, position.handled_below));
+            found.push((partition.to_string(), before, position.handled_below));
         }
         for (subject, before, after) in &found {
             let entry = AuditEntry {
@@ -58,8 +62,10 @@ impl Model {
 #[async_trait]
 impl OffsetStore for MemoryStore {
     async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
-        self.run(Operation::Position, |model, _| places.iter().map(|place| model.claim(endpoint, place)).collect())
-            .await
+        self.run(Operation::Position, |model, _| {
+            places.iter().map(|partition| model.claim(endpoint, partition)).collect()
+        })
+        .await
     }
 
     async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {

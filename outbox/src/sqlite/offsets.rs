@@ -1,10 +1,10 @@
 //! How far endpoints have come in logs, and what operators did to that.
 
 use super::{
-    open::Inner,
+    open::OpenFile,
     sql::{self, Step},
     store::SqliteStore,
-    tx::Tx,
+    write_context::Tx,
 };
 use async_trait::async_trait;
 use sagabus_core::{AuditEntry, LogPartition, OffsetStore, POSITION_RESET, Position, PositionReset, Result, Timestamp};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const CLAIM: &str = "insert into log_position(endpoint,log,part,base,epoch,mark,at) values (?,?,?,0,1,'',?) on conflict do update \
                      set epoch=epoch+1 returning log,part,base,epoch,mark";
 
-const RAISE: &str = "update log_position set mark=case when ?1>=base then ?2 else mark end,base=max(base,?1),at=?3 where \
+const ADVANCE: &str = "update log_position set mark=case when ?1>=base then ?2 else mark end,base=max(base,?1),at=?3 where \
                      endpoint=?4 and log=?5 and part=?6 and epoch=?7";
 
 const LIST: &str = "select log,part,base,epoch,mark from log_position where endpoint=? order by log,part";
@@ -22,7 +22,7 @@ const LIST: &str = "select log,part,base,epoch,mark from log_position where endp
 const RESET: &str =
     "update log_position set base=min(base,?1),epoch=epoch+1,mark='',at=?2 where endpoint=?3 and log=?4 and part=?5";
 
-const NOTE: &str =
+const INSERT_AUDIT: &str =
     "insert into operator_audit(at,endpoint,operator,action,subject,before,after,why) values (?,?,?,?,?,?,?,?)";
 
 const AUDIT: &str = "select id,at,operator,action,subject,before,after,why from operator_audit where endpoint=? and id>? order by id \
@@ -30,37 +30,35 @@ const AUDIT: &str = "select id,at,operator,action,subject,before,after,why from 
 
 #[async_trait]
 impl OffsetStore for SqliteStore {
-    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
-        let (endpoint, places): (Arc<str>, Arc<[LogPartition]>) = (Arc::from(endpoint), Arc::from(places));
-        let inner = self.open_inner()?;
-        inner
-            .write(move |tx| {
-                let (endpoint, places) = (Arc::clone(&endpoint), Arc::clone(&places));
-                Box::pin(async move { claim(tx, &endpoint, &places).await })
-            })
-            .await
+    async fn claim(&self, endpoint: &str, partitions: &[LogPartition]) -> Result<Vec<Position>> {
+        let (endpoint, partitions): (Arc<str>, Arc<[LogPartition]>) = (Arc::from(endpoint), Arc::from(partitions));
+        let file = self.open_file()?;
+        file.write(move |tx| {
+            let (endpoint, partitions) = (Arc::clone(&endpoint), Arc::clone(&partitions));
+            Box::pin(async move { claim(tx, &endpoint, &partitions).await })
+        })
+        .await
     }
 
     async fn advance(&self, endpoint: &str, positions: &[Position]) -> Result<Vec<bool>> {
         let (endpoint, positions): (Arc<str>, Arc<[Position]>) = (Arc::from(endpoint), Arc::from(positions));
-        let inner = self.open_inner()?;
-        inner
-            .write(move |tx| {
-                let (endpoint, positions) = (Arc::clone(&endpoint), Arc::clone(&positions));
-                Box::pin(async move { raise(tx, &endpoint, &positions).await })
-            })
-            .await
+        let file = self.open_file()?;
+        file.write(move |tx| {
+            let (endpoint, positions) = (Arc::clone(&endpoint), Arc::clone(&positions));
+            Box::pin(async move { raise(tx, &endpoint, &positions).await })
+        })
+        .await
     }
 }
 
-async fn claim(tx: &mut Tx, endpoint: &Arc<str>, places: &[LogPartition]) -> Result<Vec<Position>> {
+async fn claim(tx: &mut Tx, endpoint: &Arc<str>, partitions: &[LogPartition]) -> Result<Vec<Position>> {
     let now = tx.now;
-    let mut claimed = Vec::with_capacity(places.len());
-    for place in places {
+    let mut claimed = Vec::with_capacity(partitions.len());
+    for partition in partitions {
         let step = Step::with(CLAIM, |args| {
             args.shared(endpoint);
-            args.shared(&place.log);
-            args.int(place.partition.into());
+            args.shared(&partition.log);
+            args.int(partition.partition.into());
             args.time(now);
         });
         let rows = step.fetch(&mut tx.connection, "claim a position in sqlite").await?;
@@ -72,14 +70,14 @@ async fn claim(tx: &mut Tx, endpoint: &Arc<str>, places: &[LogPartition]) -> Res
 async fn raise(tx: &mut Tx, endpoint: &Arc<str>, positions: &[Position]) -> Result<Vec<bool>> {
     let now = tx.now;
     let mut raised = Vec::with_capacity(positions.len());
-    for Position { partition: place, handled_below: base, epoch, fingerprint: mark } in positions {
-        let step = Step::with(RAISE, |args| {
-            args.int(*base);
-            args.text(mark);
+    for Position { partition, handled_below, epoch, fingerprint } in positions {
+        let step = Step::with(ADVANCE, |args| {
+            args.int(*handled_below);
+            args.text(fingerprint);
             args.time(now);
             args.shared(endpoint);
-            args.shared(&place.log);
-            args.int(place.partition.into());
+            args.shared(&partition.log);
+            args.int(partition.partition.into());
             args.int(*epoch);
         });
         let done = step.run(&mut tx.connection, "raise a position in sqlite").await?;
@@ -95,31 +93,31 @@ async fn reset(tx: &mut Tx, endpoint: &Arc<str>, reset: &PositionReset) -> Resul
     found.retain(|position| {
         *position.partition.log == *reset.log && reset.partition.is_none_or(|n| n == position.partition.partition)
     });
-    for Position { partition: place, handled_below: base, .. } in &found {
+    for Position { partition, handled_below, .. } in &found {
         let change = Step::with(RESET, |args| {
             args.int(reset.to);
             args.time(now);
             args.shared(endpoint);
-            args.shared(&place.log);
-            args.int(place.partition.into());
+            args.shared(&partition.log);
+            args.int(partition.partition.into());
         });
         change.run(&mut tx.connection, what).await?;
-        let note = Step::with(NOTE, |args| {
+        let audit = Step::with(INSERT_AUDIT, |args| {
             args.time(now);
             args.shared(endpoint);
             args.text(&reset.by);
             args.text(POSITION_RESET);
-            args.text(&place.to_string());
-            args.text(&base.to_string());
-            args.text(&reset.to.min(*base).to_string());
+            args.text(&partition.to_string());
+            args.text(&handled_below.to_string());
+            args.text(&reset.to.min(*handled_below).to_string());
             args.text(&reset.why);
         });
-        note.run(&mut tx.connection, what).await?;
+        audit.run(&mut tx.connection, what).await?;
     }
     Ok(found.len() as u64)
 }
 
-impl Inner {
+impl OpenFile {
     pub(super) async fn reset_positions(&self, endpoint: &str, asked: &PositionReset) -> Result<u64> {
         let (endpoint, asked): (Arc<str>, Arc<PositionReset>) = (Arc::from(endpoint), Arc::new(asked.clone()));
         self.write(move |tx| {
@@ -133,7 +131,7 @@ impl Inner {
 impl SqliteStore {
     pub(super) async fn list_positions(&self, endpoint: &str) -> Result<Vec<Position>> {
         let step = Step::with(LIST, |args| args.text(endpoint));
-        self.look(step, "list positions in sqlite").await?.iter().map(position).collect()
+        self.read_rows(step, "list positions in sqlite").await?.iter().map(position).collect()
     }
 
     pub(super) async fn list_audit(&self, endpoint: &str, after: i64, limit: usize) -> Result<Vec<AuditEntry>> {
@@ -142,14 +140,14 @@ impl SqliteStore {
             args.int(after);
             args.int(i64::try_from(limit).unwrap_or(i64::MAX));
         });
-        self.look(step, "list the audit in sqlite").await?.iter().map(entry).collect()
+        self.read_rows(step, "list the audit in sqlite").await?.iter().map(entry).collect()
     }
 }
 
 fn position(row: &SqliteRow) -> Result<Position> {
-    let place = LogPartition { log: Arc::from(sql::column::<&str>(row, 0)?), partition: sql::column(row, 1)? };
+    let partition = LogPartition { log: Arc::from(sql::column::<&str>(row, 0)?), partition: sql::column(row, 1)? };
     Ok(Position {
-        partition: place,
+        partition,
         handled_below: sql::column(row, 2)?,
         epoch: sql::column(row, 3)?,
         fingerprint: sql::column(row, 4)?,

@@ -6,30 +6,31 @@
 
 mod chain;
 mod dedup;
+mod deliveries;
 mod diagnose;
-mod effects;
 mod enlist;
 mod enqueue;
 mod gates;
 mod plan;
-mod route;
+mod queue_row;
 mod sagas;
-mod saving;
+mod sends;
+mod statements;
 
-pub(crate) use effects::DELETE_SENT;
+pub(crate) use deliveries::DELETE_SENT;
 pub(crate) use enlist::enlist;
 pub(crate) use enqueue::Enqueue;
-pub(crate) use gates::{DeleteRow, age_of};
-pub(crate) use route::bury_rows;
+pub(crate) use gates::DeleteRow;
+pub(crate) use sends::dead_letter_rows;
 
 use super::{
     error::doing,
-    op::{Op, Stop},
+    op::{Op, OpError},
     sql,
-    tx::{Desk, Tx},
+    write_context::{Tx, WriteContext},
 };
 use futures::future::BoxFuture;
-use plan::Plan;
+use plan::FoldedBatch;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Outcome, Result};
 
 /// A batch to commit.
@@ -42,15 +43,15 @@ impl Op for Commit {
         self.0.units.len() + self.0.sent.len() / 4
     }
 
-    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<CommitReply, Stop>> {
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<CommitReply, OpError>> {
         Box::pin(async move {
             let all: Vec<usize> = (0..self.0.units.len()).collect();
-            if tx.careful {
+            if tx.with_savepoints {
                 return Ok(carefully(tx, &self.0, all).await?);
             }
-            match attempt(&mut tx.desk(), &self.0, &all, Mode::Plain).await? {
+            match attempt(&mut tx.context(), &self.0, &all, Mode::Plain).await? {
                 Tried::Applied(outcomes) => Ok(CommitReply { outcomes, cleaned: true }),
-                Tried::Refused | Tried::Missed => Err(Stop::Again),
+                Tried::Refused | Tried::Missed => Err(OpError::Again),
             }
         })
     }
@@ -68,21 +69,21 @@ enum Mode {
 }
 
 /// One unit after a handler's own SQL, behind the savepoint `s`. Unless it applies, all of it is rolled back.
-pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitReply> {
+pub(crate) async fn apply_single(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitReply> {
     if batch.units.len() != 1 {
         return Err(Error::invalid(format!("a transaction with own sql finishes one unit, not {}", batch.units.len())));
     }
     // behind a savepoint of its own: the own SQL must outlive a first try that took a repeated id for a new one
-    let mut tried = attempt(&mut tx.desk(), batch, &[0], Mode::Nested).await?;
+    let mut tried = attempt(&mut tx.context(), batch, &[0], Mode::Nested).await?;
     if matches!(tried, Tried::Missed) {
-        back(tx, "rollback to e").await?;
-        tried = attempt(&mut tx.desk(), batch, &[0], Mode::Careful).await?;
+        rollback_to(tx, "rollback to e").await?;
+        tried = attempt(&mut tx.context(), batch, &[0], Mode::Careful).await?;
     }
     if let Tried::Applied(outcomes) = tried {
         return Ok(CommitReply { outcomes, cleaned: true });
     }
-    back(tx, "rollback to s").await?;
-    let found = diagnose::diagnose(&mut tx.desk(), batch, &[0]).await?;
+    rollback_to(tx, "rollback to s").await?;
+    let found = diagnose::diagnose(&mut tx.context(), batch, &[0]).await?;
     let outcome = found.into_iter().next().map_or(Outcome::Stale, |(_, outcome)| outcome);
     Ok(CommitReply { outcomes: vec![outcome], cleaned: false })
 }
@@ -91,7 +92,7 @@ pub(crate) async fn alone(tx: &mut Tx, batch: &CommitBatch) -> Result<CommitRepl
 async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Result<CommitReply> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.units.len()];
     loop {
-        if let Tried::Applied(applied) = attempt(&mut tx.desk(), batch, &live, Mode::Careful).await? {
+        if let Tried::Applied(applied) = attempt(&mut tx.context(), batch, &live, Mode::Careful).await? {
             for (unit, outcome) in live.into_iter().zip(applied) {
                 if let Some(slot) = outcomes.get_mut(unit) {
                     *slot = Some(outcome);
@@ -99,8 +100,8 @@ async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Re
             }
             break;
         }
-        back(tx, "rollback to s").await?;
-        let mut found = diagnose::diagnose(&mut tx.desk(), batch, &live).await?;
+        rollback_to(tx, "rollback to s").await?;
+        let mut found = diagnose::diagnose(&mut tx.context(), batch, &live).await?;
         if found.is_empty() {
             // nothing is wrong and yet it does not apply: two units that exclude each other. The later one loses.
             tracing::warn!(units = live.len(), "a batch does not apply, and no unit of it is at fault");
@@ -117,7 +118,7 @@ async fn carefully(tx: &mut Tx, batch: &CommitBatch, mut live: Vec<usize>) -> Re
     Ok(CommitReply { outcomes: outcomes.into_iter().map(|o| o.unwrap_or_else(missing)).collect(), cleaned: true })
 }
 
-async fn back(tx: &mut Tx, undo: &'static str) -> Result<()> {
+async fn rollback_to(tx: &mut Tx, undo: &'static str) -> Result<()> {
     sql::script(&mut tx.connection, undo).await.map_err(doing("roll a batch back in sqlite"))?;
     Ok(())
 }
@@ -132,28 +133,28 @@ enum Tried {
 }
 
 /// All of these units, or none.
-async fn attempt(desk: &mut Desk<'_>, batch: &CommitBatch, live: &[usize], mode: Mode) -> Result<Tried> {
-    let plan = match Plan::new(desk, batch, live) {
-        Ok(plan) => plan,
+async fn attempt(context: &mut WriteContext<'_>, batch: &CommitBatch, live: &[usize], mode: Mode) -> Result<Tried> {
+    let folded = match FoldedBatch::new(context, batch, live) {
+        Ok(folded) => folded,
         Err(plan::Refused::Broken) => return Ok(Tried::Refused),
         Err(plan::Refused::Failed(error)) => return Err(error),
     };
     if !live.is_empty() {
-        desk.notes.units = true;
+        context.announcements.has_units = true;
     }
-    if !(gates::fences_hold(desk, &plan).await? && sagas::absent(desk, &plan).await?) {
+    if !(gates::fences_hold(context, &folded).await? && sagas::absent(context, &folded).await?) {
         return Ok(Tried::Refused);
     }
-    let routed = route::resolve(desk, batch, &plan, mode == Mode::Careful).await?;
-    let lines = gates::lines(desk, &plan).await?;
-    let mut saving = saving::Saving::default();
+    let routed = sends::resolve(context, batch, &folded, mode == Mode::Careful).await?;
+    let lines = gates::lines(context, &folded).await?;
+    let mut statements = statements::StatementBatch::default();
     if mode == Mode::Nested {
-        saving.add_any(vec![sql::Step::new("release o"), sql::Step::new("savepoint e")]);
+        statements.add_any(vec![sql::Step::new("release o"), sql::Step::new("savepoint e")]);
     }
-    gates::open(desk, &plan, &mut saving)?;
-    sagas::write(desk, &plan, &mut saving)?;
-    effects::write(desk, batch, &plan, &lines, &mut saving)?;
-    route::write(desk, batch, &plan, &routed, &mut saving)?;
-    let Some(outbox) = saving.run(desk).await? else { return Ok(Tried::Missed) };
-    route::outcomes(desk, batch, live, &plan, &outbox).await.map(Tried::Applied)
+    gates::claim(context, &folded, &mut statements)?;
+    sagas::write(context, &folded, &mut statements)?;
+    deliveries::write(context, batch, &folded, &lines, &mut statements)?;
+    sends::write(context, batch, &folded, &routed, &mut statements)?;
+    let Some(outbox) = statements.run(context).await? else { return Ok(Tried::Missed) };
+    sends::outcomes(context, batch, live, &folded, &outbox).await.map(Tried::Applied)
 }

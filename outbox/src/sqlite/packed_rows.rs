@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 /// A packed value, and how far it is read. What comes out of it is copied, so that one message that stays in memory for
 /// long does not hold on to all that were read with it.
-pub(crate) struct Packed(Vec<u8>, usize);
+pub(crate) struct PackedRows(Vec<u8>, usize);
 
-impl Packed {
+impl PackedRows {
     /// Of the one row and column that a packed reading gives.
     pub(crate) fn new(rows: &[SqliteRow]) -> Result<Self> {
         let Some(row) = rows.first() else { return Ok(Self(Vec::new(), 0)) };
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_torn_is_refused() {
-        let mut packed = Packed(b"12 -1 3 abcx".to_vec(), 0);
+        let mut packed = PackedRows(b"12 -1 3 abcx".to_vec(), 0);
         assert_eq!((packed.number().unwrap(), packed.number().unwrap(), packed.number().unwrap()), (12, -1, 3));
         assert_eq!(packed.bytes(3).unwrap(), "abc");
         assert!(!packed.is_empty() && packed.number().is_err() && packed.bytes(-1).is_err());

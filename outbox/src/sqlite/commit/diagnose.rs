@@ -1,11 +1,9 @@
 //! Which units of a batch that did not apply are at fault, and how.
 
-use super::{
-    super::{
-        sql::{self, Rows, Step},
-        tx::Desk,
-    },
-    gates::age_of,
+use super::super::{
+    dedup_day::dedup_slot,
+    sql::{self, Rows, Step},
+    write_context::WriteContext,
 };
 use sagabus_core::{
     CommitBatch, Fence, Gate, InstanceId, Outcome, Result, RowTable, SagaChange, SagaWrite, UnitOfWork, sabotage,
@@ -54,20 +52,20 @@ type Live = Option<(InstanceId, i64)>;
 
 /// The units that cannot apply, with their outcomes.
 pub(super) async fn diagnose(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     batch: &CommitBatch,
     live: &[usize],
 ) -> Result<Vec<(usize, Outcome)>> {
     let units: Vec<(usize, &UnitOfWork)> =
         live.iter().filter_map(|index| batch.units.get(*index).map(|unit| (*index, unit))).collect();
-    let taken = taken(desk, batch, &units).await?;
-    let held = held(desk, &units).await?;
-    let mut sagas = sagas(desk, &units).await?;
+    let claimed = claimed(context, batch, &units).await?;
+    let held = held(context, &units).await?;
+    let mut sagas = sagas(context, &units).await?;
     let mut broken: HashSet<(&str, &str)> = HashSet::new();
     let mut found = Vec::new();
     for (index, unit) in units {
         let key = unit.saga.as_ref().map(|write| (&*write.kind, write.key.as_str()));
-        let outcome = if taken.contains(&index) {
+        let outcome = if claimed.contains(&index) {
             Some(Outcome::Duplicate)
         } else if (unit.fence.is_some() && !held.contains(&index)) || key.is_some_and(|key| broken.contains(&key)) {
             Some(Outcome::Stale)
@@ -109,8 +107,12 @@ fn same(row: &Live, instance: InstanceId, version: i64) -> bool {
 }
 
 /// The units whose gate is open already.
-async fn taken(desk: &mut Desk<'_>, batch: &CommitBatch, units: &[(usize, &UnitOfWork)]) -> Result<HashSet<usize>> {
-    let mut taken = HashSet::new();
+async fn claimed(
+    context: &mut WriteContext<'_>,
+    batch: &CommitBatch,
+    units: &[(usize, &UnitOfWork)],
+) -> Result<HashSet<usize>> {
+    let mut claimed = HashSet::new();
     let inbox: Vec<_> = units.iter().filter(|(_, unit)| unit.gate == Gate::Inbox).collect();
     if !sabotage::active("skip-inbox-check") {
         let steps = Step::rows(
@@ -119,14 +121,14 @@ async fn taken(desk: &mut Desk<'_>, batch: &CommitBatch, units: &[(usize, &UnitO
             |_| {},
             |args, (index, unit)| {
                 args.int(number(*index));
-                args.maybe_int(age_of(unit.message_id, desk.now, desk.shared.options.horizon).day());
+                args.maybe_int(dedup_slot(unit.message_id, context.now, context.shared.options.horizon).day());
                 args.shared(&batch.owner.endpoint);
                 args.shared(&unit.handler);
                 args.id(unit.message_id.0);
                 Ok(())
             },
         )?;
-        collect(desk, steps, &mut taken).await?;
+        collect(context, steps, &mut claimed).await?;
     }
     let mut tables: HashMap<RowTable, Vec<(usize, i64, i64)>> = HashMap::new();
     for (index, unit) in units {
@@ -157,14 +159,14 @@ async fn taken(desk: &mut Desk<'_>, batch: &CommitBatch, units: &[(usize, &UnitO
             },
         )?;
         let mut present = HashSet::new();
-        collect(desk, steps, &mut present).await?;
-        taken.extend(rows.iter().map(|(index, _, _)| *index).filter(|index| !present.contains(index)));
+        collect(context, steps, &mut present).await?;
+        claimed.extend(rows.iter().map(|(index, _, _)| *index).filter(|index| !present.contains(index)));
     }
-    Ok(taken)
+    Ok(claimed)
 }
 
 /// The units whose fence holds.
-async fn held(desk: &mut Desk<'_>, units: &[(usize, &UnitOfWork)]) -> Result<HashSet<usize>> {
+async fn held(context: &mut WriteContext<'_>, units: &[(usize, &UnitOfWork)]) -> Result<HashSet<usize>> {
     let fenced: Vec<(usize, &Fence)> =
         units.iter().filter_map(|(index, unit)| unit.fence.as_ref().map(|fence| (*index, fence))).collect();
     let steps = Step::rows(
@@ -180,24 +182,24 @@ async fn held(desk: &mut Desk<'_>, units: &[(usize, &UnitOfWork)]) -> Result<Has
         },
     )?;
     let mut held = HashSet::new();
-    collect(desk, steps, &mut held).await?;
+    collect(context, steps, &mut held).await?;
     Ok(held)
 }
 
 /// The live sagas that the units write.
 async fn sagas<'u>(
-    desk: &mut Desk<'_>,
+    context: &mut WriteContext<'_>,
     units: &[(usize, &'u UnitOfWork)],
 ) -> Result<HashMap<(&'u str, &'u str), Live>> {
     let writes: Vec<&SagaWrite> = units.iter().filter_map(|(_, unit)| unit.saga.as_ref()).collect();
-    let mut place = 0usize;
+    let mut index = 0usize;
     let steps = Step::rows(
         &SAGAS,
         &writes,
         |_| {},
         |args, write| {
-            args.int(number(place));
-            place += 1;
+            args.int(number(index));
+            index += 1;
             args.shared(&write.kind);
             args.text(&write.key);
             Ok(())
@@ -205,7 +207,7 @@ async fn sagas<'u>(
     )?;
     let mut sagas = HashMap::new();
     for step in steps {
-        for row in step.fetch(desk.connection, "look at sagas in sqlite").await? {
+        for row in step.fetch(context.connection, "look at sagas in sqlite").await? {
             if let Some(write) = writes.get(sql::position(&row, 0)?) {
                 let found = (InstanceId(sql::uuid(&row, 1)?), sql::column::<i64>(&row, 2)?);
                 sagas.insert((&*write.kind, write.key.as_str()), Some(found));
@@ -215,9 +217,9 @@ async fn sagas<'u>(
     Ok(sagas)
 }
 
-async fn collect(desk: &mut Desk<'_>, steps: Vec<Step>, found: &mut HashSet<usize>) -> Result<()> {
+async fn collect(context: &mut WriteContext<'_>, steps: Vec<Step>, found: &mut HashSet<usize>) -> Result<()> {
     for step in steps {
-        for row in step.fetch(desk.connection, "look at gates in sqlite").await? {
+        for row in step.fetch(context.connection, "look at gates in sqlite").await? {
             found.insert(sql::position(&row, 0)?);
         }
     }

@@ -11,7 +11,7 @@ use sagabus_core::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Ids within this time of now are ordinary; others say nothing about when they arrive again.
-const USUAL: Duration = Duration::from_secs(7 * 86_400);
+const MAX_AGE_OF_DATED_IDS: Duration = Duration::from_secs(7 * 86_400);
 
 impl Model {
     pub(super) fn commit(&mut self, batch: &CommitBatch, now: Timestamp) -> CommitReply {
@@ -21,7 +21,7 @@ impl Model {
         for unit in &batch.units {
             let chain = unit.saga.as_ref().map(|write| (&write.kind, &write.key));
             let outcome = match chain {
-                Some(chain) if broken.contains(&chain) && self.gate_is_closed(&batch.owner.endpoint, unit) => {
+                Some(chain) if broken.contains(&chain) && self.is_unclaimed(&batch.owner.endpoint, unit) => {
                     Outcome::Stale
                 }
                 _ => self.unit(&batch.owner, batch.joined, unit, now),
@@ -45,11 +45,11 @@ impl Model {
 
     /// Why the unit cannot be applied, if it cannot.
     pub(super) fn refusal(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork, now: Timestamp) -> Option<Outcome> {
-        if !self.gate_is_closed(endpoint, unit) {
+        if !self.is_unclaimed(endpoint, unit) {
             return Some(Outcome::Duplicate);
         }
         if sabotage::active("inbox-apart") {
-            self.open_gate(endpoint, unit, now);
+            self.claim_gate(endpoint, unit, now);
         }
         let fenced = unit.fence.as_ref().is_none_or(|fence| self.holds(fence));
         let fits = fenced && unit.saga.as_ref().is_none_or(|write| self.saga_fits(write));
@@ -58,7 +58,7 @@ impl Model {
 
     pub(super) fn apply(&mut self, owner: &Owner, joined: bool, unit: &UnitOfWork, now: Timestamp) -> Outcome {
         let endpoint = &owner.endpoint;
-        self.open_gate(endpoint, unit, now);
+        self.claim_gate(endpoint, unit, now);
         if unit.has_attempt_row {
             self.attempts.remove(&handling(endpoint, unit));
         }
@@ -72,7 +72,7 @@ impl Model {
         self.sends(owner, joined, &unit.sends, unit.fresh_ids, now)
     }
 
-    fn gate_is_closed(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork) -> bool {
+    fn is_unclaimed(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork) -> bool {
         match unit.gate {
             Gate::None => true,
             Gate::Inbox => sabotage::active("skip-inbox-check") || !self.inbox.contains_key(&handling(endpoint, unit)),
@@ -83,17 +83,17 @@ impl Model {
         }
     }
 
-    fn open_gate(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork, now: Timestamp) {
+    fn claim_gate(&mut self, endpoint: &Arc<str>, unit: &UnitOfWork, now: Timestamp) {
         match unit.gate {
             Gate::None => {}
             Gate::Inbox => {
-                let misc = unusual(unit.message_id, now);
+                let misc = is_undated(unit.message_id, now);
                 self.inbox.insert(handling(endpoint, unit), InboxRow { at: now, misc });
             }
             Gate::Row(gate) if gate.table == RowTable::Queue => self.remove_queue_row(gate.id),
             Gate::Row(gate) => {
                 self.table(gate.table).remove(&gate.id);
-                // the next one of its key may have its turn now
+                // the next one of its key may be unblocked now
                 self.wake_due(endpoint);
             }
         }
@@ -117,16 +117,20 @@ impl Model {
                 (RowTable::Retry, row(message, *attempts, key.clone(), now.plus(*delay), More::Retry))
             }
             Disposition::DeadLettered { message, attempts, reason, detail } => {
-                let more = More::Dead { at: now, reason: reason.clone(), detail: detail.clone(), retrying: false };
+                let more =
+                    More::DeadLetter { at: now, reason: reason.clone(), detail: detail.clone(), retrying: false };
                 (RowTable::DeadLetter, row(message, *attempts, None, now, more))
             }
             Disposition::Parked { message, attempts, until } => match until {
                 ParkedUntil::Saga { kind, key, at_most } => {
                     let due = if self.has_arrived(kind, key) { now } else { now.plus(*at_most) };
-                    (RowTable::Parked, row(message, *attempts, None, due, More::Saga(kind.clone(), key.clone())))
+                    (
+                        RowTable::Parked,
+                        row(message, *attempts, None, due, More::ParkedForSaga(kind.clone(), key.clone())),
+                    )
                 }
                 ParkedUntil::KeyUnblocked { key } => {
-                    (RowTable::Parked, row(message, *attempts, Some(key.clone()), now, More::Turn))
+                    (RowTable::Parked, row(message, *attempts, Some(key.clone()), now, More::ParkedForKey))
                 }
             },
         };
@@ -148,8 +152,9 @@ pub(super) fn shard(key: Option<&str>, message: &Envelope) -> u16 {
     }
 }
 
-fn unusual(id: MessageId, now: Timestamp) -> bool {
+fn is_undated(id: MessageId, now: Timestamp) -> bool {
     let day = |time: Timestamp| time.0.div_euclid(86_400_000_000);
-    let oldest = Timestamp(now.0.saturating_sub_unsigned(u64::try_from(USUAL.as_micros()).unwrap_or(u64::MAX)));
+    let oldest =
+        Timestamp(now.0.saturating_sub_unsigned(u64::try_from(MAX_AGE_OF_DATED_IDS.as_micros()).unwrap_or(u64::MAX)));
     id.day().is_none_or(|born| born > day(now) + 1 || born < day(oldest))
 }

@@ -1,9 +1,11 @@
 //! What a batch's units come to, folded: a pure function of them and of the time.
 
 use super::{
-    super::tx::Desk,
+    super::{
+        dedup_day::{DedupSlot, dedup_slot},
+        write_context::WriteContext,
+    },
     chain::{Chain, End},
-    gates::{Age, age_of},
 };
 use sagabus_core::{
     CommitBatch, Disposition, Due, Envelope, Error, Fence, Gate, InstanceId, MessageId, Outgoing, ParkedUntil,
@@ -16,7 +18,7 @@ use std::{
 };
 
 /// The folded batch.
-pub(super) struct Plan<'b> {
+pub(super) struct FoldedBatch<'b> {
     pub(super) endpoint: &'b Arc<str>,
     pub(super) fences: Vec<&'b Fence>,
     /// (day, handler, id)
@@ -34,7 +36,7 @@ pub(super) struct Plan<'b> {
     pub(super) timers: Vec<NewTimer<'b>>,
     pub(super) cancels: Vec<(&'b Arc<str>, &'b str, TimerId)>,
     pub(super) cancel_types: Vec<(&'b Arc<str>, &'b str, InstanceId, &'b str)>,
-    pub(super) stories: Vec<Story<'b>>,
+    pub(super) disposition_rows: Vec<DispositionRow<'b>>,
     /// (handler, id) whose attempt row goes.
     pub(super) counted: Vec<(&'b Arc<str>, MessageId)>,
     /// With the index of its unit in the batch.
@@ -59,7 +61,7 @@ pub(super) struct NewTimer<'b> {
 }
 
 /// A unit whose disposition leaves a row.
-pub(super) struct Story<'b> {
+pub(super) struct DispositionRow<'b> {
     pub(super) handler: &'b Arc<str>,
     pub(super) disposition: &'b Disposition,
 }
@@ -72,9 +74,9 @@ pub(super) enum Refused {
     Failed(Error),
 }
 
-impl<'b> Plan<'b> {
-    pub(super) fn new(desk: &Desk<'_>, batch: &'b CommitBatch, live: &[usize]) -> Result<Self, Refused> {
-        let mut plan = Self {
+impl<'b> FoldedBatch<'b> {
+    pub(super) fn new(context: &WriteContext<'_>, batch: &'b CommitBatch, live: &[usize]) -> Result<Self, Refused> {
+        let mut folded = Self {
             endpoint: &batch.owner.endpoint,
             fences: Vec::new(),
             inbox: Vec::new(),
@@ -87,7 +89,7 @@ impl<'b> Plan<'b> {
             timers: Vec::new(),
             cancels: Vec::new(),
             cancel_types: Vec::new(),
-            stories: Vec::new(),
+            disposition_rows: Vec::new(),
             counted: Vec::new(),
             sends: Vec::new(),
         };
@@ -96,36 +98,36 @@ impl<'b> Plan<'b> {
             let Some(unit) = batch.units.get(*index) else {
                 return Err(Refused::Failed(Error::invalid("a batch names a unit that it does not have")));
             };
-            plan.gate(desk, unit);
+            folded.gate(context, unit);
             for change in &unit.timers {
-                plan.timer(desk, &unit.handler, change);
+                folded.timer(context, &unit.handler, change);
             }
             if let Some(write) = &unit.saga
-                && !plan.saga(&mut chains, write)
+                && !folded.saga(&mut chains, write)
             {
                 return Err(Refused::Broken);
             }
             if unit.has_attempt_row {
-                plan.counted.push((&unit.handler, unit.message_id));
+                folded.counted.push((&unit.handler, unit.message_id));
             }
             if !matches!(unit.disposition, Disposition::Handled | Disposition::Dropped { .. }) {
-                plan.stories.push(Story { handler: &unit.handler, disposition: &unit.disposition });
+                folded.disposition_rows.push(DispositionRow { handler: &unit.handler, disposition: &unit.disposition });
             }
-            plan.sends.extend(unit.sends.iter().map(|outgoing| (*index, outgoing)));
+            folded.sends.extend(unit.sends.iter().map(|outgoing| (*index, outgoing)));
         }
         // in the order of the tables: each row is found near the one before
-        plan.chains.sort_unstable_by(|a, b| (a.kind, a.key).cmp(&(b.kind, b.key)));
-        plan.rows.values_mut().for_each(|rows| rows.sort_unstable());
-        Ok(plan)
+        folded.chains.sort_unstable_by(|a, b| (a.kind, a.key).cmp(&(b.kind, b.key)));
+        folded.rows.values_mut().for_each(|rows| rows.sort_unstable());
+        Ok(folded)
     }
 
-    fn gate(&mut self, desk: &Desk<'_>, unit: &'b UnitOfWork) {
+    fn gate(&mut self, context: &WriteContext<'_>, unit: &'b UnitOfWork) {
         match &unit.gate {
             Gate::None => {}
             Gate::Row(row) => self.rows.entry(row.table).or_default().push((row.id, row.token)),
-            Gate::Inbox => match age_of(unit.message_id, desk.now, desk.shared.options.horizon) {
-                Age::Usual(day) => self.inbox.push((day, &unit.handler, unit.message_id)),
-                Age::Unusual(day) => self.inbox_misc.push((day, &unit.handler, unit.message_id)),
+            Gate::Inbox => match dedup_slot(unit.message_id, context.now, context.shared.options.horizon) {
+                DedupSlot::Day(day) => self.inbox.push((day, &unit.handler, unit.message_id)),
+                DedupSlot::Misc(day) => self.inbox_misc.push((day, &unit.handler, unit.message_id)),
             },
         }
         if let Some(fence) = &unit.fence
@@ -136,12 +138,12 @@ impl<'b> Plan<'b> {
     }
 
     /// Cancels reach back into the batch: a timer that an earlier unit of it sets is not set at all.
-    fn timer(&mut self, desk: &Desk<'_>, handler: &'b Arc<str>, change: &'b TimerChange) {
+    fn timer(&mut self, context: &WriteContext<'_>, handler: &'b Arc<str>, change: &'b TimerChange) {
         match change {
             TimerChange::Set { id, due, message } => {
                 self.timers.retain(|timer| timer.id != *id);
                 let due = match due {
-                    Due::After(time) => desk.now.plus(*time),
+                    Due::After(time) => context.now.plus(*time),
                     Due::At(time) => *time,
                 };
                 self.timers.push(NewTimer { handler, id: *id, due, message });
@@ -195,13 +197,13 @@ impl<'b> Plan<'b> {
 
     /// The lines of an ordered endpoint, (handler, key), in which a message was deferred or parked.
     pub(super) fn waiting_lines(&self) -> BTreeSet<(Arc<str>, String)> {
-        let line = |story: &Story<'_>| match story.disposition {
+        let line = |row: &DispositionRow<'_>| match row.disposition {
             Disposition::Parked { until: ParkedUntil::KeyUnblocked { key }, .. } => {
-                Some((story.handler.clone(), key.clone()))
+                Some((row.handler.clone(), key.clone()))
             }
             _ => None,
         };
-        self.stories.iter().filter_map(line).collect()
+        self.disposition_rows.iter().filter_map(line).collect()
     }
 }
 
