@@ -2,7 +2,7 @@
 
 use super::{EndpointContext, Event, add};
 use foldhash::HashSet;
-use sagabus_core::{Error, OutboxId, Outgoing, SendOutcome, Transport, crash, sabotage};
+use sagabus_core::{Backoff, Error, OutboxId, Outgoing, SendOutcome, Transport, crash, sabotage};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,6 +15,8 @@ const MAX_MESSAGES_PER_SEND: usize = 500;
 /// A backlog at which no more handlers start, and one at which they start again.
 const BACKLOG_HIGH_WATERMARK: usize = 10_000;
 const BACKLOG_LOW_WATERMARK: usize = 5_000;
+/// The pauses before messages that failed are sent again.
+const SEND_BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(2));
 /// How long confirmed rows wait for a commit to ride on.
 const CONFIRM_DELETE_DELAY: Duration = Duration::from_millis(50);
 
@@ -129,7 +131,7 @@ impl Outbound {
         let mut full = false;
         while open || !queue.is_empty() || !held.is_empty() {
             if queue.is_empty() {
-                let wait = if held.is_empty() { CONFIRM_DELETE_DELAY } else { pause(failures) };
+                let wait = if held.is_empty() { CONFIRM_DELETE_DELAY } else { SEND_BACKOFF.pause(failures, &runtime) };
                 match runtime.timeout(wait, self.items.recv()).await {
                     Some(Some(items)) => queue.extend(items),
                     Some(None) if held.is_empty() => open = false,
@@ -169,10 +171,10 @@ impl Outbound {
                 held.push_front(item);
             }
             if failures > 0 && queue.is_empty() {
-                runtime.sleep(pause(failures)).await;
+                runtime.sleep(SEND_BACKOFF.pause(failures, &runtime)).await;
             } else if failures > 3 {
                 // nothing gets through: what waits behind would only fail too
-                runtime.sleep(pause(failures)).await;
+                runtime.sleep(SEND_BACKOFF.pause(failures, &runtime)).await;
                 held.append(&mut queue);
                 queue = std::mem::take(&mut held);
                 held_keys.clear();
@@ -216,6 +218,7 @@ impl Outbound {
     }
 
     async fn dead_letter(&self, shared: &EndpointContext, rows: &[(OutboxId, String)]) {
+        let runtime = &shared.info.runtime;
         let mut failures = 0;
         while let Err(error) = shared.store.outbox_dead_letter(&shared.owner, rows).await {
             tracing::warn!(%error, rows = rows.len(), "burying unroutable messages failed, trying again");
@@ -224,7 +227,7 @@ impl Outbound {
                 // the rows stay in the outbox; the next start tries again
                 return;
             }
-            shared.info.runtime.sleep(pause(failures)).await;
+            runtime.sleep(SEND_BACKOFF.pause(failures, runtime)).await;
         }
         add(&shared.counters.dead, rows.len());
         let ids: Vec<OutboxId> = rows.iter().map(|(id, _)| *id).collect();
@@ -258,10 +261,6 @@ fn take(queue: &mut VecDeque<Item>, held: &mut VecDeque<Item>, held_keys: &HashS
         }
     }
     batch
-}
-
-fn pause(failures: u32) -> Duration {
-    Duration::from_millis((10u64 << failures.min(8)).min(2000))
 }
 
 fn warn_failed(error: &Error, outgoing: &Outgoing) {

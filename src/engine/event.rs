@@ -1,7 +1,11 @@
-use super::{handler_tasks::HandlerRan, unit::UnitId};
-use sagabus_core::{CommitReply, Delivery, DueRow, HandlerError, LoadReply, OutboxId, Result, SagaRow};
+//! Events of the engine.
 
-/// What happens to an engine, one after another.
+use super::unit::UnitId;
+use sagabus_core::{
+    CommitReply, Delivery, DueRow, HandlerError, InvocationResult, LoadReply, OutboxId, Result, SagaRow,
+};
+
+/// An event of the engine; it takes them one after another.
 pub(crate) enum Event {
     /// The transport has deliveries.
     Deliveries(Vec<Delivery>),
@@ -22,15 +26,23 @@ pub(crate) enum Event {
     /// A unit with its own transaction is done.
     OwnTransactionDone { unit: UnitId, reply: CommitReply },
     /// A pause after a failure of the store is over.
-    StoreAgain,
+    StorePauseOver,
     /// The slow-down's pause is over.
-    SlowAgain,
+    SlowPauseOver,
     /// The dispatcher has sent a batch.
     Dispatched,
     /// A batch that waits for company has waited long enough.
-    Lingered,
+    LingerOver,
     /// The dispatcher's backlog is full, or no longer full.
     Backlog(bool),
     /// Stop: hand back what has not started, finish the rest.
     Stop,
+}
+
+/// A handler that has run; an error is the text of a panic, or that it was dropped.
+pub(crate) struct HandlerRan {
+    pub(crate) unit: UnitId,
+    /// The epoch of the lane when the handler started.
+    pub(crate) epoch: u64,
+    pub(crate) output: std::result::Result<Box<InvocationResult>, String>,
 }

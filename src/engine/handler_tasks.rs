@@ -3,7 +3,10 @@
 //! A handler that waits for something goes on in a task of its own, and so does everything behind handlers that have
 //! computed for long. Measured on the durable saga: a task and an event for each handler cost a fifth of the engine's CPU.
 
-use super::{Event, unit::UnitId};
+use super::{
+    event::{Event, HandlerRan},
+    unit::UnitId,
+};
 use futures::FutureExt;
 use sagabus_core::{Invocation, InvocationContext, InvocationResult, Route, Runtime};
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
@@ -23,13 +26,6 @@ pub(super) struct HandlerStart {
     pub(super) route: Arc<dyn Route>,
     pub(super) run: Invocation,
     pub(super) span: tracing::Span,
-}
-
-/// A handler that has run; an error is the text of a panic, or that it was dropped.
-pub(crate) struct HandlerRan {
-    pub(crate) unit: UnitId,
-    pub(crate) epoch: u64,
-    pub(crate) output: Result<Box<InvocationResult>, String>,
 }
 
 /// Runs them all, over enough tasks for several cores.

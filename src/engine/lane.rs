@@ -13,30 +13,30 @@ const MAX_UNITS_AHEAD_OF_COMMIT: usize = 128;
 /// whole run of them fail together if one does. Then the lane is invalidated: everything goes back to waiting, in the
 /// order of arrival, and the state is loaded again.
 #[derive(Default)]
-pub(crate) struct Lane {
-    pub(crate) waiting: VecDeque<UnitId>,
-    pub(crate) running: Option<UnitId>,
+pub(super) struct Lane {
+    pub(super) waiting: VecDeque<UnitId>,
+    pub(super) running: Option<UnitId>,
     /// Finished, handed to the committer, in order.
-    pub(crate) pending: VecDeque<UnitId>,
+    pub(super) pending: VecDeque<UnitId>,
     /// `None`: not loaded. `Some(None)`: there is no such saga.
-    pub(crate) state: Option<Option<SagaRow>>,
+    pub(super) state: Option<Option<SagaRow>>,
     /// Grows with each invalidation: what started under an older one is void.
-    pub(crate) epoch: u64,
+    pub(super) epoch: u64,
     /// A unit with its own SQL is being committed: nothing may run ahead of it.
-    pub(crate) own_sql_committing: bool,
-    /// The state is remembered, not loaded, and no commit has proved it yet.
-    pub(crate) from_cache: bool,
+    pub(super) own_sql_committing: bool,
+    /// The state is from the cache, and no commit has proved it yet.
+    pub(super) from_cache: bool,
     /// The last unit that had arrived when the state was asked for. For those that came later it may be too old: another
     /// node may have created the saga that they are for.
-    pub(crate) loaded_as_of: UnitId,
+    pub(super) loaded_as_of: UnitId,
     /// It stands in the engine's ready list.
-    pub(crate) ready: bool,
+    pub(super) ready: bool,
     /// A load for it is under way.
-    pub(crate) loading: bool,
+    pub(super) loading: bool,
 }
 
 impl Lane {
-    pub(crate) fn can_run(&self) -> bool {
+    pub(super) fn can_run(&self) -> bool {
         self.running.is_none()
             && !self.own_sql_committing
             && !self.waiting.is_empty()
@@ -44,7 +44,7 @@ impl Lane {
             && self.pending.len() < MAX_UNITS_AHEAD_OF_COMMIT
     }
 
-    pub(crate) fn wants_load(&self) -> bool {
+    pub(super) fn wants_load(&self) -> bool {
         self.state.is_none()
             && !self.loading
             && self.running.is_none()
@@ -52,30 +52,30 @@ impl Lane {
             && !self.waiting.is_empty()
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_none() && self.pending.is_empty()
     }
 
-    /// Puts a unit back to waiting, by its order of arrival.
-    pub(crate) fn enqueue(&mut self, unit: UnitId) {
+    /// Adds a waiting unit, by its order of arrival.
+    pub(super) fn enqueue(&mut self, unit: UnitId) {
         let at = self.waiting.partition_point(|other| *other < unit);
         self.waiting.insert(at, unit);
     }
 
     /// Has the state loaded before anything else happens.
-    pub(crate) fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         self.state = None;
         self.from_cache = false;
     }
 
-    pub(crate) fn invalidate(&mut self) {
+    pub(super) fn invalidate(&mut self) {
         self.epoch += 1;
         self.reload();
         self.own_sql_committing = false;
     }
 
     /// The state that the next unit builds on.
-    pub(crate) fn advance(&mut self, write: &SagaWrite) {
+    pub(super) fn advance(&mut self, write: &SagaWrite) {
         let before = self.state.take().flatten();
         let row = |instance, version, state: &bytes::Bytes, schema, origin| SagaRow {
             kind: write.kind.clone(),

@@ -1,9 +1,12 @@
-//! From the transport to the engine.
+//! The loop that receives deliveries from the transport.
 
 use super::Event;
-use sagabus_core::{Receiver, Runtime};
+use sagabus_core::{Backoff, Receiver, Runtime};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
+
+/// The pauses before a receiver that failed is asked again.
+const RECEIVE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(2560));
 
 /// Hands deliveries on while the endpoint is not paused, until the receiver is stopped. The receiver's window is the
 /// back-pressure: it hands out no more than the engine has settled.
@@ -38,9 +41,8 @@ pub(crate) async fn receive_loop(
             Err(error) if error.is_closed() => return,
             Err(error) => {
                 tracing::warn!(%error, "receiving failed, trying again");
-                let pause = Duration::from_millis(20 << failures.min(7));
-                failures += 1;
-                runtime.sleep(pause / 2 + runtime.jitter(pause / 2)).await;
+                runtime.sleep(RECEIVE_BACKOFF.pause(failures, &runtime)).await;
+                failures = failures.saturating_add(1);
             }
         }
     }

@@ -1,7 +1,9 @@
-use sagabus_core::{HandlerError, Runtime};
+//! The retry policy of an endpoint.
+
+use sagabus_core::{Backoff, HandlerError, Runtime};
 use std::time::Duration;
 
-/// What happens when a handler fails.
+/// The retry policy: decides what follows when a handler fails.
 ///
 /// The first try and its immediate retries make a round; between rounds the message waits in the `retry` table, which
 /// survives restarts. After the last round it is a dead letter. Attempts are counted durably, so a restart does not
@@ -11,7 +13,7 @@ use std::time::Duration;
 pub struct Recoverability {
     /// Retries within a round, without leaving memory (default 3).
     pub immediate: u32,
-    /// The pause before an immediate retry: a random part of this, doubled each time (default 20 ms).
+    /// The pause before the first immediate retry, doubled with each one; half of it is random (default 20 ms).
     pub pause: Duration,
     /// The waits between rounds (default 10 s, 30 s, 2 min). As many rounds follow as there are waits.
     pub delays: Vec<Duration>,
@@ -36,7 +38,10 @@ impl Default for Recoverability {
     }
 }
 
-/// What to do after a failure.
+/// The limit of the pauses within a round, as a multiple of the first.
+const MAX_PAUSE_FACTOR: u32 = 512;
+
+/// The decision after a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Retry(Duration),
@@ -50,7 +55,7 @@ impl Recoverability {
         Self { immediate: 0, delays: Vec::new(), ..Self::default() }
     }
 
-    /// What follows the `failures`th failure (1 for the first).
+    /// The decision after the `failures`th failure (1 for the first).
     pub(crate) fn after(&self, failures: u32, error: &HandlerError, runtime: &Runtime) -> Next {
         if error.is_permanent() {
             return Next::DeadLetter;
@@ -65,8 +70,8 @@ impl Recoverability {
             return Next::Defer(delay);
         }
         if !failures.is_multiple_of(round) {
-            let doubled = self.pause.saturating_mul(1 << (failures % round).min(10).saturating_sub(1));
-            return Next::Retry(runtime.jitter(doubled));
+            let backoff = Backoff::new(self.pause, self.pause.saturating_mul(MAX_PAUSE_FACTOR));
+            return Next::Retry(backoff.pause(failures % round - 1, runtime));
         }
         let at = usize::try_from(rounds_done - 1).unwrap_or(0);
         Next::Defer(self.delays.get(at).copied().unwrap_or_default())

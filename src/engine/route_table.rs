@@ -1,7 +1,9 @@
+//! The handlers of an endpoint, by message type.
+
 use sagabus_core::{Headers, Intent, Route};
 use std::{collections::HashMap, sync::Arc};
 
-/// Which handlers an endpoint has, by message type.
+/// Finds the handlers of a message.
 #[derive(Default)]
 pub(crate) struct RouteTable {
     /// What the transport may deliver.

@@ -1,9 +1,9 @@
-//! States of sagas that are idle, so that their next message need not load them.
+//! The cache of saga states: sagas that are idle, so that their next message need not load them.
 //!
-//! A remembered state is a guess: it holds while this node is the only one of its endpoint, and nobody edits the table.
+//! A cached state is a guess: it holds while this node is the only one of its endpoint, and nobody edits the table.
 //! So it is only ever built upon, never believed: a unit that is built on it compares instance and version in its commit,
-//! and whatever else would follow from it (a failure, a message that is dropped, parked or buried) is decided again on a
-//! state that was loaded. With other nodes about, nothing is remembered.
+//! and whatever else would follow from it (a failure, a message that is dropped, parked or dead-lettered) is decided again on a
+//! state that was loaded. With other nodes about, nothing is cached.
 
 use super::unit::LaneKey;
 use foldhash::HashMap;

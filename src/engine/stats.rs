@@ -1,3 +1,5 @@
+//! Counters of an endpoint.
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -6,12 +8,14 @@ use std::{
     },
 };
 
-/// What an endpoint has done since it started. Nothing is dropped without being counted here.
+/// Counts of the work of an endpoint since it started. Nothing is dropped without being counted here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Deliveries taken from the transport.
     pub received: u64,
+    /// Deliveries without a message id, among those received: each redelivery of one is handled again.
+    pub without_id: u64,
     /// Units committed as handled.
     pub handled: u64,
     /// Units whose gate was already claimed.
@@ -41,6 +45,7 @@ pub struct Stats {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) received: AtomicU64,
+    pub(crate) without_id: AtomicU64,
     pub(crate) handled: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) stale: AtomicU64,
@@ -70,6 +75,7 @@ impl Counters {
         let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
         Stats {
             received: get(&self.received),
+            without_id: get(&self.without_id),
             handled: get(&self.handled),
             duplicates: get(&self.duplicates),
             stale: get(&self.stale),

@@ -1,156 +1,216 @@
 //! One message on its way through one handler.
 
+use super::location::Location;
 use sagabus_core::{Disposition, Effects, Envelope, Fence, Gate, MessageId, Outgoing, Route, SagaLookup, UnitOfWork};
 use std::{any::Any, sync::Arc};
 
 /// Names a unit within this engine; grows in the order of arrival.
 pub(crate) type UnitId = u64;
 
-/// What runs one after another: the messages of one saga.
+/// The key of a lane: messages of one saga run one after another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
     pub(crate) kind: Arc<str>,
     pub(crate) key: Arc<str>,
 }
 
-/// Identifies what may be in flight only once.
+/// Identifies a message and handler that may be in flight only once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum GateKey {
+pub(super) enum GateKey {
     /// With the attempts before: without a store, a message that is tried again later is a copy, which may come before
     /// the original is through. With a store there are none.
     Inbox(Arc<str>, MessageId, u32),
     Row(sagabus_core::RowGate),
 }
 
-pub(crate) struct Unit {
+/// One message for one handler.
+pub(super) struct Unit {
     /// Its delivery.
-    pub(crate) delivery: u64,
-    /// Its handler; `None` for a message that is buried without one.
-    pub(crate) route: Option<Arc<dyn Route>>,
-    pub(crate) handler: Arc<str>,
-    pub(crate) message: Arc<Envelope>,
+    pub(super) delivery: u64,
+    /// The one place where it is. Changed by [`Engine::move_unit`](super::Engine::move_unit) only.
+    pub(super) location: Location,
+    /// Its handler; `None` for a message that becomes a dead letter without one.
+    pub(super) route: Option<Arc<dyn Route>>,
+    pub(super) handler: Arc<str>,
+    pub(super) message: Arc<Envelope>,
     /// The message's: asked for when its headers are no longer in any cache.
-    pub(crate) message_id: MessageId,
+    pub(super) message_id: MessageId,
     /// The decoded message, until the handler takes it.
-    pub(crate) input: Option<Box<dyn Any + Send>>,
-    pub(crate) gate: Gate,
-    /// It is the one that stands in the engine's table of gates.
-    pub(crate) owns_gate: bool,
-    pub(crate) fence: Option<Fence>,
-    pub(crate) lookup: Option<SagaLookup>,
-    pub(crate) lane: Option<LaneKey>,
-    /// Ordered endpoints: the key that a failure blocks.
-    pub(crate) order_key: Option<String>,
-    /// Whether it must wait while an earlier message of its order key is retried or parked. A row that is due has had
-    /// its turn.
-    pub(crate) waits_for_key: bool,
-    /// Failures before this delivery, and since.
-    pub(crate) attempts: u32,
-    /// What the durable counter started from.
-    pub(crate) attempts_before: u32,
-    /// Whether the durable counter has a row for it.
-    pub(crate) counted: bool,
-    /// It was to be buried by a handler that did not know of all failures: that happens once.
-    pub(crate) dead_letter_postponed: bool,
-    /// It may have killed a process: it runs alone, counted before the handler.
-    pub(crate) suspect: bool,
+    pub(super) input: Option<Box<dyn Any + Send>>,
     /// Decided before any handler: it gets to none.
-    pub(crate) predetermined: Option<Box<Predetermined>>,
-    /// The same message, delivered again meanwhile.
-    pub(crate) followers: Vec<UnitId>,
-    /// It failed on a state that was not committed: it runs again when nothing of its saga is uncommitted.
-    pub(crate) needs_committed_state: bool,
-    /// The lane's epoch when its handler started.
-    pub(crate) epoch: u64,
-    /// The sends of the finished handler, for dispatch after the commit.
-    pub(crate) sends: Vec<Outgoing>,
-    /// How the finished unit counts.
-    pub(crate) tally: Tally,
-    /// How far it is.
-    pub(crate) stage: Stage,
-    /// How often it came back as stale.
-    pub(crate) stale: u32,
+    pub(super) predetermined: Option<Box<Predetermined>>,
+    pub(super) guard: Guard,
+    pub(super) saga: SagaTarget,
+    pub(super) order: KeyOrder,
+    pub(super) attempts: Attempts,
+    pub(super) result: UnitResult,
 }
 
-/// What becomes of a message that no handler gets, however often its commit fails.
+/// The guard of a unit: sees to it that the unit applies once.
+pub(super) struct Guard {
+    pub(super) gate: Gate,
+    /// The unit is the one in the engine's table of gates.
+    pub(super) owns_gate: bool,
+    pub(super) fence: Option<Fence>,
+    /// Units of the same message and handler that came meanwhile.
+    pub(super) followers: Vec<UnitId>,
+    /// How often its commit came back as stale.
+    pub(super) stale: u32,
+}
+
+/// The saga that a unit is for.
+#[derive(Default)]
+pub(super) struct SagaTarget {
+    pub(super) lookup: Option<SagaLookup>,
+    pub(super) lane: Option<LaneKey>,
+    /// The lane's epoch when the handler started.
+    pub(super) epoch: u64,
+    /// The handler failed on a state that was not committed: it runs again when nothing of its saga is uncommitted.
+    pub(super) needs_committed_state: bool,
+}
+
+/// The order key of a unit, in an ordered endpoint.
+#[derive(Default)]
+pub(super) struct KeyOrder {
+    /// The key that a failure blocks.
+    pub(super) key: Option<String>,
+    /// The unit must wait while an earlier message of its key is retried or parked. A row that is due need not.
+    pub(super) waits_for_key: bool,
+}
+
+/// The failures of a unit.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Attempts {
+    /// Failures before this delivery, and since.
+    pub(super) total: u32,
+    /// The number that the durable counter started from.
+    pub(super) before: u32,
+    /// The durable counter has a row for it.
+    pub(super) has_row: bool,
+    /// Its dead letter was put off because the handler did not know of all failures: that happens once.
+    pub(super) dead_letter_postponed: bool,
+    /// It may have killed a process: it runs alone, counted before the handler.
+    pub(super) suspect: bool,
+}
+
+/// The result of a unit, on its way to the store.
+#[derive(Default)]
+pub(super) struct UnitResult {
+    /// The work that its committer is to commit.
+    pub(super) work: Option<UnitOfWork>,
+    /// The sends of the finished handler, for dispatch after the commit.
+    pub(super) sends: Vec<Outgoing>,
+    /// How the finished unit counts.
+    pub(super) tally: Tally,
+}
+
+/// The decision on a message that no handler gets, however often its commit fails.
 #[derive(Clone)]
-pub(crate) enum Predetermined {
+pub(super) enum Predetermined {
     /// Undecodable, unknown, expired.
     Dispose(Disposition),
     /// An operator's retry of what reached no handler is sent by today's routes.
     Send(Outgoing),
 }
 
-/// How far a unit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// For a load, its lane, its turn or the store.
-    Waiting,
-    /// Its handler runs, or its failure is being counted.
-    Running,
-    /// For the pause before a retry.
-    Retrying,
-    /// With the committer.
-    Committing,
-}
-
 /// How a finished unit is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Tally {
+pub(super) enum Tally {
     #[default]
     Handled,
     Deferred,
-    Dead,
+    DeadLettered,
     Parked,
     Dropped(&'static str),
 }
 
+/// The common part of the units of one delivery.
+pub(super) struct UnitTemplate {
+    pub(super) delivery: u64,
+    pub(super) message: Arc<Envelope>,
+    pub(super) gate: Gate,
+    pub(super) fence: Option<Fence>,
+    /// Failures before this delivery.
+    pub(super) attempts: u32,
+}
+
+impl UnitTemplate {
+    pub(super) fn unit(&self, route: Option<Arc<dyn Route>>, handler: Arc<str>) -> Box<Unit> {
+        Box::new(Unit {
+            delivery: self.delivery,
+            location: Location::Admitted,
+            route,
+            handler,
+            message: self.message.clone(),
+            message_id: self.message.headers.message_id,
+            input: None,
+            predetermined: None,
+            guard: Guard {
+                gate: self.gate,
+                owns_gate: false,
+                fence: self.fence.clone(),
+                followers: Vec::new(),
+                stale: 0,
+            },
+            saga: SagaTarget::default(),
+            order: KeyOrder::default(),
+            attempts: Attempts { total: self.attempts, before: self.attempts, ..Attempts::default() },
+            result: UnitResult::default(),
+        })
+    }
+}
+
 impl Unit {
-    pub(crate) fn gate_key(&self) -> Option<GateKey> {
-        match self.gate {
-            Gate::Inbox => Some(GateKey::Inbox(self.handler.clone(), self.message_id, self.attempts_before)),
+    pub(super) fn gate_key(&self) -> Option<GateKey> {
+        match self.guard.gate {
+            Gate::Inbox => Some(GateKey::Inbox(self.handler.clone(), self.message_id, self.attempts.before)),
             Gate::Row(row) => Some(GateKey::Row(row)),
             Gate::None => None,
         }
     }
 
+    /// Whether later units of its lane run on the state that this one has produced, before it is committed.
+    pub(super) fn leads_lane(&self) -> bool {
+        self.saga.lane.is_some() && self.result.tally == Tally::Handled
+    }
+
     /// The unit of work of a handler that has succeeded.
-    pub(crate) fn handled(&mut self, effects: Effects, keep_sends: bool) -> UnitOfWork {
+    pub(super) fn handled(&mut self, effects: Effects, keep_sends: bool) -> UnitOfWork {
         let mut work = self.work();
         work.saga = effects.saga;
         work.timers = effects.timers;
         work.fresh_ids = !effects.chosen_ids && work.gate != Gate::None;
         if keep_sends {
-            self.sends.clone_from(&effects.sends);
+            self.result.sends.clone_from(&effects.sends);
             if work.fresh_ids {
-                self.sends.iter_mut().for_each(|send| send.message.headers.first_attempt = true);
+                self.result.sends.iter_mut().for_each(|send| send.message.headers.first_attempt = true);
             }
         }
         work.sends = effects.sends;
         work.delayed_sends = effects.delayed_sends;
-        self.tally = Tally::Handled;
+        self.result.tally = Tally::Handled;
         work
     }
 
     /// The unit of work of a message that no handler handles now.
-    pub(crate) fn disposed(&mut self, disposition: Disposition) -> UnitOfWork {
-        self.tally = match &disposition {
+    pub(super) fn disposed(&mut self, disposition: Disposition) -> UnitOfWork {
+        self.result.tally = match &disposition {
             Disposition::Handled => Tally::Handled,
             Disposition::Deferred { .. } => Tally::Deferred,
-            Disposition::DeadLettered { .. } => Tally::Dead,
+            Disposition::DeadLettered { .. } => Tally::DeadLettered,
             Disposition::Parked { .. } => Tally::Parked,
             Disposition::Dropped { policy } => Tally::Dropped(policy),
         };
-        self.sends.clear();
+        self.result.sends.clear();
         let mut work = self.work();
         work.disposition = disposition;
         work
     }
 
     fn work(&self) -> UnitOfWork {
-        let mut work = UnitOfWork::new(self.handler.clone(), self.message_id, self.gate);
-        work.fence.clone_from(&self.fence);
-        work.has_attempt_row = self.counted;
+        let mut work = UnitOfWork::new(self.handler.clone(), self.message_id, self.guard.gate);
+        work.fence.clone_from(&self.guard.fence);
+        work.has_attempt_row = self.attempts.has_row;
         work
     }
 }
