@@ -16,6 +16,7 @@ mod at_least_once;
 mod dead_letters;
 mod first_attempt;
 mod speculation;
+mod without_id;
 
 use crate::{prelude::*, store::memory::MemoryStore};
 use serde::{Deserialize, Serialize};

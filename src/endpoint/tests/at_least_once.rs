@@ -178,10 +178,10 @@ impl Transport for Late {
     }
 }
 
-static AGAIN: AtomicU32 = AtomicU32::new(0);
+static SECOND_TRIES: AtomicU32 = AtomicU32::new(0);
 
 async fn second_try(_: Job, _: &mut Context) -> Result {
-    match AGAIN.fetch_add(1, Ordering::SeqCst) {
+    match SECOND_TRIES.fetch_add(1, Ordering::SeqCst) {
         0 => Err(HandlerError::new("no luck")),
         _ => Ok(()),
     }
@@ -210,7 +210,7 @@ async fn a_retry_that_comes_before_its_original_is_through_is_not_taken_for_it()
     };
     assert!(Runtime::system().timeout(Duration::from_secs(10), handled).await.is_some(), "{:?}", running.stats());
     running.stop().await.unwrap();
-    assert_eq!(AGAIN.load(Ordering::SeqCst), 2);
+    assert_eq!(SECOND_TRIES.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What becomes of a message that is buried, or nearly.
+//! Dead letters, and messages that nearly become one.
 
 use super::at_least_once::{broker, queue, take};
 use crate::{
@@ -41,7 +41,7 @@ async fn until(running: &RunningEndpoint, what: impl Fn(&crate::Stats) -> bool) 
 }
 
 #[tokio::test]
-async fn a_message_of_no_known_type_is_buried_and_sent_again_though_commits_fail() {
+async fn a_message_of_no_known_type_is_dead_lettered_and_sent_again_though_commits_fail() {
     let store = MemoryStore::new(Runtime::system());
     let (faults, failing) = failing_once(&store);
     let endpoint = Endpoint::builder("shop").store(failing).on(other).route::<Lost>("shop").build().await.unwrap();
@@ -57,9 +57,9 @@ async fn a_message_of_no_known_type_is_buried_and_sent_again_though_commits_fail
     let endpoint = Endpoint::builder("shop").store(failing).on(find).build().await.unwrap();
     let running = endpoint.start().await.unwrap();
     let admin = running.admin().unwrap();
-    let letters = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items;
-    assert_eq!(letters[0].reason, "unknown message type");
-    assert_eq!(admin.retry_dead_letters(&[letters[0].id]).await.unwrap(), 1);
+    let dead = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items;
+    assert_eq!(dead[0].reason, "unknown message type");
+    assert_eq!(admin.retry_dead_letters(&[dead[0].id]).await.unwrap(), 1);
     // the unit that sends it again, and the handler's
     until(&running, |stats| stats.handled == 2).await;
     assert_eq!((faults.hits(), running.stats().dead), (1, 0));
@@ -74,7 +74,7 @@ async fn flaky(m: Flaky, ctx: &mut Context) -> Result {
 }
 
 #[tokio::test]
-async fn nothing_is_buried_by_a_handler_that_was_not_told_of_earlier_failures() {
+async fn no_handler_dead_letters_a_message_before_it_was_told_of_earlier_failures() {
     for (fails, outcome) in [(1, (1, 0, 1)), (u64::MAX, (0, 1, 2))] {
         let store = Arc::new(MemoryStore::new(Runtime::system()));
         let id = MessageId(Runtime::system().uuid());

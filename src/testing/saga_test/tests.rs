@@ -167,7 +167,7 @@ async fn policies_show() {
 }
 
 #[tokio::test]
-async fn a_life_that_ended_leaves_nothing_behind() {
+async fn an_instance_that_ended_leaves_nothing_behind() {
     order()
         .when(placed(7))
         .await
@@ -226,7 +226,8 @@ fn panics<F: Future>(test: impl FnOnce() -> F) -> (String, u32, String) {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let at = info.location().map(|l| (l.file().to_string(), l.line()));
-            let expected = PANIC_AT.with_borrow_mut(|place| place.as_mut().map(|place| *place = at).is_some());
+            let expected =
+                PANIC_AT.with_borrow_mut(|expected| expected.as_mut().map(|expected| *expected = at).is_some());
             if !expected {
                 before(info);
             }
@@ -284,7 +285,7 @@ fn what_cannot_arrive_is_said_in_the_users_line() {
 }
 
 #[test]
-fn a_failure_that_nobody_looked_at_fails_the_test() {
+fn a_failure_that_was_not_asked_about_fails_the_test() {
     let bad = || OrderPlaced { order: 1, total: -1 };
     let here = line!();
     let (_, line, text) = panics(|| async {
