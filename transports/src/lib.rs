@@ -10,14 +10,19 @@
 //! A broker's client lives in its own module behind a feature of the same name.
 
 mod common;
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
+mod compact_headers;
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
+mod headers;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod memory;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+mod receive;
 pub mod sql;
 #[cfg(any(feature = "rabbitmq", feature = "kafka"))]
-mod stamp;
+mod url;
 
 use common::{refuse, send_within};
 use std::sync::{Mutex, MutexGuard, PoisonError};

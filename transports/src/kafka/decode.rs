@@ -1,7 +1,7 @@
 //! A record becomes a message, whoever wrote it.
 
 use super::headers as h;
-use crate::stamp;
+use crate::compact_headers;
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message, Timestamp as RecordTime};
 use sagabus_core::{
@@ -131,8 +131,8 @@ impl<'r> Fields<'r> {
                     b"timeout" => headers.intent = Intent::Timeout,
                     _ => {}
                 },
-                h::STAMP => {
-                    let named = std::str::from_utf8(value).ok().and_then(|text| stamp::read(text, headers));
+                h::COMPACT => {
+                    let named = std::str::from_utf8(value).ok().and_then(|text| compact_headers::read(text, headers));
                     conversation = named.or(conversation);
                 }
                 h::CONVERSATION => {
@@ -156,7 +156,7 @@ impl<'r> Fields<'r> {
                 _ => {}
             }
         }
-        headers.conversation_id = conversation.unwrap_or_else(|| stamp::conversation(headers)).0;
+        headers.conversation_id = conversation.unwrap_or_else(|| compact_headers::conversation(headers)).0;
         for name in propagate {
             if let Some(header) = headers.user.get_mut(&name) {
                 header.propagate = true;

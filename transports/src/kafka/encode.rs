@@ -1,7 +1,7 @@
 //! An envelope becomes a record.
 
 use super::{headers as h, names::Names};
-use crate::stamp;
+use crate::compact_headers;
 use bytes::Bytes;
 use rdkafka::message::{Header, OwnedHeaders};
 use sagabus_core::{Destination, Error, ErrorKind, Headers, Intent, Outgoing, Result, SagaAddress, UserHeader};
@@ -53,7 +53,7 @@ fn encode(headers: &Headers) -> Result<(OwnedHeaders, usize)> {
     table.text(h::ID, headers.message_id.to_string());
     table.text(h::TYPE, &headers.message_type);
     table.text(h::CONTENT_TYPE, &headers.content_type);
-    table.text(h::STAMP, stamp::write("", headers));
+    table.text(h::COMPACT, compact_headers::write("", headers));
     if headers.intent != Intent::Command {
         table.text(h::INTENT, intent(headers.intent));
     }

@@ -1,6 +1,7 @@
 //! One consumer.
 
 use super::MemoryBroker;
+use crate::receive;
 use async_trait::async_trait;
 use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement};
 use std::{
@@ -61,28 +62,12 @@ impl Receiver for MemoryReceiver {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
         // there is always a hop between a broker and its consumers: it gives the others their turn
         tokio::task::yield_now().await;
-        loop {
-            let notified = self.notify.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
+        let runtime = self.broker.runtime();
+        receive::next(runtime, &self.notify, || {
             let (deliveries, until) = self.broker.take(&self.queue, self.consumer, max.max(1))?;
-            if !deliveries.is_empty() {
-                return Ok(deliveries);
-            }
-            let runtime = self.broker.runtime();
-            match until {
-                Some(until) => {
-                    let pause = until.saturating_sub(runtime.elapsed());
-                    tokio::select! {
-                        biased;
-                        () = notified => {}
-                        // a timer's granularity is a millisecond: without it this would spin through the last one
-                        () = runtime.sleep(pause.max(Duration::from_millis(1))) => {}
-                    }
-                }
-                None => notified.await,
-            }
-        }
+            Ok((deliveries, until.map(|until| until.saturating_sub(runtime.elapsed()))))
+        })
+        .await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<()> {

@@ -6,7 +6,7 @@ use super::{
     names::Names,
     parcel::{Lane, Parcel},
 };
-use crate::stamp;
+use crate::compact_headers;
 use lapin::{
     BasicProperties,
     message::Delivery,
@@ -73,13 +73,13 @@ impl Decoder {
         headers.correlation_id = properties.correlation_id().as_ref().map(|t| t.as_str().to_string());
         headers.reply_to = text(properties.reply_to()).map(|queue| self.names.strip(&queue).to_string());
         let app = properties.app_id().as_ref().map(ShortString::as_str).filter(|app| !app.contains(MENDED));
-        let stamp = app.and_then(|app| app.strip_prefix(h::OURS));
-        let mut conversation = stamp.and_then(|stamp| stamp::read(stamp, &mut headers));
+        let compact = app.and_then(|app| app.strip_prefix(h::OURS));
+        let mut conversation = compact.and_then(|compact| compact_headers::read(compact, &mut headers));
         let mut too_much = false;
         if let Some(table) = properties.headers() {
             too_much = read_table(table, &mut headers, &mut conversation);
         }
-        headers.conversation_id = conversation.unwrap_or_else(|| stamp::conversation(&headers)).0;
+        headers.conversation_id = conversation.unwrap_or_else(|| compact_headers::conversation(&headers)).0;
         let limits = Limits::default();
         if too_much || headers.check(&limits).is_err() {
             defect.get_or_insert_with(|| {
@@ -163,7 +163,9 @@ fn read_table(table: &FieldTable, headers: &mut Headers, conversation: &mut Opti
         }
         match name {
             h::PROPAGATE => propagate = array(value),
-            h::STAMP => *conversation = scalar(value).and_then(|text| stamp::read(&text, headers)).or(*conversation),
+            h::COMPACT => {
+                *conversation = scalar(value).and_then(|text| compact_headers::read(&text, headers)).or(*conversation)
+            }
             h::CONVERSATION => {
                 *conversation = scalar(value).and_then(|text| text.parse().ok()).map(MessageId).or(*conversation);
             }

@@ -4,7 +4,7 @@ use super::{
     headers as h,
     names::{Names, shard_word, short},
 };
-use crate::stamp;
+use crate::compact_headers;
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
@@ -85,7 +85,7 @@ fn properties(headers: &Headers, names: &Names) -> Result<(BasicProperties, usiz
     if headers.intent != Intent::Command {
         table.text(h::INTENT, intent(headers.intent));
     }
-    properties = properties.with_app_id(short(stamp::write(h::OURS, headers))?);
+    properties = properties.with_app_id(short(compact_headers::write(h::OURS, headers))?);
     if let Some(correlation) = &headers.correlation_id {
         match ShortString::try_new(correlation.as_str()) {
             Ok(text) => properties = properties.with_correlation_id(text),

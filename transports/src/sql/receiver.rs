@@ -1,7 +1,7 @@
 //! The receiving end of a queue.
 
 use super::{decode, deletes::Deletes, desk::Desk, pump::Pump};
-use crate::lock;
+use crate::{lock, receive};
 use async_trait::async_trait;
 use sagabus_core::{
     Delivery, Error, LeaseKeeper, LeaseKeeperOptions, LeaseView, Queues, ReceiveOptions, Receiver, Result, Settle,
@@ -149,16 +149,8 @@ impl Shared {
 #[async_trait]
 impl Receiver for SqlReceiver {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
-        loop {
-            let arrived = self.shared.arrived.notified();
-            tokio::pin!(arrived);
-            arrived.as_mut().enable();
-            let deliveries = self.shared.take(max.max(1))?;
-            if !deliveries.is_empty() {
-                return Ok(deliveries);
-            }
-            arrived.await;
-        }
+        let shared = &self.shared;
+        receive::next(&shared.options.runtime, &shared.arrived, || Ok((shared.take(max.max(1))?, None))).await
     }
 
     /// What is Done is deleted before this returns, together with what others settle meanwhile. After an error, or when
