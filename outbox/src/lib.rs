@@ -11,12 +11,17 @@
 mod dedup;
 #[cfg(feature = "postgres")]
 mod fold;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod membership;
 pub mod memory;
 mod own_sql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod wakeups;
 
 pub use own_sql::{Database, TransactionExt, is_outage};
 

@@ -6,8 +6,8 @@ use super::{
     sql::{self, NOW, Reader, Sql},
     store::PostgresStore,
     text::escape,
-    wakeups::WakeKey,
 };
+use crate::wakeups::WakeKey;
 use async_trait::async_trait;
 use sagabus_core::{
     AuditEntry, DeadLetter, PendingTimer, Position, PositionReset, Result, SagaAddress, SagaRow, StoreAdmin, TimerId,

@@ -3,8 +3,8 @@
 use super::{
     open::OpenSchema,
     sql::{self, NOW, Reader, Sql},
-    wakeups::{LastSeen, WakeKey},
 };
+use crate::wakeups::{LastSeen, WakeKey};
 use sagabus_core::{DuePage, DueQuery, DueRow, Envelope, Error, Result, RowGate, RowTable, Timestamp, sabotage};
 use std::{sync::PoisonError, time::Duration};
 

@@ -1,9 +1,7 @@
 //! Wake-ups by other processes: one LISTEN connection per process and schema, made when a reader first waits.
 
-use super::{
-    options::{Address, PostgresOptions},
-    wakeups::{WakeKey, Wakeups},
-};
+use super::options::{Address, PostgresOptions};
+use crate::wakeups::{WakeKey, Wakeups};
 use sagabus_core::{Runtime, Task};
 use sqlx::{
     ConnectOptions as _,
@@ -102,7 +100,7 @@ impl Hearing {
         loop {
             // notifications may have passed while there was no connection
             let Some(wakeups) = self.wakeups.upgrade() else { return Ok(()) };
-            wakeups.notify_all(|_| true);
+            wakeups.notify_all();
             drop(wakeups);
             while let Some(notification) = listener.try_recv().await? {
                 let Some(wakeups) = self.wakeups.upgrade() else { return Ok(()) };

@@ -35,7 +35,6 @@ mod queue_numbers;
 mod sql;
 mod store;
 mod text;
-mod wakeups;
 
 pub use database::Postgres;
 pub use options::PostgresOptions;

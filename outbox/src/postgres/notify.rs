@@ -4,8 +4,8 @@
 use super::{
     listener::line,
     options::{Address, PostgresOptions},
-    wakeups::WakeKey,
 };
+use crate::wakeups::WakeKey;
 use sagabus_core::{Runtime, Task};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 use std::{

@@ -10,8 +10,8 @@ use super::{
     own_sql::Sharing,
     pool::{Conn, Pool, Purpose},
     sql::{Reader, Sql},
-    wakeups::{LastSeen, WakeKey, Wakeups},
 };
+use crate::wakeups::{LastSeen, WakeKey, Wakeups};
 use sagabus_core::{DatabaseId, Result, Runtime};
 use sqlx::postgres::PgRow;
 use std::{
@@ -161,7 +161,7 @@ impl OpenSchema {
         }
         self.closed.store(true, Ordering::SeqCst);
         self.listener.close();
-        self.wakeups.notify_all(|_| true);
+        self.wakeups.notify_all();
         self.notifier.close();
         self.own.close(self.options.transactions.max(1)).await;
         self.work.close(self.options.connections.max(self.options.committers + 2)).await;

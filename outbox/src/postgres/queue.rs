@@ -6,8 +6,8 @@ use super::{
     sql::{self, Reader, Sql, Texts},
     store::PostgresStore,
     text::escape,
-    wakeups::WakeKey,
 };
+use crate::wakeups::WakeKey;
 use async_trait::async_trait;
 use sagabus_core::{
     DatabaseId, Destination, Leases, Outgoing, QueueRow, Queues, Result, SHARDS, SendOutcome, check_name,

@@ -4,8 +4,8 @@ use super::{
     open::OpenSchema,
     options::PostgresOptions,
     sql::{NOW, Reader, Sql},
-    wakeups::{LastSeen, WakeKey},
 };
+use crate::wakeups::{LastSeen, WakeKey};
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,

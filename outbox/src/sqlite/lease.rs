@@ -5,9 +5,10 @@ use super::{
     store::SqliteStore,
     write_context::Tx,
 };
+use crate::membership::{Group, Member, Shard};
 use async_trait::async_trait;
-use sagabus_core::{Lease, LeaseRequest, Leases, NodeId, Result, SHARDS, Timestamp};
-use std::sync::Arc;
+use sagabus_core::{Lease, LeaseRequest, Leases, NodeId, Result, Timestamp};
+use std::{collections::HashMap, sync::Arc};
 
 const READ_NODES: &str =
     "select node,process,wants,unbroken_since,lease_until,gone from node where grp=? order by node";
@@ -27,33 +28,6 @@ static WRITE_SHARDS: Rows = Rows::new(
 
 // it may only have been stopped: when it comes back, it is told that its lease had lapsed
 static MARK_GONE: Rows = Rows::new("update node set gone=1 where grp=? and node in (values ", "(?)", ")");
-
-/// A member as stored.
-struct Member {
-    node: NodeId,
-    process: String,
-    wants: bool,
-    unbroken_since: Timestamp,
-    lease_until: Timestamp,
-    /// The others have taken it for dead.
-    gone: bool,
-}
-
-/// A shard as stored; one that has no row yet is free and was never owned.
-#[derive(Clone, Copy)]
-struct Shard {
-    owner: Option<NodeId>,
-    epoch: i64,
-    /// Whether its last owner gave it up itself.
-    clean: bool,
-    changed: bool,
-}
-
-/// Everything about a group.
-struct Group {
-    members: Vec<Member>,
-    shards: Vec<Shard>,
-}
 
 #[async_trait]
 impl Leases for SqliteStore {
@@ -92,170 +66,79 @@ impl Leases for SqliteStore {
 }
 
 async fn heartbeat(tx: &mut Tx, request: &LeaseRequest) -> Result<Lease> {
-    let (now, node) = (tx.now, request.node);
-    let mut group = read(tx, &request.group).await?;
-    let before = group.members.iter().find(|member| member.node == node);
-    let lapsed = before.is_some_and(|member| member.gone || member.lease_until < now);
-    let unbroken_since = before.filter(|_| !lapsed).map_or(now, |member| member.unbroken_since);
-    let steady = !lapsed && before.is_some() && unbroken_since.plus(request.ttl) <= now;
-    let me = Member {
-        node,
-        process: tx.shared.process.name().to_string(),
-        wants: request.shards,
-        unbroken_since,
-        lease_until: now.plus(request.ttl),
-        gone: false,
-    };
-    let dead = group.remove_dead(node, now, steady, |process| tx.shared.process.is_dead(process));
-    group.members.retain(|member| member.node != node && !member.gone);
-    if group.members.iter().any(|member| member.process != me.process && member.lease_until > now) {
-        tx.shared.contended_for(request.ttl);
+    let (mut group, processes) = read(tx, request).await?;
+    let before = group.clone();
+    let shared = Arc::clone(&tx.shared);
+    let ended = |node: &NodeId| processes.get(node).is_some_and(|process| shared.process.is_dead(process));
+    let (lease, removed) = group.heartbeat(request, ended);
+    let own = shared.process.name();
+    let is_other = |node: &NodeId| processes.get(node).is_some_and(|process| process != own);
+    let mut others = group.members.iter().filter(|(node, _)| **node != request.node && is_other(node));
+    if others.any(|(_, member)| group.holds_lease(member)) {
+        shared.contended_for(request.ttl);
     }
-    write_member(tx, &request.group, &me).await?;
-    group.members.push(me);
-    group.release(node, &request.release);
-    let share = group.share(node, now);
-    let inherited = group.take(node, share);
-    write(tx, &request.group, &dead, &mut group).await?;
-    let shards: Vec<(u16, i64)> = group.owned(node).map(|(number, shard)| (number, shard.epoch)).collect();
-    Ok(Lease {
-        surplus: shards.iter().skip(share).map(|(number, _)| *number).collect(),
-        shards,
-        inherited,
-        members: group.members.iter().filter(|member| member.lease_until > now).count(),
-        lapsed,
-    })
+    if let Some(member) = group.members.get(&request.node) {
+        write_member(tx, request, member).await?;
+    }
+    write_changes(tx, &request.group, &removed, &group.shards_changed_since(&before)).await?;
+    Ok(lease)
 }
 
-impl Group {
-    /// Takes out the members that are gone, and frees their shards: those whose process is dead, and, if this node's own
-    /// lease was unbroken for a whole ttl, those whose lease has lapsed (else a stall of the machine would make everyone
-    /// look dead to the first one back).
-    fn remove_dead(
-        &mut self,
-        node: NodeId,
-        now: Timestamp,
-        steady: bool,
-        is_dead: impl Fn(&str) -> bool,
-    ) -> Vec<NodeId> {
-        let gone = |member: &Member| {
-            member.node != node && !member.gone && ((steady && member.lease_until < now) || is_dead(&member.process))
+/// The group, and the processes of its members. A member that was removed is left out, unless it is the one that asks:
+/// then its lease has lapsed.
+async fn read(tx: &mut Tx, request: &LeaseRequest) -> Result<(Group, HashMap<NodeId, String>)> {
+    let (name, what) = (request.group.as_str(), "read a group in sqlite");
+    let (mut group, mut processes) = (Group::new(tx.now), HashMap::new());
+    for row in Step::with(READ_NODES, |args| args.text(name)).fetch(&mut tx.connection, what).await? {
+        let (node, gone) = (NodeId(sql::uuid(&row, 0)?), sql::column::<bool>(&row, 5)?);
+        if gone && node != request.node {
+            continue;
+        }
+        let lease_until = if gone { i64::MIN } else { sql::column(&row, 4)? };
+        let member = Member {
+            wants: sql::column(&row, 2)?,
+            unbroken_since: Timestamp(sql::column(&row, 3)?),
+            lease_until: Timestamp(lease_until),
         };
-        let dead: Vec<NodeId> = self.members.iter().filter(|member| gone(member)).map(|member| member.node).collect();
-        self.members.retain(|member| !dead.contains(&member.node));
-        for shard in self.shards.iter_mut().filter(|shard| shard.owner.is_some_and(|owner| dead.contains(&owner))) {
-            *shard = Shard { owner: None, clean: false, changed: true, ..*shard };
-        }
-        dead
+        group.members.insert(node, member);
+        processes.insert(node, sql::column(&row, 1)?);
     }
-
-    fn release(&mut self, node: NodeId, release: &[u16]) {
-        for number in release {
-            if let Some(shard) = self.shards.get_mut(usize::from(*number)).filter(|shard| shard.owner == Some(node)) {
-                *shard = Shard { owner: None, clean: true, changed: true, ..*shard };
-            }
-        }
+    for row in Step::with(READ_SHARDS, |args| args.text(name)).fetch(&mut tx.connection, what).await? {
+        let owner = sql::column::<Option<&[u8]>>(&row, 1)?.and_then(|id| uuid::Uuid::from_slice(id).ok());
+        let shard = Shard { owner: owner.map(NodeId), epoch: sql::column(&row, 2)?, clean: sql::column(&row, 3)? };
+        group.add_shard(sql::column(&row, 0)?, shard);
     }
-
-    /// How many shards a node should have: the shares differ by one at most and add up to all.
-    fn share(&self, node: NodeId, now: Timestamp) -> usize {
-        let mut takers: Vec<NodeId> = self
-            .members
-            .iter()
-            .filter(|member| member.wants && member.lease_until > now)
-            .map(|member| member.node)
-            .collect();
-        takers.sort_unstable();
-        let Some(rank) = takers.iter().position(|taker| *taker == node) else { return 0 };
-        let all = usize::from(SHARDS);
-        all / takers.len() + usize::from(rank < all % takers.len())
-    }
-
-    /// Takes free shards up to the share; returns those whose last owner did not give them up itself.
-    fn take(&mut self, node: NodeId, share: usize) -> Vec<u16> {
-        let mut have = self.owned(node).count();
-        let mut inherited = Vec::new();
-        for (number, shard) in (0..SHARDS).zip(&mut self.shards) {
-            if have >= share {
-                break;
-            }
-            if shard.owner.is_some() {
-                continue;
-            }
-            if !shard.clean {
-                inherited.push(number);
-            }
-            *shard = Shard { owner: Some(node), epoch: shard.epoch + 1, clean: true, changed: true };
-            have += 1;
-        }
-        inherited
-    }
-
-    fn owned(&self, node: NodeId) -> impl Iterator<Item = (u16, &Shard)> {
-        (0..SHARDS).zip(&self.shards).filter(move |(_, shard)| shard.owner == Some(node))
-    }
+    Ok((group, processes))
 }
 
-async fn read(tx: &mut Tx, name: &str) -> Result<Group> {
-    let what = "read a group in sqlite";
-    let rows = Step::with(READ_NODES, |args| args.text(name)).fetch(&mut tx.connection, what).await?;
-    let member = |row: &sqlx::sqlite::SqliteRow| {
-        Ok(Member {
-            node: NodeId(sql::uuid(row, 0)?),
-            process: sql::column(row, 1)?,
-            wants: sql::column(row, 2)?,
-            unbroken_since: Timestamp(sql::column(row, 3)?),
-            lease_until: Timestamp(sql::column(row, 4)?),
-            gone: sql::column(row, 5)?,
-        })
-    };
-    let members = rows.iter().map(member).collect::<Result<Vec<_>>>()?;
-    let rows = Step::with(READ_SHARDS, |args| args.text(name)).fetch(&mut tx.connection, what).await?;
-    let mut shards = vec![Shard { owner: None, epoch: 0, clean: true, changed: false }; usize::from(SHARDS)];
-    for row in &rows {
-        if let Some(shard) = shards.get_mut(sql::position(row, 0)?) {
-            let owner = sql::column::<Option<&[u8]>>(row, 1)?.and_then(|id| uuid::Uuid::from_slice(id).ok());
-            *shard = Shard {
-                owner: owner.map(NodeId),
-                epoch: sql::column(row, 2)?,
-                clean: sql::column(row, 3)?,
-                changed: false,
-            };
-        }
-    }
-    Ok(Group { members, shards })
-}
-
-async fn write_member(tx: &mut Tx, group: &str, me: &Member) -> Result<()> {
+async fn write_member(tx: &mut Tx, request: &LeaseRequest, member: &Member) -> Result<()> {
     let now = tx.now;
     let step = Step::with(JOIN_GROUP, |args| {
-        args.text(group);
-        args.id(me.node.0);
-        args.text(&me.process);
-        args.int(i64::from(me.wants));
+        args.text(&request.group);
+        args.id(request.node.0);
+        args.text(tx.shared.process.name());
+        args.int(i64::from(member.wants));
         args.time(now);
-        args.time(me.unbroken_since);
-        args.time(me.lease_until);
+        args.time(member.unbroken_since);
+        args.time(member.lease_until);
     });
     step.run(&mut tx.connection, "join a group in sqlite").await?;
     Ok(())
 }
 
-async fn write(tx: &mut Tx, name: &str, dead: &[NodeId], group: &mut Group) -> Result<()> {
+async fn write_changes(tx: &mut Tx, name: &str, removed: &[NodeId], shards: &[(u16, Shard)]) -> Result<()> {
     let mut steps = Step::rows(
         &MARK_GONE,
-        dead,
+        removed,
         |args| args.text(name),
         |args, node| {
             args.id(node.0);
             Ok(())
         },
     )?;
-    let changed: Vec<(u16, Shard)> =
-        (0..SHARDS).zip(&group.shards).filter(|(_, shard)| shard.changed).map(|(n, shard)| (n, *shard)).collect();
     steps.extend(Step::rows(
         &WRITE_SHARDS,
-        &changed,
+        shards,
         |_| {},
         |args, (number, shard)| {
             args.text(name);

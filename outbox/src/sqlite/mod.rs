@@ -37,7 +37,6 @@ mod rows;
 mod shared;
 mod sql;
 mod store;
-mod wakeups;
 mod wal_log;
 mod write_context;
 mod writer;

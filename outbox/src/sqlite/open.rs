@@ -8,11 +8,11 @@ use super::{
     process_lock::ProcessLock,
     reader::Reader,
     shared::FileState,
-    wakeups::Wakeups,
     wal_log::WalProgress,
     write_context::Tx,
     writer,
 };
+use crate::wakeups::Wakeups;
 use futures::future::BoxFuture;
 use sagabus_core::{DatabaseId, Error, ErrorKind, Result, Task};
 use sqlx::SqliteConnection;

@@ -6,8 +6,8 @@ use super::{
     packed_rows::PackedRows,
     sql::{self, Args, Rows, Step},
     store::SqliteStore,
-    wakeups::WakeKey,
 };
+use crate::wakeups::WakeKey;
 use async_trait::async_trait;
 use sagabus_core::{
     DatabaseId, Leases, MessageId, Outgoing, QueueRow, Queues, Result, SHARDS, SendOutcome, check_name,

@@ -4,9 +4,9 @@ use super::{
     error::{doing, failed, is_busy},
     options::SqliteOptions,
     process_lock::ProcessLock,
-    wakeups::Wakeups,
     wal_log::WalProgress,
 };
+use crate::wakeups::Wakeups;
 use sagabus_core::{Result, Runtime};
 use sqlx::{
     ConnectOptions as _, SqliteConnection,

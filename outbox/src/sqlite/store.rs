@@ -4,9 +4,9 @@ use super::{
     open::OpenFile,
     options::SqliteOptions,
     sql,
-    wakeups::{LastSeen, WakeKey},
     write_context::{Announcements, WriteContext},
 };
+use crate::wakeups::{LastSeen, WakeKey};
 use async_trait::async_trait;
 use sagabus_core::{
     CommitBatch, CommitReply, DatabaseId, DuePage, DueQuery, Error, Leases, LoadReply, LoadRequest, MessageId,

@@ -1,6 +1,7 @@
 //! An open write transaction, and what is to be told after it has committed.
 
-use super::{shared::FileState, wakeups::WakeKey};
+use super::shared::FileState;
+use crate::wakeups::WakeKey;
 use sagabus_core::Timestamp;
 use sqlx::SqliteConnection;
 use std::{collections::HashSet, sync::Arc};
@@ -21,8 +22,6 @@ pub(crate) struct Tx {
 pub(crate) struct Announcements {
     /// Where rows were added.
     pub(crate) wake_keys: HashSet<WakeKey>,
-    /// A topic was published: rows may have been added to any queue.
-    pub(crate) any_queue: bool,
     /// It carries units.
     pub(crate) has_units: bool,
     /// It removed outbox rows.

@@ -13,7 +13,6 @@ use super::{
     op::{AnyOp, OpOutcome},
     shared::FileState,
     sql,
-    wakeups::WakeKey,
     write_context::Tx,
 };
 use sagabus_core::{Error, ErrorKind, Result, Timestamp, crash, sabotage};
@@ -103,7 +102,7 @@ impl Writer {
                 tokio::select! {
                     biased;
                     job = self.jobs.recv() => return job,
-                    () = self.shared.wakeups.watch.notified() => {}
+                    () = self.shared.wakeups.wait_began.notified() => {}
                 }
             }
             match self.shared.runtime().timeout(DATA_VERSION_POLL, self.jobs.recv()).await {
@@ -139,7 +138,7 @@ impl Writer {
         let Some(version) = rows.last().and_then(|row| sql::column::<i64>(row, 0).ok()) else { return };
         if version != self.version && std::mem::replace(&mut self.version, version) != 0 {
             self.shared.contended_for(CONTENDED_AFTER_FOREIGN_COMMIT);
-            self.shared.wakeups.notify_matching(|_| true);
+            self.shared.wakeups.notify_all();
         }
     }
 
@@ -284,9 +283,6 @@ impl Writer {
             crash::reach("outbox-deleted");
         }
         let wakeups = &self.shared.wakeups;
-        if tx.announcements.any_queue {
-            wakeups.notify_matching(|place| matches!(place, WakeKey::Queue(_)));
-        }
         for place in &tx.announcements.wake_keys {
             wakeups.notify(place);
         }

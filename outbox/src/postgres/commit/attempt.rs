@@ -7,13 +7,13 @@ use super::{
         pool::Conn,
         sql::{self, Reader, Sql},
         text,
-        wakeups::WakeKey,
     },
     diagnose::{self, Conflicts},
     enqueue::wake_key_of,
     retry::{MAX_RETRIES, pause},
     statement::{self, SendMode},
 };
+use crate::wakeups::WakeKey;
 use crate::{
     dedup::DedupSlot,
     fold::{Broken, FoldedBatch, fold},

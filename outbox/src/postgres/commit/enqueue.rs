@@ -1,11 +1,7 @@
 //! Rows of queues.
 
-use super::{
-    super::{sql::NOW, wakeups::WakeKey},
-    deliveries::envelopes,
-    draft::StatementBuilder,
-};
-use crate::{dedup::DedupSlot, fold::shard_of_queued};
+use super::{super::sql::NOW, deliveries::envelopes, draft::StatementBuilder};
+use crate::{dedup::DedupSlot, fold::shard_of_queued, wakeups::WakeKey};
 use sagabus_core::{Destination, Outgoing, Result};
 use std::collections::BTreeSet;
 
