@@ -9,10 +9,20 @@
 //! - [`diff`]: the same random operations on several stores, whose answers must be equal.
 //! - [`checkers`]: pure functions that judge a run by the generator's log and by the effects that were found. They share
 //!   no code with what they judge.
+//! - [`proxy`], [`amqp`] and [`rng`]: a TCP proxy, a hostile client and the random source of tests and tools. They need
+//!   none of sagabus, and are there without the feature `suites` too.
 
 #![allow(clippy::unwrap_used, reason = "test code: a failing step is a failing test, with the step's text")]
 
+pub mod amqp;
 pub mod checkers;
+#[cfg(feature = "suites")]
 pub mod diff;
+pub mod proxy;
+pub mod rng;
+#[cfg(feature = "suites")]
 pub mod store;
+#[cfg(feature = "suites")]
+pub mod suite;
+#[cfg(feature = "suites")]
 pub mod transport;

@@ -3,12 +3,12 @@
 use sagabus_core::{Runtime, Store};
 use sagabus_outbox::memory::MemoryStore;
 use sagabus_testkit::{
-    diff::{Counts, Difference, Plan, compare},
+    diff::{Counts, Difference, Settings, compare},
     store::broken::{Broken, Defect},
 };
 use std::sync::Arc;
 
-const PLAN: Plan = Plan { seed: 5, ops: 2500, dump_every: 250 };
+const SETTINGS: Settings = Settings { seed: 5, ops: 2500, dump_every: 250 };
 
 /// One or two of each sort, each of which a thousand operations show.
 const PLANTED: &[Defect] = &[
@@ -30,7 +30,7 @@ const PLANTED: &[Defect] = &[
     Defect::MovesNothing,
 ];
 
-fn run(plan: Plan, defect: Option<Defect>) -> (Counts, Option<Difference>) {
+fn run(settings: Settings, defect: Option<Defect>) -> (Counts, Option<Difference>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
     runtime.block_on(async {
         let memory = || -> Arc<dyn Store> { Arc::new(MemoryStore::new(Runtime::system())) };
@@ -38,17 +38,17 @@ fn run(plan: Plan, defect: Option<Defect>) -> (Counts, Option<Difference>) {
             None => memory(),
             Some(defect) => Arc::new(Broken::new(memory(), defect)),
         };
-        compare(vec![("memory".into(), memory()), ("other".into(), other)], plan).await.expect("both tell the time")
+        compare(vec![("memory".into(), memory()), ("other".into(), other)], settings).await.expect("both tell the time")
     })
 }
 
 #[test]
 fn equal_stores_do_not_differ_and_are_asked_everything() {
-    let (counts, difference) = run(PLAN, None);
+    let (counts, difference) = run(SETTINGS, None);
     if let Some(difference) = difference {
         panic!("{difference}");
     }
-    assert_eq!(counts.ops.values().sum::<u64>(), PLAN.ops);
+    assert_eq!(counts.ops.values().sum::<u64>(), SETTINGS.ops);
     for outcome in ["applied", "duplicate", "stale"] {
         assert!(counts.outcomes.get(outcome).is_some_and(|count| *count > 20), "{counts:?}");
     }
@@ -57,9 +57,9 @@ fn equal_stores_do_not_differ_and_are_asked_everything() {
 
 #[test]
 fn defects_are_found() {
-    let plan = Plan { dump_every: 50, ..PLAN };
+    let settings = Settings { dump_every: 50, ..SETTINGS };
     for defect in PLANTED {
-        let found = run(plan, Some(*defect)).1;
+        let found = run(settings, Some(*defect)).1;
         assert!(found.is_some(), "{defect:?} makes no difference");
     }
 }

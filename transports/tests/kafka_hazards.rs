@@ -21,7 +21,7 @@ use sagabus_core::{
     Delivery, Destination, Error, Intent, MessageId, Outgoing, Receiver, Runtime, SendOutcome, Settle, Settlement,
     Topology, Transport, UserHeader,
 };
-use sagabus_testkit::transport::{Bed, TransportHarness};
+use sagabus_testkit::transport::{Fixture, TransportHarness};
 use sagabus_transports::kafka::{KafkaOptions, KafkaTransport};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,10 +31,10 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn bed() -> (Arc<KafkaHarness>, Bed) {
+async fn bed() -> (Arc<KafkaHarness>, Fixture) {
     let harness = Arc::new(KafkaHarness::new());
     let transport = harness.open().await;
-    (harness.clone(), Bed::new(harness, transport))
+    (harness.clone(), Fixture::new(harness, transport))
 }
 
 async fn settle(receiver: &Arc<dyn Receiver>, deliveries: &[Delivery], settle: Settle) {
@@ -270,10 +270,10 @@ async fn without_an_answer_the_outcome_is_unknown_and_the_copy_has_the_same_id()
     let outgoing = |message| sagabus_core::Outgoing { to: to.clone(), message };
     assert!(process.send_batch(&[outgoing(bed.message("first"))]).await[0].is_done());
     let message = bed.message("second");
-    proxy.freeze(true);
+    proxy.freeze_answers(true);
     let outcome = process.send_batch(&[outgoing(message.clone())]).await.remove(0);
     assert!(matches!(&outcome, SendOutcome::Unknown(error) if error.is_unknown()), "{outcome:?}");
-    proxy.freeze(false);
+    proxy.freeze_answers(false);
     // it goes on with whatever producer it takes
     bed.eventually("a send that is done", async || {
         process.send_batch(&[outgoing(message.clone())]).await[0].is_done().then_some(())
@@ -291,7 +291,7 @@ async fn broken_connections_lose_and_double_nothing_that_was_confirmed() {
     let (harness, bed) = bed().await;
     bed.queue("q", &[]).await;
     let (process, proxy) = harness.process("").await;
-    let sender = Bed { transport: process, ..bed.clone() };
+    let sender = Fixture { transport: process, ..bed.clone() };
     let sending = bed.runtime.spawn(async move {
         let mut sent = Vec::new();
         for _ in 0..60 {
@@ -317,7 +317,7 @@ async fn members_that_come_and_go_lose_nothing_and_keep_the_order() {
     let (harness, bed) = bed().await;
     bed.queue("q", &[]).await;
     let log: Arc<std::sync::Mutex<Vec<(String, u32)>>> = Arc::default();
-    let consume = async |bed: &Bed| {
+    let consume = async |bed: &Fixture| {
         let (receiver, _) = bed.ordered("q", 50).await;
         let (log, bed, taking) = (log.clone(), bed.clone(), receiver.clone());
         let task = bed.runtime.clone().spawn(async move {

@@ -22,7 +22,7 @@ use sagabus_core::{
     Receiver, Result, Runtime, Settle, Settlement, Store, StoreAdmin,
 };
 use sagabus_outbox::memory::MemoryStore;
-use sagabus_testkit::transport::{Bed, TransportHarness};
+use sagabus_testkit::transport::{Fixture, TransportHarness};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct World {
     harness: Arc<KafkaHarness>,
-    bed: Bed,
+    bed: Fixture,
     store: MemoryStore,
 }
 
@@ -48,12 +48,12 @@ impl World {
     async fn over(parameters: &str) -> Self {
         let harness = Arc::new(KafkaHarness::new());
         let transport = harness.process(parameters).await.0;
-        let bed = Bed::new(harness.clone(), transport);
+        let bed = Fixture::new(harness.clone(), transport);
         bed.queue("q", &[]).await;
         Self { harness, bed, store: MemoryStore::new(Runtime::system()) }
     }
 
-    async fn receive_by(&self, bed: &Bed, positions: Arc<dyn OffsetStore>) -> Arc<dyn Receiver> {
+    async fn receive_by(&self, bed: &Fixture, positions: Arc<dyn OffsetStore>) -> Arc<dyn Receiver> {
         let options = ReceiveOptions { offsets: Some(positions), ..bed.options("q", 1000) };
         bed.transport.receive(options).await.unwrap()
     }

@@ -77,7 +77,11 @@ fn passes(case: Case, defect: Option<Defect>, capabilities: Capabilities) -> boo
         runtime.block_on(async {
             let harness = Arc::new(Simulated::new(defect, capabilities));
             let limit = std::time::Duration::from_secs(120);
-            harness.runtime().timeout(limit, run_case(harness.clone(), case)).await.expect("the case hangs");
+            harness
+                .runtime()
+                .timeout(limit, run_case(harness.clone() as Arc<dyn TransportHarness>, case))
+                .await
+                .expect("the case hangs");
         });
     };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok()

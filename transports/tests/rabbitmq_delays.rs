@@ -10,16 +10,16 @@ mod rabbitmq_support;
 
 use rabbitmq_support::{Process, RabbitHarness};
 use sagabus_core::{Destination, MessageId, Outgoing, SendOutcome, Settle, Topology, Transport};
-use sagabus_testkit::transport::{Bed, TransportHarness};
+use sagabus_testkit::transport::{Fixture, TransportHarness};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Bed, Arc<Process>) {
+async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Fixture, Arc<Process>) {
     let harness = Arc::new(RabbitHarness::new());
     let (process, _) = harness.process(parameters).await;
-    (harness.clone(), Bed::new(harness, process.clone()), process)
+    (harness.clone(), Fixture::new(harness, process.clone()), process)
 }
 
-fn to(bed: &Bed, queue: &str) -> Outgoing {
+fn to(bed: &Fixture, queue: &str) -> Outgoing {
     Outgoing { to: Destination::Queue(queue.into()), message: bed.message("{}") }
 }
 
@@ -28,7 +28,7 @@ async fn later(process: &Process, outgoing: Outgoing, delay: Duration) -> SendOu
 }
 
 /// Takes and settles until all of these came, each not before its time, and each once.
-async fn in_time(bed: &Bed, queue: &str, due: &BTreeMap<MessageId, Duration>) {
+async fn in_time(bed: &Fixture, queue: &str, due: &BTreeMap<MessageId, Duration>) {
     let receiver = bed.receiver(queue, 100).await;
     let mut came = BTreeMap::new();
     while came.len() < due.len() {
@@ -43,7 +43,7 @@ async fn in_time(bed: &Bed, queue: &str, due: &BTreeMap<MessageId, Duration>) {
 }
 
 /// Sends with these delays, in milliseconds; answers when each may come.
-async fn send(bed: &Bed, process: &Process, queue: &str, delays: &[u64]) -> BTreeMap<MessageId, Duration> {
+async fn send(bed: &Fixture, process: &Process, queue: &str, delays: &[u64]) -> BTreeMap<MessageId, Duration> {
     let mut due = BTreeMap::new();
     for delay in delays.iter().map(|millis| Duration::from_millis(*millis)) {
         let outgoing = to(bed, queue);

@@ -13,21 +13,24 @@ use lapin::{
     options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
-use rabbitmq_support::{RabbitHarness, hostile, place, through};
+use rabbitmq_support::{RabbitHarness, RabbitProxy, place, through, url};
 use sagabus_core::{
     Destination, Intent, MessageId, Outgoing, Runtime, SendOutcome, Settle, Settlement, Topology, Transport, UserHeader,
 };
-use sagabus_testkit::transport::{Bed, TransportHarness};
+use sagabus_testkit::{
+    amqp,
+    transport::{Fixture, TransportHarness},
+};
 use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Bed, Arc<rabbitmq_support::proxy::Proxy>) {
+async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Fixture, Arc<RabbitProxy>) {
     let harness = Arc::new(RabbitHarness::new());
     let (process, proxy) = harness.process(parameters).await;
-    (harness.clone(), Bed::new(harness, process), proxy)
+    (harness.clone(), Fixture::new(harness, process), proxy)
 }
 
-fn to(bed: &Bed, queue: &str) -> Outgoing {
+fn to(bed: &Fixture, queue: &str) -> Outgoing {
     Outgoing { to: Destination::Queue(queue.into()), message: bed.message("{}") }
 }
 
@@ -100,7 +103,7 @@ async fn a_blocked_connection_refuses_and_recovers() {
     bed.transport.provision(&plain("q")).await.unwrap();
     bed.fill("q", 20).await;
     let receiver = bed.receiver("q", 10).await;
-    proxy.block(true);
+    assert!(proxy.block(true));
     bed.eventually("sends are refused", async || {
         let outcome = bed.transport.send_batch(&[to(&bed, "q")]).await.remove(0);
         matches!(outcome, SendOutcome::Retry(_)).then_some(())
@@ -110,7 +113,7 @@ async fn a_blocked_connection_refuses_and_recovers() {
     let got = bed.take(&receiver, 10).await;
     bed.settle(&receiver, &got, Settle::Done).await;
     bed.take(&receiver, 10).await;
-    proxy.block(false);
+    assert!(proxy.block(false));
     bed.eventually("sends work again", async || {
         bed.transport.send_batch(&[to(&bed, "q")]).await.remove(0).is_done().then_some(())
     })
@@ -492,9 +495,8 @@ async fn short_strings_that_are_no_utf8() {
     let (harness, bed, proxy) = bed("").await;
     bed.transport.provision(&plain("q")).await.unwrap();
     let sent = bed.fill("q", 3).await;
-    let (user, password) = login();
     let queue = format!("{}q", harness.prefix);
-    hostile::publish(&place(), &user, &password, &queue, b"\xff\xfe", &[0, 0, 0, 0]).await;
+    amqp::publish(&url(), &queue, b"\xff\xfe", &amqp::headers(&[]), "hostile-1").await.unwrap();
     let more = bed.fill("q", 3).await;
     let connections = proxy.accepted();
     let receiver = bed.receiver("q", 10).await;
@@ -515,10 +517,10 @@ async fn short_strings_that_are_no_utf8() {
 async fn deeply_nested_header_tables() {
     let (harness, bed, proxy) = bed("").await;
     bed.transport.provision(&plain("q")).await.unwrap();
-    let (user, password) = login();
     let queue = format!("{}q", harness.prefix);
     // about as much as fits into a frame
-    hostile::publish(&place(), &user, &password, &queue, b"kit.nested", &hostile::nested(20_000)).await;
+    let nested = amqp::nested(b'F', 20_000);
+    amqp::publish(&url(), &queue, b"kit.nested", &nested, "hostile-1").await.unwrap();
     let connections = proxy.accepted();
     let receiver = bed.receiver("q", 1).await;
     let got = bed.take(&receiver, 1).await;

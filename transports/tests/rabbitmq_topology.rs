@@ -11,7 +11,7 @@ mod rabbitmq_support;
 use lapin::types::FieldTable;
 use rabbitmq_support::{EXCHANGES, Process, RabbitHarness};
 use sagabus_core::{Destination, MessageId, Outgoing, SendOutcome, Settle, Topology};
-use sagabus_testkit::transport::{Bed, TransportHarness};
+use sagabus_testkit::transport::{Fixture, TransportHarness};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -23,22 +23,22 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Bed, Arc<Process>) {
+async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Fixture, Arc<Process>) {
     let harness = Arc::new(RabbitHarness::new());
     let (process, _) = harness.process(parameters).await;
-    (harness.clone(), Bed::new(harness, process.clone()), process)
+    (harness.clone(), Fixture::new(harness, process.clone()), process)
 }
 
-fn event(bed: &Bed) -> Outgoing {
+fn event(bed: &Fixture) -> Outgoing {
     Outgoing { to: Destination::Topic("kit.event".into()), message: bed.message("{}") }
 }
 
-fn command(bed: &Bed, queue: &str) -> Outgoing {
+fn command(bed: &Fixture, queue: &str) -> Outgoing {
     Outgoing { to: Destination::Queue(queue.into()), message: bed.message("{}") }
 }
 
 /// Sends it as an outbox does: again under the same id, until it is done.
-async fn insist(bed: &Bed, outgoing: Outgoing) -> MessageId {
+async fn insist(bed: &Fixture, outgoing: Outgoing) -> MessageId {
     let outgoing = [outgoing];
     let begun = bed.runtime.elapsed();
     loop {
@@ -53,7 +53,7 @@ async fn insist(bed: &Bed, outgoing: Outgoing) -> MessageId {
     outgoing[0].message.headers.message_id
 }
 
-async fn ids(bed: &Bed, queue: &str, wanted: &BTreeSet<MessageId>) {
+async fn ids(bed: &Fixture, queue: &str, wanted: &BTreeSet<MessageId>) {
     let receiver = bed.receiver(queue, 1000).await;
     let mut seen = BTreeSet::new();
     bed.eventually(&format!("all {} of queue {queue}", wanted.len()), async || {
@@ -259,7 +259,7 @@ async fn stale_subscriptions_are_kept_or_removed() {
     bed.queue("q", &["kit.other"]).await;
     insist(&bed, event(&bed)).await;
     bed.depth("q", 1).await;
-    let remover = Bed::new(harness.clone(), harness.process("stale=remove").await.0);
+    let remover = Fixture::new(harness.clone(), harness.process("stale=remove").await.0);
     remover.queue("q", &["kit.other"]).await;
     assert!(bed.transport.send_batch(&[event(&bed)]).await.remove(0).is_done());
     insist(&bed, command(&bed, "q")).await;

@@ -21,7 +21,6 @@ pub mod libtest;
 pub mod msrv;
 pub mod paths;
 pub mod proc;
-pub mod rng;
 pub mod rust_source;
 pub mod servers;
 pub mod table;

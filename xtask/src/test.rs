@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use sagabus_testkit::rng::fresh_seed;
 
 use crate::backends::provide::provide;
 use crate::backends::{self, Backend, Need, Server, Suite, apt};
+use crate::cargo;
 use crate::command::Check;
 use crate::libtest::{self, Summary};
 use crate::proc;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
-use crate::{cargo, rng};
 
 /// What runs without any server: all packages, examples built, doc tests included. A failure does not stop the rest, so
 /// that one run shows all of them.
@@ -56,7 +57,7 @@ impl Check for Test {
 
     fn run(self) -> Result<Verdict> {
         self.check_names()?;
-        let seed = self.seed.unwrap_or_else(rng::fresh_seed);
+        let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         println!("seed {seed} (repeat with --seed {seed})");
         let started = Instant::now();

@@ -2,15 +2,15 @@
 
 use super::{
     ALIASES, ENDPOINTS, GROUPS, HANDLERS, KEYS, KINDS, QUEUES, TOPICS,
-    dice::Dice,
     dump::Asked,
     kind,
     messages::Messages,
     node,
     op::{Op, Planned},
-    side::Side,
+    store_under_test::StoreUnderTest,
     units::Batch,
 };
+use crate::rng::Rng;
 use sagabus_core::{
     LeaseRequest, LoadRequest, MessageId, Owner, RowTable, SHARDS, SagaAddress, SagaLookup, TimerId, Timestamp,
 };
@@ -22,7 +22,7 @@ const TTL: Duration = Duration::from_secs(86_400);
 const ERA: u64 = 2000;
 
 pub(super) struct Draw {
-    pub(super) dice: Dice,
+    pub(super) rng: Rng,
     pub(super) messages: Messages,
     /// Timers that were set, as far as they are remembered.
     pub(super) set: Vec<(TimerId, SagaAddress)>,
@@ -40,7 +40,7 @@ pub(super) struct Draw {
 impl Draw {
     pub(super) fn new(seed: u64, now: Timestamp) -> Self {
         Self {
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             messages: Messages::new(now),
             set: Vec::new(),
             seen: 0,
@@ -64,36 +64,36 @@ impl Draw {
         ops
     }
 
-    pub(super) async fn next(&mut self, side: &Side) -> Op {
+    pub(super) async fn next(&mut self, tested: &StoreUnderTest) -> Op {
         self.drawn += 1;
         if self.drawn.is_multiple_of(ERA) {
             self.messages.era += 1;
             self.rows.clear();
             return Op::Tidy;
         }
-        self.rows.extend(std::mem::replace(&mut self.seen, side.readings.len())..side.readings.len());
-        let sent = std::mem::replace(&mut self.outbox_seen, side.outbox.len())..side.outbox.len();
-        self.outbox.extend(sent.map(|row| (row, side.outbox_of[row].clone())));
-        let endpoint: Arc<str> = self.dice.pick(&ENDPOINTS).into();
-        match self.dice.below(1000) {
-            0..430 => self.commit(side, endpoint).await,
-            430..480 => self.transaction(side, endpoint).await,
-            480..620 => self.due_op(side, endpoint),
-            620..710 => self.read(side),
+        self.rows.extend(std::mem::replace(&mut self.seen, tested.readings.len())..tested.readings.len());
+        let sent = std::mem::replace(&mut self.outbox_seen, tested.outbox.len())..tested.outbox.len();
+        self.outbox.extend(sent.map(|row| (row, tested.outbox_of[row].clone())));
+        let endpoint: Arc<str> = self.rng.choose(&ENDPOINTS).into();
+        match self.rng.index(1000) {
+            0..430 => self.commit(tested, endpoint).await,
+            430..480 => self.transaction(tested, endpoint).await,
+            480..620 => self.due_op(tested, endpoint),
+            620..710 => self.read(tested),
             710..770 => {
-                Op::Enqueue((0..self.dice.count(20)).map(|_| self.messages.outgoing(&mut self.dice, false)).collect())
+                Op::Enqueue((0..self.rng.count(20)).map(|_| self.messages.outgoing(&mut self.rng, false)).collect())
             }
             770..820 => self.load(endpoint),
             820..870 => {
-                let message = self.messages.any(&mut self.dice, 80).headers.message_id;
-                Op::CountAttempt { endpoint, handler: self.dice.pick(&HANDLERS).into(), message }
+                let message = self.messages.any(&mut self.rng, 80).headers.message_id;
+                Op::CountAttempt { endpoint, handler: self.rng.choose(&HANDLERS).into(), message }
             }
-            870..900 => self.delete(side),
-            900..940 => self.outbox_op(side, endpoint),
+            870..900 => self.delete(tested),
+            900..940 => self.outbox_op(tested, endpoint),
             940..955 => self.members(),
             955..965 => self.subscription(),
             965..966 => Op::Prune(TTL),
-            _ => self.operate(side, endpoint),
+            _ => self.operate(tested, endpoint),
         }
     }
 
@@ -113,24 +113,24 @@ impl Draw {
     }
 
     /// A row of this endpoint or of a queue that no unit has had yet. Old ones are forgotten: nobody would handle them.
-    pub(super) fn pool_row(&mut self, side: &Side, endpoint: &str) -> Option<usize> {
+    pub(super) fn pool_row(&mut self, tested: &StoreUnderTest, endpoint: &str) -> Option<usize> {
         let first = self.rows.len().saturating_sub(300);
         self.rows.drain(..first);
-        let place = self.dice.below(self.rows.len());
-        let ours = |row: &usize| side.readings[*row].endpoint.as_deref().is_none_or(|own| own == endpoint);
+        let place = self.rng.index(self.rows.len());
+        let ours = |row: &usize| tested.readings[*row].endpoint.as_deref().is_none_or(|own| own == endpoint);
         self.rows.get(place).is_some_and(ours).then(|| self.rows.swap_remove(place))
     }
 
     /// A row that was read at some time.
-    pub(super) fn old_row(&mut self, side: &Side, endpoint: &str) -> Option<usize> {
-        let row = side.readings.len().checked_sub(1 + self.dice.below(side.readings.len().min(500)))?;
-        side.readings[row].endpoint.as_deref().is_none_or(|own| own == endpoint).then_some(row)
+    pub(super) fn old_row(&mut self, tested: &StoreUnderTest, endpoint: &str) -> Option<usize> {
+        let row = tested.readings.len().checked_sub(1 + self.rng.index(tested.readings.len().min(500)))?;
+        tested.readings[row].endpoint.as_deref().is_none_or(|own| own == endpoint).then_some(row)
     }
 
     /// A fence that holds, mostly.
-    pub(super) fn fence(&mut self, side: &Side) -> Option<usize> {
-        let back = if self.dice.percent(70) { 60 } else { 300 };
-        side.fences.len().checked_sub(1 + self.dice.below(side.fences.len().min(back)))
+    pub(super) fn fence(&mut self, tested: &StoreUnderTest) -> Option<usize> {
+        let back = if self.rng.percent(70) { 60 } else { 300 };
+        tested.fences.len().checked_sub(1 + self.rng.index(tested.fences.len().min(back)))
     }
 
     pub(super) fn remember(&mut self, id: TimerId, saga: SagaAddress) {
@@ -143,94 +143,94 @@ impl Draw {
     /// The member, or now and then one that has left: a process that was paused.
     fn owner(&mut self, endpoint: Arc<str>) -> Owner {
         let group = ENDPOINTS.iter().position(|name| **name == *endpoint).unwrap_or(0);
-        let back = if self.dice.percent(8) { 2 } else { 1 };
+        let back = if self.rng.percent(8) { 2 } else { 1 };
         Owner { endpoint, node: node(group, self.nodes[group].saturating_sub(back)) }
     }
 
-    async fn commit(&mut self, side: &Side, endpoint: Arc<str>) -> Op {
-        let (owner, joined) = (self.owner(endpoint.clone()), self.dice.percent(50));
-        if self.dice.percent(2)
+    async fn commit(&mut self, tested: &StoreUnderTest, endpoint: Arc<str>) -> Op {
+        let (owner, joined) = (self.owner(endpoint.clone()), self.rng.percent(50));
+        if self.rng.percent(2)
             && let Some(unit) = self.again()
         {
             return Op::Commit { owner, joined, units: vec![unit], sent: Vec::new() };
         }
         let (mut batch, mut units) = (Batch::default(), Vec::new());
-        for _ in 0..self.dice.count(80) {
-            units.extend(self.unit(side, &mut batch, &endpoint).await);
+        for _ in 0..self.rng.count(80) {
+            units.extend(self.unit(tested, &mut batch, &endpoint).await);
         }
-        let sent = if self.dice.percent(30) { self.some_outbox(8) } else { Vec::new() };
+        let sent = if self.rng.percent(30) { self.some_outbox(8) } else { Vec::new() };
         units.iter_mut().filter(|_| !sent.is_empty()).for_each(Planned::unkeyed);
         Op::Commit { owner, joined, units, sent }
     }
 
-    async fn transaction(&mut self, side: &Side, endpoint: Arc<str>) -> Op {
-        let (owner, joined) = (self.owner(endpoint.clone()), self.dice.percent(50));
+    async fn transaction(&mut self, tested: &StoreUnderTest, endpoint: Arc<str>) -> Op {
+        let (owner, joined) = (self.owner(endpoint.clone()), self.rng.percent(50));
         let mut enlisted = Vec::new();
-        if self.dice.percent(40) {
-            enlisted.extend((0..self.dice.count(5)).map(|_| self.messages.outgoing(&mut self.dice, false)));
+        if self.rng.percent(40) {
+            enlisted.extend((0..self.rng.count(5)).map(|_| self.messages.outgoing(&mut self.rng, false)));
         }
-        let unit = if self.dice.percent(85) { self.unit(side, &mut Batch::default(), &endpoint).await } else { None };
-        let sent = if self.dice.percent(20) { self.some_outbox(3) } else { Vec::new() };
+        let unit = if self.rng.percent(85) { self.unit(tested, &mut Batch::default(), &endpoint).await } else { None };
+        let sent = if self.rng.percent(20) { self.some_outbox(3) } else { Vec::new() };
         let mut unit = unit.map(Box::new);
         unit.iter_mut().filter(|_| !sent.is_empty()).for_each(|unit| unit.unkeyed());
         Op::Transaction { owner, joined, enlisted, unit, sent }
     }
 
-    fn due_op(&mut self, side: &Side, endpoint: Arc<str>) -> Op {
-        let table = self.dice.pick(&RowTable::DUE);
+    fn due_op(&mut self, tested: &StoreUnderTest, endpoint: Arc<str>) -> Op {
+        let table = self.rng.choose(&RowTable::DUE);
         let paged = matches!(table, RowTable::Timer | RowTable::Retry);
-        let fits = |row: &usize| paged && side.gates.name(*row).table == table;
-        let after = if self.dice.percent(10) { self.old_row(side, &endpoint).filter(fits) } else { None };
-        let limit = if self.dice.percent(30) { 1 + self.dice.below(5) } else { 30 };
+        let fits = |row: &usize| paged && tested.gates.name(*row).table == table;
+        let after = if self.rng.percent(10) { self.old_row(tested, &endpoint).filter(fits) } else { None };
+        let limit = if self.rng.percent(30) { 1 + self.rng.index(5) } else { 30 };
         Op::Due { endpoint, table, shards: self.shards(), after, limit }
     }
 
     fn shards(&mut self) -> Vec<u16> {
-        if self.dice.percent(75) {
+        if self.rng.percent(75) {
             return (0..SHARDS).collect();
         }
-        (0..SHARDS).filter(|_| self.dice.percent(50)).collect()
+        (0..SHARDS).filter(|_| self.rng.percent(50)).collect()
     }
 
-    fn read(&mut self, side: &Side) -> Op {
-        let queue: String = self.dice.pick(&QUEUES).into();
-        if self.dice.percent(15) {
+    fn read(&mut self, tested: &StoreUnderTest) -> Op {
+        let queue: String = self.rng.choose(&QUEUES).into();
+        if self.rng.percent(15) {
             return Op::Depth(queue);
         }
-        let queued = |row: &usize| side.readings[*row].queue.as_ref() == Some(&queue);
-        let after = if self.dice.percent(20) { self.old_row(side, "").filter(queued) } else { None };
-        Op::Read { queue, shards: self.shards(), after, limit: 1 + self.dice.below(40) }
+        let queued = |row: &usize| tested.readings[*row].queue.as_ref() == Some(&queue);
+        let after = if self.rng.percent(20) { self.old_row(tested, "").filter(queued) } else { None };
+        Op::Read { queue, shards: self.shards(), after, limit: 1 + self.rng.index(40) }
     }
 
-    fn delete(&mut self, side: &Side) -> Op {
-        let queue: String = self.dice.pick(&QUEUES).into();
+    fn delete(&mut self, tested: &StoreUnderTest) -> Op {
+        let queue: String = self.rng.choose(&QUEUES).into();
         let mut rows = Vec::new();
-        for _ in 0..1 + self.dice.below(20) {
-            let row = if self.dice.percent(85) { self.pool_row(side, "") } else { self.old_row(side, "") };
-            rows.extend(row.filter(|row| side.gates.name(*row).table == RowTable::Queue));
+        for _ in 0..1 + self.rng.index(20) {
+            let row = if self.rng.percent(85) { self.pool_row(tested, "") } else { self.old_row(tested, "") };
+            rows.extend(row.filter(|row| tested.gates.name(*row).table == RowTable::Queue));
         }
         Op::Delete { queue, rows }
     }
 
     fn load(&mut self, endpoint: Arc<str>) -> Op {
         let mut request = LoadRequest { endpoint: endpoint.clone(), ..LoadRequest::default() };
-        for _ in 0..self.dice.count(30) {
-            let saga: Arc<str> = kind(&endpoint, self.dice.pick(&KINDS)).into();
-            let message: MessageId = self.messages.any(&mut self.dice, 90).headers.message_id;
-            match self.dice.below(5) {
-                0 | 1 => request.probes.push((self.dice.pick(&HANDLERS).into(), message)),
+        for _ in 0..self.rng.count(30) {
+            let saga: Arc<str> = kind(&endpoint, self.rng.choose(&KINDS)).into();
+            let message: MessageId = self.messages.any(&mut self.rng, 90).headers.message_id;
+            match self.rng.index(5) {
+                0 | 1 => request.probes.push((self.rng.choose(&HANDLERS).into(), message)),
                 2 => request
                     .blocked_keys
-                    .push((self.dice.pick(&HANDLERS).into(), self.messages.order_key(&mut self.dice))),
-                3 => request.sagas.push(SagaLookup::Key { kind: saga, key: self.dice.pick(&KEYS).into() }),
+                    .push((self.rng.choose(&HANDLERS).into(), self.messages.order_key(&mut self.rng))),
+                3 => request.sagas.push(SagaLookup::Key { kind: saga, key: self.rng.choose(&KEYS).into() }),
                 _ => request.sagas.push(SagaLookup::Alias {
                     kind: saga,
-                    alias: self.dice.pick(&ALIASES).into(),
-                    value: self.dice.pick(&KEYS).into(),
+                    alias: self.rng.choose(&ALIASES).into(),
+                    value: self.rng.choose(&KEYS).into(),
                 }),
             }
-            if self.dice.percent(10) && !self.set.is_empty() {
-                let saga = self.set[self.dice.below(self.set.len())].1.clone();
+            if self.rng.percent(10) && !self.set.is_empty() {
+                let saga = self.set[self.rng.index(self.set.len())].1.clone();
                 request.sagas.push(SagaLookup::Instance(saga));
             }
         }
@@ -240,11 +240,11 @@ impl Draw {
     /// Outbox rows that nobody has confirmed yet, and now and then one that somebody has.
     fn some_outbox(&mut self, most: usize) -> Vec<usize> {
         let mut rows: Vec<usize> = Vec::new();
-        for _ in 0..1 + self.dice.below(most) {
-            if self.dice.percent(5) && self.outbox_seen > 0 {
-                rows.push(self.dice.below(self.outbox_seen));
+        for _ in 0..1 + self.rng.index(most) {
+            if self.rng.percent(5) && self.outbox_seen > 0 {
+                rows.push(self.rng.index(self.outbox_seen));
             } else if !self.outbox.is_empty() {
-                rows.push(self.outbox.swap_remove(self.dice.below(self.outbox.len())).0);
+                rows.push(self.outbox.swap_remove(self.rng.index(self.outbox.len())).0);
             }
         }
         rows.sort_unstable();
@@ -252,18 +252,18 @@ impl Draw {
         rows
     }
 
-    fn outbox_op(&mut self, side: &Side, endpoint: Arc<str>) -> Op {
+    fn outbox_op(&mut self, tested: &StoreUnderTest, endpoint: Arc<str>) -> Op {
         let owner = self.owner(endpoint);
-        let limit = 1 + self.dice.below(40);
-        match self.dice.below(10) {
+        let limit = 1 + self.rng.index(40);
+        match self.rng.index(10) {
             0..4 => {
-                let after = self.dice.percent(50).then(|| self.dice.below(side.outbox.len()));
-                Op::OutboxOwn { owner, after: after.filter(|_| side.outbox.len() > 0), limit }
+                let after = self.rng.percent(50).then(|| self.rng.index(tested.outbox.len()));
+                Op::OutboxOwn { owner, after: after.filter(|_| tested.outbox.len() > 0), limit }
             }
             4..6 => Op::OutboxOrphans { owner, limit },
             6 => {
                 let ours = (0..self.outbox.len()).filter(|place| self.outbox[*place].1 == owner.endpoint);
-                let mut places: Vec<usize> = ours.take(1 + self.dice.below(3)).collect();
+                let mut places: Vec<usize> = ours.take(1 + self.rng.index(3)).collect();
                 places.reverse();
                 let rows = places.into_iter().map(|place| self.outbox.swap_remove(place).0);
                 let rows = rows.map(|row| (row, "nobody there \u{0}".to_owned())).collect();
@@ -279,11 +279,11 @@ impl Draw {
 
     /// One member per group wants the shards: how several share them is for each store to say.
     fn members(&mut self) -> Op {
-        let group = self.dice.below(GROUPS.len());
+        let group = self.rng.index(GROUPS.len());
         let last = self.nodes[group].saturating_sub(1);
-        if self.dice.percent(60) {
+        if self.rng.percent(60) {
             let mut request = self.request(group, last);
-            request.release = (0..self.dice.below(3)).map(|_| self.dice.below(32) as u16).collect();
+            request.release = (0..self.rng.index(3)).map(|_| self.rng.index(32) as u16).collect();
             return Op::Heartbeat(request);
         }
         self.nodes[group] += 1;
@@ -291,29 +291,29 @@ impl Draw {
     }
 
     fn subscription(&mut self) -> Op {
-        let queue: String = self.dice.pick(&QUEUES[..3]).into();
-        if self.dice.percent(30) {
+        let queue: String = self.rng.choose(&QUEUES[..3]).into();
+        if self.rng.percent(30) {
             return Op::Declare(queue);
         }
-        let topics = TOPICS[..3].iter().filter(|_| self.dice.percent(50)).map(|topic| (*topic).to_owned()).collect();
+        let topics = TOPICS[..3].iter().filter(|_| self.rng.percent(50)).map(|topic| (*topic).to_owned()).collect();
         Op::Subscribe(queue, topics)
     }
 
     /// What somebody does from outside.
-    fn operate(&mut self, side: &Side, endpoint: Arc<str>) -> Op {
-        let limit = 1 + self.dice.below(30);
-        let dead: Vec<usize> = match side.dead.len() {
+    fn operate(&mut self, tested: &StoreUnderTest, endpoint: Arc<str>) -> Op {
+        let limit = 1 + self.rng.index(30);
+        let dead: Vec<usize> = match tested.dead.len() {
             0 => Vec::new(),
-            count => (0..1 + self.dice.below(6)).map(|_| count - 1 - self.dice.below(count.min(60))).collect(),
+            count => (0..1 + self.rng.index(6)).map(|_| count - 1 - self.rng.index(count.min(60))).collect(),
         };
-        let timer = (!self.set.is_empty()).then(|| self.set[self.dice.below(self.set.len())].0);
-        match (self.dice.below(10), timer) {
+        let timer = (!self.set.is_empty()).then(|| self.set[self.rng.index(self.set.len())].0);
+        match (self.rng.index(10), timer) {
             (0, Some(id)) => Op::CancelTimer { endpoint, id },
             (1 | 2, Some(id)) => {
-                let due = if self.dice.percent(70) {
+                let due = if self.rng.percent(70) {
                     self.past()
                 } else {
-                    Timestamp(4_102_444_800_000_000 + self.dice.below(1_000_000_000) as i64)
+                    Timestamp(4_102_444_800_000_000 + self.rng.index(1_000_000_000) as i64)
                 };
                 Op::MoveTimer { endpoint, id, due }
             }
@@ -321,8 +321,8 @@ impl Draw {
             (4 | 5, _) => Op::RetryDead { endpoint, rows: dead },
             (6, _) => Op::DiscardDead { endpoint, rows: dead },
             (7, _) => {
-                let after = if self.dice.percent(70) { "" } else { self.dice.pick(&KEYS) };
-                Op::SagaKeys { kind: kind(&endpoint, self.dice.pick(&KINDS)), after: after.into(), limit }
+                let after = if self.rng.percent(70) { "" } else { self.rng.choose(&KEYS) };
+                Op::SagaKeys { kind: kind(&endpoint, self.rng.choose(&KINDS)), after: after.into(), limit }
             }
             _ => Op::DeadLetters { endpoint, limit },
         }

@@ -4,7 +4,7 @@ use super::{
     ALIASES, ENDPOINTS, GROUPS, KEYS, KINDS, QUEUES,
     answer::{self, Lines},
     kind, node,
-    side::Side,
+    store_under_test::StoreUnderTest,
 };
 use sagabus_core::{
     DueQuery, LoadRequest, MessageId, OutboxId, Owner, Result, RowTable, SHARDS, SagaLookup, counted_tables,
@@ -25,7 +25,7 @@ pub(super) struct Asked {
     pub(super) nodes: [u64; GROUPS.len()],
 }
 
-impl Side {
+impl StoreUnderTest {
     pub(super) async fn dump(&mut self, asked: &Asked) -> Result<Lines> {
         let counts = self.store.admin().counts().await?;
         let mut lines = Vec::new();

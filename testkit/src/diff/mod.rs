@@ -6,17 +6,16 @@
 //! which it is first seen (ids and tokens of rows, epochs) or is rounded (times of the database's clock).
 
 mod answer;
-mod dice;
 mod draw;
 mod dump;
 mod messages;
 mod names;
 mod op;
 mod run;
-mod side;
+mod store_under_test;
 mod units;
 
-pub use run::{Counts, Difference, Plan, compare};
+pub use run::{Counts, Difference, Settings, compare};
 
 use sagabus_core::NodeId;
 use uuid::Uuid;

@@ -2,7 +2,7 @@ use super::{
     answer::{Lines, or_error},
     draw::Draw,
     op::Op,
-    side::Side,
+    store_under_test::StoreUnderTest,
 };
 use sagabus_core::{Result, Store};
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 /// What is to be compared.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct Settings {
     /// What the operations are drawn from.
     pub seed: u64,
     /// How many operations.
@@ -77,43 +77,46 @@ impl fmt::Display for Difference {
 ///
 /// # Errors
 /// If a store cannot even tell the time.
-pub async fn compare(stores: Vec<(String, Arc<dyn Store>)>, plan: Plan) -> Result<(Counts, Option<Difference>)> {
-    let mut sides = Vec::new();
+pub async fn compare(
+    stores: Vec<(String, Arc<dyn Store>)>,
+    settings: Settings,
+) -> Result<(Counts, Option<Difference>)> {
+    let mut compared = Vec::new();
     for (name, store) in stores {
-        sides.push(Side::new(name, store).await?);
+        compared.push(StoreUnderTest::new(name, store).await?);
     }
-    let mut draw = Draw::new(plan.seed, sides[0].start);
+    let mut draw = Draw::new(settings.seed, compared[0].start);
     let mut counts = Counts::default();
     let mut first = draw.first().into_iter();
     let mut recent = Vec::new();
-    for number in 1..=plan.ops {
+    for number in 1..=settings.ops {
         let op = match first.next() {
             Some(op) => op,
-            None => draw.next(&sides[0]).await,
+            None => draw.next(&compared[0]).await,
         };
         let dumps = counts.dumps;
         count(&mut counts, &op);
         recent.push(op.clone());
-        let answers = futures::future::join_all(sides.iter_mut().map(|side| side.execute(&op))).await;
+        let answers = futures::future::join_all(compared.iter_mut().map(|tested| tested.execute(&op))).await;
         note(&mut counts, &answers[0]);
-        let mut difference = differ(&sides, answers, || brief(&format!("{op:?}")));
-        if difference.is_none() && (number % plan.dump_every == 0 || number == plan.ops) {
+        let mut difference = differ(&compared, answers, || brief(&format!("{op:?}")));
+        if difference.is_none() && (number % settings.dump_every == 0 || number == settings.ops) {
             let asked = draw.asked();
-            let dumps = sides.iter_mut().map(async |side| or_error(side.dump(&asked).await));
+            let dumps = compared.iter_mut().map(async |tested| or_error(tested.dump(&asked).await));
             let dumps = futures::future::join_all(dumps).await;
             counts.dumps += 1;
             counts.dumped += dumps[0].len() as u64;
-            difference = differ(&sides, dumps, || brief(&format!("everything that the stores hold, after {op:?}")));
+            difference = differ(&compared, dumps, || brief(&format!("everything that the stores hold, after {op:?}")));
         }
         if let Some(difference) = difference {
             let recent = recent.iter().map(|op| brief(&format!("{op:?}"))).collect();
-            return Ok((counts, Some(Difference { seed: plan.seed, number, recent, ..difference })));
+            return Ok((counts, Some(Difference { seed: settings.seed, number, recent, ..difference })));
         }
         if counts.dumps > dumps {
             recent.clear();
         }
     }
-    counts.rows = sides[0].gates.len();
+    counts.rows = compared[0].gates.len();
     Ok((counts, None))
 }
 
@@ -136,7 +139,7 @@ fn note(counts: &mut Counts, answer: &Lines) {
     }
 }
 
-fn differ(sides: &[Side], answers: Vec<Lines>, what: impl Fn() -> String) -> Option<Difference> {
+fn differ(compared: &[StoreUnderTest], answers: Vec<Lines>, what: impl Fn() -> String) -> Option<Difference> {
     let (one, rest) = answers.split_first()?;
     let (place, other) = rest.iter().enumerate().find(|(_, other)| *other != one)?;
     let without = |from: &Lines, other: &Lines| -> Lines {
@@ -149,7 +152,7 @@ fn differ(sides: &[Side], answers: Vec<Lines>, what: impl Fn() -> String) -> Opt
         let pairs = one.iter().zip(other).filter(|(one, other)| one != other);
         answers = pairs.map(|(one, other)| (one.clone(), other.clone())).unzip();
     }
-    let stores = (sides[0].name.clone(), sides[place + 1].name.clone());
+    let stores = (compared[0].name.clone(), compared[place + 1].name.clone());
     Some(Difference { seed: 0, number: 0, what: what(), stores, answers, recent: Vec::new() })
 }
 

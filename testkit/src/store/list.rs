@@ -1,4 +1,4 @@
-use super::{Case, cases};
+use crate::suite::suite_cases;
 
 /// The one list of cases: calls `$callback!` with the arguments in brackets and then `area: case, case, …;` for each area.
 #[doc(hidden)]
@@ -83,49 +83,10 @@ macro_rules! for_each_store_case {
     };
 }
 
-macro_rules! cases {
-    ([] $($area:ident: $($case:ident),+;)+) => {
-        /// Every case of the suite, in order.
-        pub const CASES: &[Case] = &[$($(Case {
-            area: stringify!($area),
-            name: stringify!($case),
-            run: |bed| Box::pin(cases::$area::$case(bed)),
-        }),+),+];
-    };
-}
-
-for_each_store_case!(cases, []);
+for_each_store_case!(suite_cases, []);
 
 /// How many cases there are. Whoever adds or removes one says so here.
 pub const EXPECTED: usize = 167;
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __store_tests {
-    ([$harness:expr] $($area:ident: $($case:ident),+;)+) => {
-        mod store_conformance {
-            #[allow(unused_imports, reason = "the harness may need them or not")]
-            use super::*;
-
-            fn harness() -> std::sync::Arc<dyn $crate::store::StoreHarness> {
-                std::sync::Arc::new($harness)
-            }
-
-            #[test]
-            fn every_case_is_here() {
-                let here = [$($(stringify!($case)),+),+].len();
-                assert_eq!((here, $crate::store::CASES.len()), ($crate::store::EXPECTED, $crate::store::EXPECTED));
-            }
-
-            $(mod $area {
-                $(#[test]
-                fn $case() {
-                    $crate::store::run_named(super::harness(), stringify!($area), stringify!($case));
-                })+
-            })+
-        }
-    };
-}
 
 /// Expands to a module `store_conformance` with one test per case, named `area::case`, for the backend that the
 /// [`StoreHarness`](crate::store::StoreHarness) brings:
@@ -133,6 +94,6 @@ macro_rules! __store_tests {
 #[macro_export]
 macro_rules! store_conformance {
     ($harness:expr) => {
-        $crate::for_each_store_case!($crate::__store_tests, [$harness]);
+        $crate::for_each_store_case!($crate::__suite_tests, [store_conformance store StoreHarness $harness]);
     };
 }

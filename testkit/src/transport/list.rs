@@ -1,4 +1,4 @@
-use super::{Case, cases};
+use crate::suite::suite_cases;
 
 /// The one list of cases: calls `$callback!` with the arguments in brackets and then `area: case, case, …;` for each area.
 #[doc(hidden)]
@@ -51,50 +51,10 @@ macro_rules! for_each_transport_case {
     };
 }
 
-macro_rules! cases {
-    ([] $($area:ident: $($case:ident),+;)+) => {
-        /// Every case of the suite, in order.
-        pub const CASES: &[Case] = &[$($(Case {
-            area: stringify!($area),
-            name: stringify!($case),
-            run: |bed| Box::pin(cases::$area::$case(bed)),
-        }),+),+];
-    };
-}
-
-for_each_transport_case!(cases, []);
+for_each_transport_case!(suite_cases, []);
 
 /// How many cases there are. Whoever adds or removes one says so here.
 pub const EXPECTED: usize = 98;
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __transport_tests {
-    ([$module:ident $harness:expr] $($area:ident: $($case:ident),+;)+) => {
-        mod $module {
-            #[allow(unused_imports, reason = "the harness may need them or not")]
-            use super::*;
-
-            fn harness() -> std::sync::Arc<dyn $crate::transport::TransportHarness> {
-                std::sync::Arc::new($harness)
-            }
-
-            #[test]
-            fn every_case_is_here() {
-                let here = [$($(stringify!($case)),+),+].len();
-                let expected = $crate::transport::EXPECTED;
-                assert_eq!((here, $crate::transport::CASES.len()), (expected, expected));
-            }
-
-            $(mod $area {
-                $(#[test]
-                fn $case() {
-                    $crate::transport::run_named(super::harness(), stringify!($area), stringify!($case));
-                })+
-            })+
-        }
-    };
-}
 
 /// Expands to a module with one test per case, named `area::case`, for the transport that the
 /// [`TransportHarness`](crate::transport::TransportHarness) brings. The expression is evaluated once per case. The module
@@ -103,7 +63,7 @@ macro_rules! __transport_tests {
 #[macro_export]
 macro_rules! transport_conformance {
     ($module:ident, $harness:expr) => {
-        $crate::for_each_transport_case!($crate::__transport_tests, [$module $harness]);
+        $crate::for_each_transport_case!($crate::__suite_tests, [$module transport TransportHarness $harness]);
     };
     ($harness:expr) => {
         $crate::transport_conformance!(transport_conformance, $harness);

@@ -1,13 +1,16 @@
 //! The conformance suite of the transport port.
 
-mod bed;
 pub mod broken;
 pub mod cases;
+mod fixture;
 mod harness;
 mod list;
 mod run;
 
-pub use bed::Bed;
+pub use crate::suite::run_case;
+pub use fixture::Fixture;
 pub use harness::{Promises, TransportHarness};
 pub use list::{CASES, EXPECTED};
-pub use run::{Case, run_case, run_named};
+
+/// One case of the suite.
+pub type Case = crate::suite::Case<Fixture>;

@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use sagabus::{EndpointBuilder, prelude::*, sqlx};
+use sagabus_testkit::rng::Rng;
 use sagabus_tests::program;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -89,22 +90,14 @@ async fn main() -> anyhow::Result<()> {
     if let Some(count) = args.send {
         let endpoint = endpoint("teller").route::<Transfer>("bank").build().await?;
         let bus = endpoint.bus();
-        let mut state = args.seed;
-        let mut draw = |below: u64| {
-            // splitmix64: the run can be repeated
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            (z ^ (z >> 31)) % below
-        };
+        let mut rng = Rng::new(args.seed);
         let mut sent = 0;
         while sent < count {
             let mut batch = Vec::new();
             while batch.len() < 20 && sent < count {
-                let from = draw(args.accounts);
-                let to = (from + 1 + draw(args.accounts - 1)) % args.accounts;
-                let (from, to, amount) = (i64::try_from(from)?, i64::try_from(to)?, 1 + i64::try_from(draw(80))?);
+                let from = rng.below(args.accounts);
+                let to = (from + 1 + rng.below(args.accounts - 1)) % args.accounts;
+                let (from, to, amount) = (i64::try_from(from)?, i64::try_from(to)?, 1 + i64::try_from(rng.below(80))?);
                 batch.push(Transfer { n: args.first + i64::try_from(sent)?, from, to, amount });
                 sent += 1;
             }

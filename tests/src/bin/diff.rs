@@ -11,7 +11,7 @@ use sagabus::{
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
-use sagabus_testkit::diff::{Plan, compare};
+use sagabus_testkit::diff::{Settings, compare};
 use sagabus_tests::program;
 use serde_json::json;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ async fn main() -> anyhow::Result<()> {
     for (name, store) in &stores {
         store.migrate().await.with_context(|| format!("migrate {name}"))?;
     }
-    let plan = Plan { seed: args.seed, ops: args.ops, dump_every: args.dump_every };
-    let (counts, difference) = compare(stores.clone(), plan).await?;
+    let settings = Settings { seed: args.seed, ops: args.ops, dump_every: args.dump_every };
+    let (counts, difference) = compare(stores.clone(), settings).await?;
     program::say(&json!({
         "stores": stores.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "ops": counts.ops.values().sum::<u64>(), "by_name": counts.ops, "batches": counts.ops.get("commit"),

@@ -2,11 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
-pub(crate) mod proxy;
-
 use async_trait::async_trait;
 use bytes::Bytes;
-use proxy::Proxy;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions},
@@ -19,7 +16,10 @@ use sagabus_core::{
     Capabilities, DatabaseId, MessageId, NodeId, Outgoing, ReceiveOptions, Receiver, Result, Runtime, SendOutcome,
     Topology, Transport,
 };
-use sagabus_testkit::transport::{Promises, TransportHarness};
+use sagabus_testkit::{
+    proxy::{Proxy, kafka::Readdress},
+    transport::{Promises, TransportHarness},
+};
 use sagabus_transports::kafka::{KafkaOptions, KafkaTransport};
 use std::{
     collections::HashMap,
@@ -29,6 +29,9 @@ use std::{
     },
     time::Duration,
 };
+
+/// Before the broker.
+pub(crate) type KafkaProxy = Proxy<Readdress>;
 
 /// More than the five consumers of a case.
 pub(crate) const PARTITIONS: u16 = 6;
@@ -54,7 +57,7 @@ pub(crate) fn raw_config() -> ClientConfig {
 
 pub(crate) struct KafkaHarness {
     pub(crate) prefix: String,
-    nodes: Arc<Mutex<HashMap<NodeId, Arc<Proxy>>>>,
+    nodes: Arc<Mutex<HashMap<NodeId, Arc<KafkaProxy>>>>,
     /// Straight to the broker, for looking.
     straight: tokio::sync::OnceCell<KafkaTransport>,
 }
@@ -75,8 +78,9 @@ impl KafkaHarness {
     }
 
     /// A transport through a proxy of its own.
-    pub(crate) async fn process(&self, parameters: &str) -> (Arc<Process>, Arc<Proxy>) {
-        let proxy = Arc::new(Proxy::start(&place()).await);
+    pub(crate) async fn process(&self, parameters: &str) -> (Arc<Process>, Arc<KafkaProxy>) {
+        let port = place().rsplit_once(':').unwrap().1.parse().unwrap();
+        let proxy = Arc::new(Proxy::before_kafka(port).await.unwrap());
         let inner = self.connect(&format!("127.0.0.1:{}", proxy.port), parameters).await;
         let process = Process { inner, proxy: Arc::clone(&proxy), nodes: Arc::clone(&self.nodes) };
         (Arc::new(process), proxy)
@@ -151,8 +155,8 @@ impl TransportHarness for KafkaHarness {
 /// Remembers who is behind which proxy.
 pub(crate) struct Process {
     pub(crate) inner: KafkaTransport,
-    proxy: Arc<Proxy>,
-    nodes: Arc<Mutex<HashMap<NodeId, Arc<Proxy>>>>,
+    proxy: Arc<KafkaProxy>,
+    nodes: Arc<Mutex<HashMap<NodeId, Arc<KafkaProxy>>>>,
 }
 
 #[async_trait]

@@ -2,9 +2,6 @@
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
-pub(crate) mod hostile;
-pub(crate) mod proxy;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use lapin::{
@@ -12,12 +9,14 @@ use lapin::{
     options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
-use proxy::Proxy;
 use sagabus_core::{
     Capabilities, DatabaseId, MessageId, NodeId, Outgoing, ReceiveOptions, Receiver, Result, Runtime, SendOutcome,
     Topology, Transport,
 };
-use sagabus_testkit::transport::{Promises, TransportHarness};
+use sagabus_testkit::{
+    proxy::{Proxy, amqp::Settlements},
+    transport::{Promises, TransportHarness},
+};
 use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,6 +26,9 @@ use std::{
     },
     time::Duration,
 };
+
+/// Before the broker.
+pub(crate) type RabbitProxy = Proxy<Settlements>;
 
 pub(crate) const PARTITIONS: u16 = 4;
 
@@ -62,8 +64,8 @@ pub(crate) fn fresh_prefix() -> String {
 
 pub(crate) struct RabbitHarness {
     pub(crate) prefix: String,
-    proxies: Mutex<Vec<Arc<Proxy>>>,
-    nodes: Arc<Mutex<HashMap<NodeId, Arc<Proxy>>>>,
+    proxies: Mutex<Vec<Arc<RabbitProxy>>>,
+    nodes: Arc<Mutex<HashMap<NodeId, Arc<RabbitProxy>>>>,
     queues: Arc<Mutex<BTreeSet<String>>>,
     admin: tokio::sync::OnceCell<Connection>,
 }
@@ -80,8 +82,8 @@ impl RabbitHarness {
     }
 
     /// A transport through a proxy of its own.
-    pub(crate) async fn process(&self, parameters: &str) -> (Arc<Process>, Arc<Proxy>) {
-        let proxy = Arc::new(Proxy::start(place()).await);
+    pub(crate) async fn process(&self, parameters: &str) -> (Arc<Process>, Arc<RabbitProxy>) {
+        let proxy = Arc::new(Proxy::before_amqp(place()).await.unwrap());
         self.proxies.lock().unwrap().push(Arc::clone(&proxy));
         let more = if parameters.is_empty() { String::new() } else { format!("&{parameters}") };
         let url = through(proxy.port, &format!("prefix={}&partitions={PARTITIONS}{more}", self.prefix));
@@ -136,8 +138,8 @@ impl TransportHarness for RabbitHarness {
         let name = format!("{}{queue}", self.prefix);
         let mut names = vec![name.clone()];
         names.extend((0..PARTITIONS).map(|n| format!("{name}.p{n:02}")));
-        let proxies: Vec<Arc<Proxy>> = self.proxies.lock().unwrap().clone();
-        let out: u64 = proxies.iter().map(|p| p.unacked(|queue| names.iter().any(|n| n == queue))).sum();
+        let proxies: Vec<Arc<RabbitProxy>> = self.proxies.lock().unwrap().clone();
+        let out: u64 = proxies.iter().map(|p| p.unsettled(|queue| names.iter().any(|n| n == queue))).sum();
         let mut waiting = 0;
         for name in &names {
             waiting += u64::from(self.waiting(name).await.unwrap_or(0));
@@ -205,8 +207,8 @@ impl TransportHarness for RabbitHarness {
 /// Remembers who is behind which proxy, and what there is to delete.
 pub(crate) struct Process {
     pub(crate) inner: RabbitTransport,
-    proxy: Arc<Proxy>,
-    nodes: Arc<Mutex<HashMap<NodeId, Arc<Proxy>>>>,
+    proxy: Arc<RabbitProxy>,
+    nodes: Arc<Mutex<HashMap<NodeId, Arc<RabbitProxy>>>>,
     queues: Arc<Mutex<BTreeSet<String>>>,
 }
 

@@ -15,8 +15,8 @@ use super::fixture::db::Db;
 use super::fixture::environment::{Installation, Layout, ready, stop};
 use crate::command::Check;
 use crate::proc::Proc;
-use crate::rng::{Rng, fresh_seed};
 use crate::verdict::{Outcome, Timer, Verdict};
+use sagabus_testkit::rng::{Rng, fresh_seed};
 
 const LIMIT: Duration = Duration::from_secs(180);
 

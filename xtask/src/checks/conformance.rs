@@ -50,7 +50,7 @@ impl Check for Conformance {
     const NAME: &'static str = "conformance";
 
     fn run(self) -> Result<Verdict> {
-        let seed = self.seed.unwrap_or_else(crate::rng::fresh_seed);
+        let seed = self.seed.unwrap_or_else(sagabus_testkit::rng::fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         let named: Vec<&str> = match self.backend.as_str() {
             "all" => backends::ALL.iter().map(|known| known.name).filter(|name| server(name).is_none()).collect(),

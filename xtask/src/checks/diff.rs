@@ -14,8 +14,8 @@ use super::fixture::environment::{Layout, lines};
 use super::fixture::programs::{Build, Programs};
 use crate::command::Check;
 use crate::proc::Proc;
-use crate::rng::fresh_seed;
 use crate::verdict::{Outcome, Timer, Verdict};
+use sagabus_testkit::rng::fresh_seed;
 
 /// So many operations have stores of their own: what is due in days is never taken away, and would be looked at each time.
 const STRETCH: u64 = 10_000;

@@ -14,8 +14,8 @@ use super::fixture::environment::{self, Environment, Installation, Layout};
 use super::fixture::judge::{Judgement, judge};
 use crate::command::Check;
 use crate::proc::Proc;
-use crate::rng::{Rng, fresh_seed};
 use crate::verdict::{Outcome, Timer, Verdict};
+use sagabus_testkit::rng::{Rng, fresh_seed};
 
 /// Longer than a pause of a busy machine, short enough that a frozen process is given up soon.
 const LEASE: Duration = Duration::from_secs(1);

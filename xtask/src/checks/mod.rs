@@ -3,7 +3,7 @@
 //! would save the `mod` line, but rustfmt does not look into files that a macro declares.)
 //!
 //! Helpers: [`crate::proc`] for programs to kill and stop, [`crate::examples`] to build one with hidden features,
-//! [`crate::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
+//! [`sagabus_testkit::rng`] for seeds, [`crate::backends::provide`] for a server, [`crate::table`] for people.
 
 pub mod bank;
 pub mod circles;

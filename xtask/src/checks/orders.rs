@@ -15,8 +15,8 @@ use super::fixture::environment::{Installation, Layout};
 use super::fixture::judge::Judgement;
 use crate::command::Check;
 use crate::proc::{Proc, tail};
-use crate::rng::{Rng, fresh_seed};
 use crate::verdict::{Outcome, Timer, Verdict};
+use sagabus_testkit::rng::{Rng, fresh_seed};
 
 /// Who runs, in the order in which they are started.
 const ROLES: [&str; 4] = ["saga", "payment", "shipping", "place"];

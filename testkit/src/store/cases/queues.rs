@@ -1,18 +1,18 @@
 //! Queues as tables.
 
-use crate::store::{Bed, to_queue, to_topic};
+use crate::store::{Fixture, to_queue, to_topic};
 use sagabus_core::{Headers, SHARDS, SendOutcome, shard_of};
 use std::time::Duration;
 
 /// A message is read as it was enqueued, by anyone, without being changed.
-pub async fn messages_are_read_as_they_came(bed: Bed) {
-    let Some(queues) = bed.queues(&["q"]).await else { return };
-    let messages = [bed.message(), bed.keyed("k"), bed.message()];
+pub async fn messages_are_read_as_they_came(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q"]).await else { return };
+    let messages = [fixture.message(), fixture.keyed("k"), fixture.message()];
     let batch: Vec<_> = messages.iter().map(|message| to_queue("q", message.clone())).collect();
     let outcomes = queues.enqueue(&batch).await;
     assert!(outcomes.len() == 3 && outcomes.iter().all(SendOutcome::is_done), "{outcomes:?}");
-    for bed in [&bed, &bed.other().await] {
-        let rows = bed.queue("q").await;
+    for fixture in [&fixture, &fixture.other().await] {
+        let rows = fixture.queue("q").await;
         assert_eq!(rows.len(), 3);
         assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
         for (row, message) in rows.iter().zip(&messages) {
@@ -27,14 +27,14 @@ pub async fn messages_are_read_as_they_came(bed: Bed) {
 }
 
 /// Each outcome says what became of its message; a queue that was never declared is unroutable.
-pub async fn outcomes_are_per_message(bed: Bed) {
-    let Some(queues) = bed.queues(&["q"]).await else { return };
+pub async fn outcomes_are_per_message(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q"]).await else { return };
     let batch = [
-        to_queue("q", bed.message()),
-        to_queue("nowhere", bed.message()),
-        to_topic("nothing", bed.message()),
-        to_queue("Q", bed.message()),
-        to_queue("q", bed.message()),
+        to_queue("q", fixture.message()),
+        to_queue("nowhere", fixture.message()),
+        to_topic("nothing", fixture.message()),
+        to_queue("Q", fixture.message()),
+        to_queue("q", fixture.message()),
     ];
     let outcomes = queues.enqueue(&batch).await;
     assert_eq!(outcomes.len(), 5);
@@ -51,25 +51,25 @@ pub async fn outcomes_are_per_message(bed: Bed) {
 }
 
 /// An id is added once within the horizon, also within one batch, also after it was handled, by any process.
-pub async fn an_id_is_added_once(bed: Bed) {
-    let Some(queues) = bed.queues(&["q"]).await else { return };
-    let message = bed.message();
+pub async fn an_id_is_added_once(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q"]).await else { return };
+    let message = fixture.message();
     let twice = [to_queue("q", message.clone()), to_queue("q", message.clone())];
     assert!(queues.enqueue(&twice).await.iter().all(SendOutcome::is_done));
-    bed.other().await.enqueue("q", message.clone()).await;
-    let rows = bed.queue("q").await;
+    fixture.other().await.enqueue("q", message.clone()).await;
+    let rows = fixture.queue("q").await;
     assert_eq!(rows.len(), 1);
     queues.delete("q", &[rows[0].id]).await.expect("delete");
-    bed.enqueue("q", message).await;
+    fixture.enqueue("q", message).await;
     assert_eq!(queues.depth("q").await.expect("depth"), 0);
 }
 
 /// Who subscribes late gets what is published from then on; who no longer subscribes, nothing more.
-pub async fn subscriptions_change(bed: Bed) {
-    let Some(queues) = bed.queues(&["early", "late"]).await else { return };
+pub async fn subscriptions_change(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["early", "late"]).await else { return };
     let topics = |list: &[&str]| list.iter().map(|topic| (*topic).to_string()).collect::<Vec<_>>();
     let publish = || async {
-        let outcomes = queues.enqueue(&[to_topic("t", bed.message())]).await;
+        let outcomes = queues.enqueue(&[to_topic("t", fixture.message())]).await;
         assert!(outcomes[0].is_done());
     };
     queues.subscribe("early", &topics(&["t", "u"])).await.expect("subscribe");
@@ -82,15 +82,15 @@ pub async fn subscriptions_change(bed: Bed) {
         queues.declare(name).await.expect("declare again");
     }
     publish().await;
-    assert_eq!((bed.queue("early").await.len(), bed.queue("late").await.len()), (2, 3));
+    assert_eq!((fixture.queue("early").await.len(), fixture.queue("late").await.len()), (2, 3));
 }
 
 /// Reading is by shard, from an id on, so many at most; together nothing is left out.
-pub async fn reading_is_by_shard_and_page(bed: Bed) {
-    let Some(queues) = bed.queues(&["q", "other"]).await else { return };
-    let batch: Vec<_> = (0..100).map(|_| to_queue("q", bed.message())).collect();
+pub async fn reading_is_by_shard_and_page(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q", "other"]).await else { return };
+    let batch: Vec<_> = (0..100).map(|_| to_queue("q", fixture.message())).collect();
     assert!(queues.enqueue(&batch).await.iter().all(SendOutcome::is_done));
-    bed.enqueue("other", bed.message()).await;
+    fixture.enqueue("other", fixture.message()).await;
     let mut seen = Vec::new();
     for half in [(0..SHARDS / 2).collect::<Vec<_>>(), (SHARDS / 2..SHARDS).collect()] {
         let mut after = 0;
@@ -112,46 +112,46 @@ pub async fn reading_is_by_shard_and_page(bed: Bed) {
 }
 
 /// Deleting is for settling: rows that are gone do not matter, and other queues' rows stay.
-pub async fn deleting_settles(bed: Bed) {
-    let Some(queues) = bed.queues(&["q", "other"]).await else { return };
+pub async fn deleting_settles(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q", "other"]).await else { return };
     for queue in ["q", "q", "q", "other"] {
-        bed.enqueue(queue, bed.message()).await;
+        fixture.enqueue(queue, fixture.message()).await;
     }
-    let ids: Vec<i64> = bed.queue("q").await.iter().map(|row| row.id).collect();
-    let other = bed.queue("other").await[0].id;
+    let ids: Vec<i64> = fixture.queue("q").await.iter().map(|row| row.id).collect();
+    let other = fixture.queue("other").await[0].id;
     queues.delete("q", &[ids[0], other, ids[2], 1 << 40]).await.expect("delete");
     queues.delete("q", &[ids[0]]).await.expect("delete again");
     queues.delete("q", &[]).await.expect("delete nothing");
-    assert_eq!(bed.queue("q").await.iter().map(|row| row.id).collect::<Vec<_>>(), [ids[1]]);
+    assert_eq!(fixture.queue("q").await.iter().map(|row| row.id).collect::<Vec<_>>(), [ids[1]]);
     assert_eq!(queues.depth("other").await.expect("depth"), 1);
     assert_eq!(queues.depth("nowhere").await.expect("depth"), 0);
 }
 
 /// Who waits for a queue is woken, or looks again when the time is up.
-pub async fn waiting_ends(bed: Bed) {
-    let Some(queues) = bed.queues(&["q"]).await else { return };
+pub async fn waiting_ends(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q"]).await else { return };
     queues.wait("q", Duration::from_millis(30)).await;
-    let start = bed.runtime.elapsed();
+    let start = fixture.runtime.elapsed();
     let long = Duration::from_secs(8);
     futures::join!(queues.wait("q", long), async {
-        bed.runtime.sleep(Duration::from_millis(30)).await;
-        bed.enqueue("q", bed.message()).await;
+        fixture.runtime.sleep(Duration::from_millis(30)).await;
+        fixture.enqueue("q", fixture.message()).await;
     });
-    assert!(bed.runtime.elapsed() - start < long / 2, "a message of this process wakes at once");
+    assert!(fixture.runtime.elapsed() - start < long / 2, "a message of this process wakes at once");
 }
 
 /// The queues are of the store's database, and their groups are not the endpoints'.
-pub async fn queues_and_store_are_one_database(bed: Bed) {
-    let Some(queues) = bed.queues(&["q"]).await else { return };
-    assert_eq!(queues.database(), bed.store.database());
+pub async fn queues_and_store_are_one_database(fixture: Fixture) {
+    let Some(queues) = fixture.queues(&["q"]).await else { return };
+    assert_eq!(queues.database(), fixture.store.database());
     queues.migrate().await.expect("migrate");
     let request = |group: &str| sagabus_core::LeaseRequest {
         group: group.into(),
-        node: bed.owner.node,
+        node: fixture.owner.node,
         ttl: Duration::from_secs(30),
         shards: true,
         release: Vec::new(),
     };
     assert_eq!(queues.leases().heartbeat(&request("queue:q")).await.expect("heartbeat").shards.len(), 32);
-    assert_eq!(bed.store.leases().heartbeat(&request("q")).await.expect("heartbeat").members, 1);
+    assert_eq!(fixture.store.leases().heartbeat(&request("q")).await.expect("heartbeat").members, 1);
 }

@@ -1,6 +1,6 @@
 //! Messages that nobody can make sense of.
 
-use crate::transport::{Bed, bed::ids};
+use crate::transport::{Fixture, fixture::ids};
 use bytes::Bytes;
 use sagabus_core::{Limits, MessageId, Settle};
 
@@ -22,18 +22,18 @@ fn raw() -> Vec<Bytes> {
 }
 
 /// Undecodable headers: delivered with the reason, an id of their own, the body untouched, and within the limits.
-pub async fn undecodable_headers_are_delivered_as_such(bed: Bed) {
-    bed.queue("q", &[]).await;
+pub async fn undecodable_headers_are_delivered_as_such(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
     let mut injected = 0;
     for headers in raw() {
-        let id = MessageId(bed.runtime.uuid());
-        if !bed.harness.inject("q", id, headers, Bytes::from_static(b"body")).await {
+        let id = MessageId(fixture.runtime.uuid());
+        if !fixture.harness.inject("q", id, headers, Bytes::from_static(b"body")).await {
             return;
         }
         injected += 1;
     }
-    let receiver = bed.receiver("q", 100).await;
-    let got = bed.take(&receiver, injected).await;
+    let receiver = fixture.receiver("q", 100).await;
+    let got = fixture.take(&receiver, injected).await;
     for delivery in &got {
         assert!(delivery.defect.as_ref().is_some_and(|d| !d.is_empty() && d.len() < 1000), "{:?}", delivery.defect);
         assert_eq!(delivery.message.body, "body");
@@ -43,38 +43,38 @@ pub async fn undecodable_headers_are_delivered_as_such(bed: Bed) {
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), injected);
-    bed.settle(&receiver, &got, Settle::Done).await;
-    bed.depth("q", 0).await;
+    fixture.settle(&receiver, &got, Settle::Done).await;
+    fixture.depth("q", 0).await;
 }
 
 /// Bad ones between good ones hold nobody up.
-pub async fn neighbours_go_on(bed: Bed) {
-    bed.queue("q", &[]).await;
+pub async fn neighbours_go_on(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
     let mut good = Vec::new();
     for headers in raw() {
-        good.extend(bed.fill("q", 5).await);
-        let id = MessageId(bed.runtime.uuid());
-        if !bed.harness.inject("q", id, headers, Bytes::new()).await {
+        good.extend(fixture.fill("q", 5).await);
+        let id = MessageId(fixture.runtime.uuid());
+        if !fixture.harness.inject("q", id, headers, Bytes::new()).await {
             return;
         }
     }
-    let receiver = bed.receiver("q", 10).await;
-    let seen = bed.drain(&receiver, &good).await;
+    let receiver = fixture.receiver("q", 10).await;
+    let seen = fixture.drain(&receiver, &good).await;
     assert!(good.iter().all(|id| seen[id] == 1));
 }
 
 /// An undecodable message is settled and comes again like any other.
-pub async fn they_are_settled_like_any_other(bed: Bed) {
-    bed.queue("q", &[]).await;
-    let id = MessageId(bed.runtime.uuid());
-    if !bed.harness.inject("q", id, Bytes::from_static(b"{"), Bytes::new()).await {
+pub async fn they_are_settled_like_any_other(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
+    let id = MessageId(fixture.runtime.uuid());
+    if !fixture.harness.inject("q", id, Bytes::from_static(b"{"), Bytes::new()).await {
         return;
     }
-    let receiver = bed.receiver("q", 10).await;
-    let first = bed.take(&receiver, 1).await;
-    bed.settle(&receiver, &first, Settle::Requeue).await;
-    let second = bed.take(&receiver, 1).await;
+    let receiver = fixture.receiver("q", 10).await;
+    let first = fixture.take(&receiver, 1).await;
+    fixture.settle(&receiver, &first, Settle::Requeue).await;
+    let second = fixture.take(&receiver, 1).await;
     assert_eq!(ids(&first), ids(&second), "the made-up id is stable");
-    bed.settle(&receiver, &second, Settle::Done).await;
-    bed.depth("q", 0).await;
+    fixture.settle(&receiver, &second, Settle::Done).await;
+    fixture.depth("q", 0).await;
 }

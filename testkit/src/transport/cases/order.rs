@@ -1,9 +1,9 @@
 //! Order per key, where it is kept.
 
 use crate::transport::{
-    Bed,
-    bed::{PATIENCE, text},
+    Fixture,
     cases::missing::no_order,
+    fixture::{PATIENCE, text},
 };
 use sagabus_core::{Delivery, Envelope, Receiver, Settle};
 use std::{
@@ -15,9 +15,9 @@ use std::{
 const KEYS: u32 = 8;
 
 /// Interleaved messages of several keys.
-fn interleaved(bed: &Bed, numbers: std::ops::Range<u32>) -> Vec<Envelope> {
+fn interleaved(fixture: &Fixture, numbers: std::ops::Range<u32>) -> Vec<Envelope> {
     let key = |k: u32| format!("key-{k}");
-    numbers.flat_map(|n| (0..KEYS).flat_map(move |k| bed.keyed(&key(k), n..n + 1))).collect()
+    numbers.flat_map(|n| (0..KEYS).flat_map(move |k| fixture.keyed(&key(k), n..n + 1))).collect()
 }
 
 /// What came of each key, in order.
@@ -48,33 +48,38 @@ impl Seen {
 }
 
 /// One consumer sees each key in order.
-pub async fn one_consumer(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn one_consumer(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    bed.send("q", interleaved(&bed, 0..50)).await;
-    let (receiver, _) = bed.ordered("q", 20).await;
+    fixture.queue("q", &[]).await;
+    fixture.send("q", interleaved(&fixture, 0..50)).await;
+    let (receiver, _) = fixture.ordered("q", 20).await;
     let mut seen = Seen::default();
     while !seen.complete(50) {
-        let got = bed.take(&receiver, 1).await;
+        let got = fixture.take(&receiver, 1).await;
         got.iter().for_each(|d| seen.add(d));
-        bed.settle(&receiver, &got, Settle::Done).await;
+        fixture.settle(&receiver, &got, Settle::Done).await;
     }
     seen.check(50);
 }
 
 /// Takes in turn from several consumers, who hold what they have for a while, and settle it in order.
-async fn take_turns(bed: &Bed, receivers: &[Arc<dyn Receiver>], seen: &mut Seen, until: impl Fn(&Seen) -> bool) {
-    let start = bed.runtime.elapsed();
+async fn take_turns(
+    fixture: &Fixture,
+    receivers: &[Arc<dyn Receiver>],
+    seen: &mut Seen,
+    until: impl Fn(&Seen) -> bool,
+) {
+    let start = fixture.runtime.elapsed();
     let mut held: BTreeMap<usize, Vec<Delivery>> = BTreeMap::new();
     while !until(seen) {
-        assert!(bed.runtime.elapsed() - start < PATIENCE, "waited in vain for the rest");
+        assert!(fixture.runtime.elapsed() - start < PATIENCE, "waited in vain for the rest");
         for (number, receiver) in receivers.iter().enumerate() {
             if let Some(done) = held.remove(&number) {
-                bed.settle(receiver, &done, Settle::Done).await;
+                fixture.settle(receiver, &done, Settle::Done).await;
             }
-            if let Some(got) = bed.runtime.timeout(Duration::from_millis(20), receiver.next(5)).await {
+            if let Some(got) = fixture.runtime.timeout(Duration::from_millis(20), receiver.next(5)).await {
                 let got = got.unwrap();
                 got.iter().for_each(|d| seen.add(d));
                 held.insert(number, got);
@@ -82,54 +87,54 @@ async fn take_turns(bed: &Bed, receivers: &[Arc<dyn Receiver>], seen: &mut Seen,
         }
     }
     for (number, done) in held {
-        bed.settle(&receivers[number], &done, Settle::Done).await;
+        fixture.settle(&receivers[number], &done, Settle::Done).await;
     }
 }
 
 /// Two consumers: each key is with one of them at a time, in order.
-pub async fn two_consumers(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn two_consumers(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    let other = bed.again().await;
-    let receivers = [bed.ordered("q", 20).await.0, other.ordered("q", 20).await.0];
-    bed.send("q", interleaved(&bed, 0..30)).await;
+    fixture.queue("q", &[]).await;
+    let other = fixture.again().await;
+    let receivers = [fixture.ordered("q", 20).await.0, other.ordered("q", 20).await.0];
+    fixture.send("q", interleaved(&fixture, 0..30)).await;
     let mut seen = Seen::default();
-    take_turns(&bed, &receivers, &mut seen, |seen| seen.complete(30)).await;
+    take_turns(&fixture, &receivers, &mut seen, |seen| seen.complete(30)).await;
     seen.check(30);
 }
 
 /// What one consumer has in flight of a key keeps the others away from that key.
-pub async fn a_key_is_with_one_consumer(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn a_key_is_with_one_consumer(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    bed.send("q", bed.keyed("k", 0..10)).await;
-    let (one, _) = bed.ordered("q", 2).await;
-    let first = bed.take(&one, 2).await;
-    let other = bed.again().await;
+    fixture.queue("q", &[]).await;
+    fixture.send("q", fixture.keyed("k", 0..10)).await;
+    let (one, _) = fixture.ordered("q", 2).await;
+    let first = fixture.take(&one, 2).await;
+    let other = fixture.again().await;
     let (two, _) = other.ordered("q", 10).await;
-    bed.nothing(&two).await;
-    bed.nothing(&one).await;
-    bed.settle(&one, &first, Settle::Done).await;
+    fixture.nothing(&two).await;
+    fixture.nothing(&one).await;
+    fixture.settle(&one, &first, Settle::Done).await;
     let mut seen = Seen::default();
     first.iter().for_each(|d| seen.add(d));
-    take_turns(&bed, &[one, two], &mut seen, |seen| seen.0["k"].len() == 10).await;
+    take_turns(&fixture, &[one, two], &mut seen, |seen| seen.0["k"].len() == 10).await;
     assert_eq!(seen.0["k"], (0..10).collect::<Vec<u32>>());
 }
 
 /// A consumer leaves cleanly: the next one goes on where it was.
-pub async fn across_a_clean_take_over(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn across_a_clean_take_over(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    bed.send("q", interleaved(&bed, 0..20)).await;
+    fixture.queue("q", &[]).await;
+    fixture.send("q", interleaved(&fixture, 0..20)).await;
     let mut seen = Seen::default();
     for _ in 0..3 {
-        let process = bed.again().await;
+        let process = fixture.again().await;
         let (receiver, _) = process.ordered("q", 20).await;
         let got = process.take(&receiver, 20).await;
         got.iter().take(15).for_each(|d| seen.add(d));
@@ -138,51 +143,51 @@ pub async fn across_a_clean_take_over(bed: Bed) {
         process.settle(&receiver, &got[15..], Settle::Return).await;
         receiver.close().await;
     }
-    let (receiver, _) = bed.ordered("q", 20).await;
-    take_turns(&bed, &[receiver], &mut seen, |seen| seen.complete(20)).await;
+    let (receiver, _) = fixture.ordered("q", 20).await;
+    take_turns(&fixture, &[receiver], &mut seen, |seen| seen.complete(20)).await;
     seen.check(20);
 }
 
 /// A consumer dies: the next one repeats what was not settled, and goes on in order.
-pub async fn across_a_crash(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn across_a_crash(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    bed.send("q", interleaved(&bed, 0..20)).await;
+    fixture.queue("q", &[]).await;
+    fixture.send("q", interleaved(&fixture, 0..20)).await;
     let mut seen = Seen::default();
-    let process = bed.again().await;
+    let process = fixture.again().await;
     let (receiver, _) = process.ordered("q", 40).await;
     let got = process.take(&receiver, 40).await;
     got.iter().for_each(|d| seen.add(d));
     process.settle(&receiver, &got[..13], Settle::Done).await;
     drop((receiver, process));
-    let (receiver, _) = bed.ordered("q", 20).await;
-    take_turns(&bed, &[receiver], &mut seen, |seen| seen.complete(20)).await;
+    let (receiver, _) = fixture.ordered("q", 20).await;
+    take_turns(&fixture, &[receiver], &mut seen, |seen| seen.complete(20)).await;
     seen.check(20);
     let repeated = seen.0.values().map(Vec::len).sum::<usize>() - KEYS as usize * 20;
     assert_eq!(repeated, 40 - 13, "what was not settled came again, once");
 }
 
 /// A requeued message comes again before those that follow it.
-pub async fn requeue_keeps_it(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn requeue_keeps_it(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    bed.send("q", bed.keyed("k", 0..20)).await;
-    let (receiver, _) = bed.ordered("q", 1).await;
+    fixture.queue("q", &[]).await;
+    fixture.send("q", fixture.keyed("k", 0..20)).await;
+    let (receiver, _) = fixture.ordered("q", 1).await;
     let mut order = Vec::new();
     let mut tries = 0;
     while order.len() < 20 {
-        let got = bed.take(&receiver, 1).await;
+        let got = fixture.take(&receiver, 1).await;
         tries += 1;
         if tries % 3 == 0 {
             let settle = if tries % 2 == 0 { Settle::Requeue } else { Settle::Return };
-            bed.settle(&receiver, &got, settle).await;
+            fixture.settle(&receiver, &got, settle).await;
         } else {
             order.push(text(&got[0]).parse::<u32>().unwrap());
-            bed.settle(&receiver, &got, Settle::Done).await;
+            fixture.settle(&receiver, &got, Settle::Done).await;
         }
     }
     assert_eq!(order, (0..20).collect::<Vec<u32>>());
@@ -190,58 +195,58 @@ pub async fn requeue_keeps_it(bed: Bed) {
 }
 
 /// A requeue of several in flight brings them all back, in order, before the rest.
-pub async fn requeueing_several_keeps_it(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn requeueing_several_keeps_it(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    bed.send("q", bed.keyed("k", 0..30)).await;
-    let (receiver, _) = bed.ordered("q", 10).await;
-    let mut got = bed.take(&receiver, 10).await;
+    fixture.queue("q", &[]).await;
+    fixture.send("q", fixture.keyed("k", 0..30)).await;
+    let (receiver, _) = fixture.ordered("q", 10).await;
+    let mut got = fixture.take(&receiver, 10).await;
     got.reverse();
-    bed.settle(&receiver, &got, Settle::Requeue).await;
-    let again = bed.take(&receiver, 10).await;
+    fixture.settle(&receiver, &got, Settle::Requeue).await;
+    let again = fixture.take(&receiver, 10).await;
     assert_eq!(again.iter().map(text).collect::<Vec<_>>(), (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 /// A key that is requeued over and over holds no key of another shard back.
-pub async fn a_stuck_key_is_alone(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn a_stuck_key_is_alone(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
+    fixture.queue("q", &[]).await;
     let stuck = sagabus_core::shard_of(b"stuck");
     let other = (0..).map(|n| format!("key-{n}")).find(|k| sagabus_core::shard_of(k.as_bytes()) != stuck).unwrap();
-    bed.send("q", bed.keyed("stuck", 0..1)).await;
-    let (receiver, _) = bed.ordered("q", 10).await;
-    let got = bed.take(&receiver, 1).await;
-    bed.settle(&receiver, &got, Settle::Requeue).await;
-    bed.send("q", bed.keyed(&other, 0..50)).await;
+    fixture.send("q", fixture.keyed("stuck", 0..1)).await;
+    let (receiver, _) = fixture.ordered("q", 10).await;
+    let got = fixture.take(&receiver, 1).await;
+    fixture.settle(&receiver, &got, Settle::Requeue).await;
+    fixture.send("q", fixture.keyed(&other, 0..50)).await;
     let mut order = Vec::new();
     let mut rounds = 0;
     while order.len() < 50 {
         rounds += 1;
         assert!(rounds < 1000, "a requeue does not pause");
-        let got = bed.take(&receiver, 1).await;
+        let got = fixture.take(&receiver, 1).await;
         if got[0].message.headers.order_key.as_deref() == Some("stuck") {
-            bed.settle(&receiver, &got, Settle::Requeue).await;
+            fixture.settle(&receiver, &got, Settle::Requeue).await;
         } else {
             order.push(text(&got[0]).parse::<u32>().unwrap());
-            bed.settle(&receiver, &got, Settle::Done).await;
+            fixture.settle(&receiver, &got, Settle::Done).await;
         }
     }
     assert_eq!(order, (0..50).collect::<Vec<u32>>());
-    bed.depth("q", 1).await;
+    fixture.depth("q", 1).await;
 }
 
 /// Messages without a key have no order, and pass a key that is stuck.
-pub async fn no_key_no_order(bed: Bed) {
-    if !bed.transport.capabilities().ordered {
-        return no_order(&bed).await;
+pub async fn no_key_no_order(fixture: Fixture) {
+    if !fixture.transport.capabilities().ordered {
+        return no_order(&fixture).await;
     }
-    bed.queue("q", &[]).await;
-    let sent = bed.fill("q", 40).await;
-    let (receiver, _) = bed.ordered("q", 10).await;
-    assert_eq!(bed.drain(&receiver, &sent).await.len(), 40);
-    bed.depth("q", 0).await;
+    fixture.queue("q", &[]).await;
+    let sent = fixture.fill("q", 40).await;
+    let (receiver, _) = fixture.ordered("q", 10).await;
+    assert_eq!(fixture.drain(&receiver, &sent).await.len(), 40);
+    fixture.depth("q", 0).await;
 }

@@ -1,8 +1,8 @@
 //! Consumers of one queue in several processes.
 
 use crate::transport::{
-    Bed,
-    bed::{ids, sorted},
+    Fixture,
+    fixture::{ids, sorted},
 };
 use sagabus_core::{MessageId, Receiver, Settle};
 use std::{
@@ -27,34 +27,35 @@ impl Log {
     }
 
     /// Takes and settles until the receiver is stopped.
-    fn consume(&self, bed: &Bed, number: usize, receiver: &Arc<dyn Receiver>) {
-        let (log, bed, receiver) = (self.clone(), bed.clone(), receiver.clone());
-        bed.runtime.clone().spawn(async move {
+    fn consume(&self, fixture: &Fixture, number: usize, receiver: &Arc<dyn Receiver>) {
+        let (log, fixture, receiver) = (self.clone(), fixture.clone(), receiver.clone());
+        fixture.runtime.clone().spawn(async move {
             while let Ok(got) = receiver.next(8).await {
                 log.0.lock().unwrap().extend(ids(&got).into_iter().map(|id| (number, id)));
-                bed.settle(&receiver, &got, Settle::Done).await;
+                fixture.settle(&receiver, &got, Settle::Done).await;
             }
         });
     }
 }
 
-async fn share(bed: Bed, consumers: usize) {
-    bed.queue("q", &[]).await;
+async fn share(fixture: Fixture, consumers: usize) {
+    fixture.queue("q", &[]).await;
     let log = Log::default();
     let mut receivers = Vec::new();
     for number in 0..consumers {
-        let process = bed.again().await;
+        let process = fixture.again().await;
         let receiver = process.receiver("q", 16).await;
         log.consume(&process, number, &receiver);
         receivers.push((process, receiver));
     }
     let mut sent = Vec::new();
-    bed.eventually("all of them get some", async || {
-        sent.extend(bed.fill("q", 64).await);
-        (log.consumers() == consumers).then_some(())
-    })
-    .await;
-    bed.depth("q", 0).await;
+    fixture
+        .eventually("all of them get some", async || {
+            sent.extend(fixture.fill("q", 64).await);
+            (log.consumers() == consumers).then_some(())
+        })
+        .await;
+    fixture.depth("q", 0).await;
     let got = log.all().into_iter().map(|(_, id)| id).collect();
     assert_eq!(sorted(got), sorted(sent), "each one once");
     for (_, receiver) in receivers {
@@ -64,47 +65,47 @@ async fn share(bed: Bed, consumers: usize) {
 }
 
 /// Two share the work: both get some, no message comes twice.
-pub async fn two_share_without_duplicates(bed: Bed) {
-    share(bed, 2).await;
+pub async fn two_share_without_duplicates(fixture: Fixture) {
+    share(fixture, 2).await;
 }
 
 /// So do five.
-pub async fn five_share_without_duplicates(bed: Bed) {
-    share(bed, 5).await;
+pub async fn five_share_without_duplicates(fixture: Fixture) {
+    share(fixture, 5).await;
 }
 
 /// A consumer that leaves cleanly leaves nothing suspect behind, and nothing is lost or doubled.
-pub async fn a_clean_leave_hands_over(bed: Bed) {
-    bed.queue("q", &[]).await;
-    let first = bed.again().await;
+pub async fn a_clean_leave_hands_over(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
+    let first = fixture.again().await;
     let receiver = first.receiver("q", 10).await;
-    let sent = bed.fill("q", 100).await;
+    let sent = fixture.fill("q", 100).await;
     let got = first.take(&receiver, 10).await;
     receiver.stop().await;
     first.settle(&receiver, &got[..5], Settle::Done).await;
     first.settle(&receiver, &got[5..], Settle::Return).await;
     receiver.close().await;
-    let second = bed.receiver("q", 200).await;
-    let rest = bed.take(&second, 95).await;
-    assert!(bed.unsuspected(&rest), "nobody died");
+    let second = fixture.receiver("q", 200).await;
+    let rest = fixture.take(&second, 95).await;
+    assert!(fixture.unsuspected(&rest), "nobody died");
     assert_eq!(sorted([ids(&rest), ids(&got[..5])].concat()), sorted(sent));
-    bed.settle(&second, &rest, Settle::Done).await;
-    bed.depth("q", 0).await;
+    fixture.settle(&second, &rest, Settle::Done).await;
+    fixture.depth("q", 0).await;
 }
 
 /// One of two dies: the other one gets what it had, and everything after that.
-pub async fn a_survivor_takes_over(bed: Bed) {
-    bed.queue("q", &[]).await;
-    let (one, two) = (bed.again().await, bed.again().await);
+pub async fn a_survivor_takes_over(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
+    let (one, two) = (fixture.again().await, fixture.again().await);
     let doomed = one.receiver("q", 20).await;
-    let sent = bed.fill("q", 100).await;
+    let sent = fixture.fill("q", 100).await;
     let held = one.take(&doomed, 20).await;
     let log = Log::default();
     let survivor = two.receiver("q", 20).await;
     log.consume(&two, 0, &survivor);
     drop((doomed, one));
-    let later = bed.fill("q", 100).await;
-    bed.depth("q", 0).await;
+    let later = fixture.fill("q", 100).await;
+    fixture.depth("q", 0).await;
     let mut seen: BTreeMap<MessageId, u32> = BTreeMap::new();
     for (_, id) in log.all() {
         *seen.entry(id).or_default() += 1;
@@ -116,46 +117,47 @@ pub async fn a_survivor_takes_over(bed: Bed) {
 }
 
 /// A consumer that comes later gets its share of what is sent after that.
-pub async fn a_latecomer_gets_a_share(bed: Bed) {
-    bed.queue("q", &[]).await;
+pub async fn a_latecomer_gets_a_share(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
     let log = Log::default();
-    let early = bed.receiver("q", 16).await;
-    log.consume(&bed, 0, &early);
-    let mut sent = bed.fill("q", 64).await;
-    bed.depth("q", 0).await;
-    let other = bed.again().await;
+    let early = fixture.receiver("q", 16).await;
+    log.consume(&fixture, 0, &early);
+    let mut sent = fixture.fill("q", 64).await;
+    fixture.depth("q", 0).await;
+    let other = fixture.again().await;
     let late = other.receiver("q", 16).await;
     log.consume(&other, 1, &late);
-    bed.eventually("the latecomer gets some", async || {
-        sent.extend(bed.fill("q", 64).await);
-        (log.consumers() == 2).then_some(())
-    })
-    .await;
-    bed.depth("q", 0).await;
+    fixture
+        .eventually("the latecomer gets some", async || {
+            sent.extend(fixture.fill("q", 64).await);
+            (log.consumers() == 2).then_some(())
+        })
+        .await;
+    fixture.depth("q", 0).await;
     assert_eq!(sorted(log.all().into_iter().map(|(_, id)| id).collect()), sorted(sent));
     early.close().await;
     late.close().await;
 }
 
 /// Consumers come and go, cleanly, while messages flow: each message is seen once.
-pub async fn coming_and_going_loses_nothing(bed: Bed) {
-    bed.queue("q", &[]).await;
+pub async fn coming_and_going_loses_nothing(fixture: Fixture) {
+    fixture.queue("q", &[]).await;
     let log = Log::default();
     let mut sent = Vec::new();
-    let steady = bed.receiver("q", 16).await;
-    log.consume(&bed, 0, &steady);
+    let steady = fixture.receiver("q", 16).await;
+    log.consume(&fixture, 0, &steady);
     for number in 1..6 {
-        let process = bed.again().await;
+        let process = fixture.again().await;
         let receiver = process.receiver("q", 16).await;
-        sent.extend(bed.fill("q", 100).await);
-        let got = bed.runtime.timeout(crate::transport::bed::GLANCE, receiver.next(8)).await;
+        sent.extend(fixture.fill("q", 100).await);
+        let got = fixture.runtime.timeout(crate::transport::fixture::GLANCE, receiver.next(8)).await;
         let got = got.map(Result::unwrap).unwrap_or_default();
         receiver.stop().await;
         log.0.lock().unwrap().extend(ids(&got).into_iter().map(|id| (number, id)));
         process.settle(&receiver, &got, Settle::Done).await;
         receiver.close().await;
     }
-    bed.depth("q", 0).await;
+    fixture.depth("q", 0).await;
     assert_eq!(sorted(log.all().into_iter().map(|(_, id)| id).collect()), sorted(sent));
     steady.close().await;
 }

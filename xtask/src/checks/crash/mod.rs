@@ -18,8 +18,8 @@ use crate::checks::fixture::backend::{Backend, Store};
 use crate::checks::fixture::environment::{Installation, Layout};
 use crate::checks::fixture::signals::Action;
 use crate::command::Check;
-use crate::rng::{Rng, fresh_seed};
 use crate::verdict::{Timer, Verdict};
+use sagabus_testkit::rng::{Rng, fresh_seed};
 
 /// Which layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::given::Row;
 use super::messages;
-use crate::rng::Rng;
+use sagabus_testkit::rng::Rng;
 
 /// What is to become of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::checks::fixture::db::{Bind, Db};
-use crate::rng::Rng;
+use sagabus_testkit::rng::Rng;
 
 /// A queue row.
 #[derive(Debug, Clone)]

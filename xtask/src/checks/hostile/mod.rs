@@ -19,9 +19,9 @@ use crate::checks::fixture::programs::{Build, Programs};
 use crate::checks::nemesis::NemesisRun;
 use crate::command::Check;
 use crate::proc::Proc;
-use crate::rng::{Rng, fresh_seed};
 use crate::table::Table;
 use crate::verdict::{self, Timer, Verdict};
+use sagabus_testkit::rng::{Rng, fresh_seed};
 
 /// The message behind a bad one may wait so long: a handler may block one of a machine's two threads.
 const BEHIND: Duration = Duration::from_secs(3);

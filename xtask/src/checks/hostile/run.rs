@@ -13,7 +13,7 @@ use crate::checks::fixture::db::Db;
 use crate::checks::fixture::environment::ready;
 use crate::checks::fixture::programs::Programs;
 use crate::proc::{Proc, tail};
-use crate::rng::Rng;
+use sagabus_testkit::rng::Rng;
 
 /// How long a case, and the message behind it, may take.
 const LIMIT: Duration = Duration::from_secs(30);

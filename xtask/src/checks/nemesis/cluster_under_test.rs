@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use sagabus_testkit::proxy::{Proxy, amqp::Settlements};
 
 use super::broker::Broker;
 use super::kafka::Cluster;
-use super::proxy::Proxy;
+use super::proxied_broker::ProxiedBroker;
 use super::server::Server;
 use crate::checks::fixture::backend::{self, Store};
 use crate::checks::fixture::db::Db;
@@ -24,15 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Rows that are to be written between two strikes.
 const ENOUGH: i64 = 200;
 const DRAIN: Duration = Duration::from_secs(180);
-
-/// What stands before a broker.
-#[derive(Clone, Copy)]
-pub struct ProxiedBroker<'a> {
-    /// What the processes talk to.
-    pub proxy: &'a Proxy,
-    /// The broker's own address.
-    pub direct: &'a str,
-}
 
 /// What is to be seen when everything has come to its end.
 #[derive(Default)]
@@ -53,7 +45,7 @@ pub struct ClusterUnderTest<'a> {
     broker: Option<Broker>,
     kafka: Option<Cluster>,
     server: Option<Server>,
-    proxied: Option<ProxiedBroker<'a>>,
+    proxied: Option<&'a ProxiedBroker>,
     generator: Proc,
     nodes: Vec<Proc>,
     /// Those of them that a nemesis has stopped.
@@ -67,7 +59,7 @@ impl<'a> ClusterUnderTest<'a> {
     pub fn start(
         installation: &'a Installation,
         layout: Layout,
-        proxied: Option<ProxiedBroker<'a>>,
+        proxied: Option<&'a ProxiedBroker>,
         dir: &Path,
         nodes: usize,
         pace_ms: u64,
@@ -168,14 +160,14 @@ impl<'a> ClusterUnderTest<'a> {
         self.environment.store()
     }
 
-    /// What stands before the broker.
-    pub fn proxy(&self) -> Result<&Proxy> {
-        Ok(self.proxied.context("this run has no broker")?.proxy)
+    /// The broker behind its proxy.
+    pub fn proxied(&self) -> Result<&'a ProxiedBroker> {
+        self.proxied.context("this run has no broker")
     }
 
-    /// Its address without the proxy.
-    pub fn direct(&self) -> Result<&str> {
-        Ok(self.proxied.context("this run has no broker")?.direct)
+    /// The proxy before the broker.
+    pub fn proxy(&self) -> Result<&'a Proxy<Settlements>> {
+        Ok(&self.proxied()?.proxy)
     }
 
     /// What something is called on the broker.

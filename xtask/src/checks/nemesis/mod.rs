@@ -2,10 +2,9 @@
 
 pub mod broker;
 pub mod cluster_under_test;
-pub mod frames;
 pub mod kafka;
 pub mod postgres;
-pub mod proxy;
+pub mod proxied_broker;
 pub mod rabbitmq;
 pub mod server;
 
@@ -14,12 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use self::proxied_broker::ProxiedBroker;
 use super::crash::{Layouts, totals::counted};
 use super::fixture::artifacts::Artifacts;
 use super::fixture::backend::{Backend, Broker, Store};
 use super::fixture::environment::{Installation, Layout};
 use super::fixture::judge::{Judgement, judge};
-use crate::backends::wire::host_and_port;
 use crate::command::Check;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
@@ -105,11 +104,11 @@ impl NemesisRun {
         let layouts = self.layout.of(self.backend)?;
         let mut installation = Installation::assemble(self.backend)?;
         let proxied = match self.backend.broker {
-            Some(Broker::RabbitMq) => Some(put_proxy_before(&mut installation)?),
+            Some(Broker::RabbitMq) => Some(ProxiedBroker::start(&mut installation)?),
             // its clients are told by the brokers themselves where they are
             Some(Broker::Kafka) | None => None,
         };
-        let proxied = proxied.as_ref().map(|(proxy, direct)| cluster_under_test::ProxiedBroker { proxy, direct });
+        let proxied = proxied.as_ref();
         let artifacts = Artifacts::prepare(check, self.keep.as_deref())?;
         let mut table = Table::new(["nemesis", "struck", "revived", "messages", "redelivered", "verdict", "seconds"]);
         let (mut tally, mut idle, mut failures) = (Tally::default(), 0, 0);
@@ -169,7 +168,7 @@ impl NemesisRun {
         nemesis: &Nemesis,
         layout: Layout,
         installation: &Installation,
-        proxied: Option<cluster_under_test::ProxiedBroker<'_>>,
+        proxied: Option<&ProxiedBroker>,
         dir: &Path,
     ) -> Result<Tally> {
         let mut cluster = cluster_under_test::ClusterUnderTest::start(
@@ -195,16 +194,6 @@ impl NemesisRun {
             judgement,
         })
     }
-}
-
-/// Has the programs reach the broker through a proxy; with it, the broker's own address.
-fn put_proxy_before(installation: &mut Installation) -> Result<(proxy::Proxy, String)> {
-    let direct = installation.servers.broker()?.to_owned();
-    let (host, port) = host_and_port(&direct, 5672)?;
-    let proxy = proxy::Proxy::start(format!("{host}:{port}"))?;
-    let through = direct.replacen(&format!("{host}:{port}"), &format!("127.0.0.1:{}", proxy.port), 1);
-    installation.servers.reroute(through, rabbitmq::PARAMETERS)?;
-    Ok((proxy, direct))
 }
 
 impl Tally {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use sagabus_testkit::amqp;
 
+use super::Nemesis;
 use super::cluster_under_test::ClusterUnderTest;
-use super::{Nemesis, frames};
 
 /// What its clients are given in the URL: a dead broker is noticed within two of these seconds.
 pub const PARAMETERS: &str = "&heartbeat=2&confirm_timeout=4&connect_timeout=2&delivery_limit=8";
@@ -140,7 +141,7 @@ fn lost_confirms(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
         // the odd ones end with the connection, the even ones with the patience of those who wait
         thread::sleep(Duration::from_secs(if round % 2 == 0 { 6 } else { 1 }));
         if round % 2 == 1 {
-            cluster.proxy()?.cut();
+            cluster.proxy()?.kill();
         }
         cluster.proxy()?.swallow_confirms(false);
     }
@@ -152,7 +153,7 @@ fn lost_acks(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
         cluster.work_goes_on()?;
         cluster.proxy()?.swallow_acks(true);
         thread::sleep(Duration::from_secs(1));
-        cluster.proxy()?.cut();
+        cluster.proxy()?.kill();
         cluster.proxy()?.swallow_acks(false);
     }
     Ok(cluster.proxy()?.swallowed())
@@ -176,14 +177,14 @@ fn delays(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
 
 /// A property that no client may decode as text; lapin by itself ends the connection each time it is delivered.
 fn invalid_utf8(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
-    let plain = frames::headers(&[]);
-    let name = frames::headers(&[(&b"\xc3\x28"[..], &b"t\x01"[..])]);
+    let plain = amqp::headers(&[]);
+    let name = amqp::headers(&[(&b"\xc3\x28"[..], &b"t\x01"[..])]);
     hostile(cluster, &[(b"\xff\xfe", plain), (b"\xff", name)], "undecodable")
 }
 
 /// So deep that a recursive reader, as lapin by itself is, has no stack left, and the process ends.
 fn nested_tables(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
-    let nested = [b'F', b'A'].map(|kind| (&b"kit.nested"[..], frames::nested(kind, 15_000)));
+    let nested = [b'F', b'A'].map(|kind| (&b"kit.nested"[..], amqp::nested(kind, 15_000)));
     hostile(cluster, &nested, "unknown message type")
 }
 
@@ -192,17 +193,16 @@ fn endless_headers(cluster: &mut ClusterUnderTest<'_>) -> Result<u64> {
     let names: Vec<String> = (0..10_000).map(|number| format!("h{number:04}")).collect();
     let many: Vec<(&[u8], &[u8])> = names.iter().map(|name| (name.as_bytes(), &b"t\x01"[..])).collect();
     let text = [&b"S"[..], &120_000u32.to_be_bytes(), &vec![b'x'; 120_000]].concat();
-    let long = frames::headers(&[(&b"long"[..], &text)]);
-    hostile(cluster, &[(b"kit.endless", frames::headers(&many)), (b"kit.endless", long)], "undecodable")
+    let long = amqp::headers(&[(&b"long"[..], &text)]);
+    hostile(cluster, &[(b"kit.endless", amqp::headers(&many)), (b"kit.endless", long)], "undecodable")
 }
 
 /// Publishes messages of these types and headers, and waits until they are dead letters. No process may end.
 fn hostile(cluster: &mut ClusterUnderTest<'_>, poison: &[(&[u8], Vec<u8>)], reason: &str) -> Result<u64> {
     cluster.work_goes_on()?;
     let (queue, aside) = (cluster.name("chaos")?, cluster.name("chaos.unreadable")?);
-    let address = cluster.direct()?.to_owned();
     for (number, (kind, headers)) in poison.iter().enumerate() {
-        frames::publish(&address, &queue, kind, headers, &format!("hostile-{number}"))?;
+        cluster.proxied()?.publish(&queue, kind, headers, &format!("hostile-{number}"))?;
     }
     let letters = format!("from dead_letter where reason = '{reason}'");
     for _ in 0..240 {

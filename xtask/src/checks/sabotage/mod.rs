@@ -11,9 +11,9 @@ use clap::Args;
 use self::plan::{ALL, Plant, Suite};
 use self::suites::{Suites, expect_green};
 use crate::command::Check;
-use crate::rng::fresh_seed;
 use crate::table::Table;
 use crate::verdict::{Outcome, Timer, Verdict};
+use sagabus_testkit::rng::fresh_seed;
 
 /// Plants bugs and runs the suites that must find them, after those were green without (counts: bugs, found, missed,
 /// runs, green_without)

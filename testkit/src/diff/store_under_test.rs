@@ -11,7 +11,7 @@ use sagabus_core::{
 };
 use std::sync::Arc;
 
-pub(super) struct Side {
+pub(super) struct StoreUnderTest {
     pub(super) name: String,
     pub(super) store: Arc<dyn Store>,
     pub(super) queues: Arc<dyn Queues>,
@@ -39,7 +39,7 @@ pub(super) struct Reading {
     pub(super) due: Timestamp,
 }
 
-impl Side {
+impl StoreUnderTest {
     /// # Panics
     /// If the store has no queues.
     pub(super) async fn new(name: String, store: Arc<dyn Store>) -> Result<Self> {
@@ -219,7 +219,7 @@ impl Side {
     }
 
     /// All rows that are due, page by page. Which dead letter of one commit comes first is for the store to say (see
-    /// [`Side::dead_letters`]), and likewise which line, of those in which messages wait for their turn.
+    /// [`StoreUnderTest::dead_letters`]), and likewise which line, of those in which messages wait for their turn.
     pub(super) async fn due_lines(&mut self, mut query: DueQuery) -> Result<Lines> {
         let (mut rows, mut unsorted): (Vec<DueRow>, Vec<DueRow>) = Default::default();
         loop {

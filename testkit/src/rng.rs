@@ -1,9 +1,10 @@
-//! A small seeded generator (splitmix64): the same seed gives the same run on every machine and every version.
+//! The random source of tests and tools: seeded, so that a run can be repeated.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The generator. Not for secrets.
-#[derive(Debug, Clone)]
+/// A small generator (splitmix64): the same seed draws the same numbers on every machine and with every version. Not for
+/// secrets.
+#[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,
 }
@@ -23,9 +24,14 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..n`; 0 if `n` is 0. The bias is below 2^-32 for every `n` a check uses.
+    /// A number in `0..n`; 0 if `n` is 0. The bias is below 2^-32 for every `n` that a test uses.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// The same for an index.
+    pub fn index(&mut self, n: usize) -> usize {
+        self.below(n as u64) as usize
     }
 
     /// A number in `low..=high`.
@@ -33,21 +39,29 @@ impl Rng {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
-    /// True once in `n` times on average.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
+    /// True in so many of a hundred cases.
+    pub fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
     }
 
-    /// One of them, or none of an empty slice.
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        from.get(self.below(from.len() as u64) as usize)
+    /// One of them.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.index(from.len())]
     }
 
-    /// Puts them in a random order.
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last as u64 + 1) as usize);
+    /// Mostly small, at most `most`: each further one is half as likely, but for a few that are large.
+    pub fn count(&mut self, most: usize) -> usize {
+        if self.percent(4) {
+            return 1 + self.index(most);
         }
+        let mut count = 1;
+        while count < most && self.percent(50) {
+            count += 1;
+        }
+        count
     }
 
     /// A generator of its own for one part of a run, so that more draws in one part do not change another.
@@ -58,6 +72,7 @@ impl Rng {
 }
 
 /// The seed of a run that was given none. Small, because people copy it.
+#[allow(clippy::disallowed_methods, reason = "a seed comes from outside of the run")]
 pub fn fresh_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Rng::new(now.as_nanos() as u64).below(1_000_000)
@@ -75,14 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn draws_stay_in_range_and_a_shuffle_keeps_all() {
+    fn draws_stay_in_range() {
         let mut rng = Rng::new(1);
         assert!((0..1000).all(|_| rng.below(7) < 7));
         assert!((0..1000).all(|_| (3..=5).contains(&rng.between(3, 5))));
-        let mut items: Vec<u32> = (0..50).collect();
-        rng.shuffle(&mut items);
-        assert_ne!(items, (0..50).collect::<Vec<_>>());
-        items.sort_unstable();
-        assert_eq!(items, (0..50).collect::<Vec<_>>());
     }
 }

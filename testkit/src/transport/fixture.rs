@@ -14,7 +14,7 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(250);
 
 /// What a case works with: a fresh transport, and the steps that many cases share.
 #[derive(Clone)]
-pub struct Bed {
+pub struct Fixture {
     /// The backend's.
     pub harness: Arc<dyn TransportHarness>,
     /// The first process's handle.
@@ -23,13 +23,13 @@ pub struct Bed {
     pub runtime: Runtime,
 }
 
-impl std::fmt::Debug for Bed {
+impl std::fmt::Debug for Fixture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bed").finish_non_exhaustive()
+        f.debug_struct("Fixture").finish_non_exhaustive()
     }
 }
 
-impl Bed {
+impl Fixture {
     /// A bed over an open transport.
     pub fn new(harness: Arc<dyn TransportHarness>, transport: Arc<dyn Transport>) -> Self {
         let runtime = harness.runtime();

@@ -7,7 +7,7 @@ use sagabus_core::{
 use std::{future::Future, sync::Arc, time::Duration};
 
 /// What a case works with: a fresh store, an owner, and short ways to do and to see things.
-pub struct Bed {
+pub struct Fixture {
     /// The backend.
     pub harness: Arc<dyn StoreHarness>,
     /// The store.
@@ -18,13 +18,13 @@ pub struct Bed {
     pub owner: Owner,
 }
 
-impl std::fmt::Debug for Bed {
+impl std::fmt::Debug for Fixture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bed").finish_non_exhaustive()
+        f.debug_struct("Fixture").finish_non_exhaustive()
     }
 }
 
-impl Bed {
+impl Fixture {
     pub(super) fn new(harness: Arc<dyn StoreHarness>, store: Arc<dyn Store>) -> Self {
         let runtime = harness.runtime();
         let node = NodeId(runtime.uuid());
@@ -33,16 +33,16 @@ impl Bed {
     }
 
     /// The same database through another handle, as another process: with another node of the same endpoint.
-    pub async fn other(&self) -> Bed {
+    pub async fn other(&self) -> Fixture {
         let store = self.harness.again(&self.store).await;
-        Bed::new(self.harness.clone(), store)
+        Fixture::new(self.harness.clone(), store)
     }
 
     /// A node of another endpoint, on the same handle.
-    pub fn endpoint(&self, name: &str) -> Bed {
-        let mut bed = Bed::new(self.harness.clone(), self.store.clone());
-        bed.owner.endpoint = name.into();
-        bed
+    pub fn endpoint(&self, name: &str) -> Fixture {
+        let mut fixture = Fixture::new(self.harness.clone(), self.store.clone());
+        fixture.owner.endpoint = name.into();
+        fixture
     }
 
     /// A new message id.
@@ -342,7 +342,7 @@ pub(super) fn queue_gate(row: &QueueRow) -> Gate {
 }
 
 /// What the outcomes are, as letters: A(pplied), D(uplicate), S(tale), F(ailed).
-pub(super) fn letters(outcomes: &[Outcome]) -> String {
+pub(super) fn outcome_codes(outcomes: &[Outcome]) -> String {
     let letter = |outcome: &Outcome| match outcome {
         Outcome::Applied { .. } => 'A',
         Outcome::Duplicate => 'D',
