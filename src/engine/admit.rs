@@ -4,9 +4,10 @@ use super::{
     Engine, add,
     handler_tasks::panic_text,
     intake::{DeliverySource, InFlight},
+    keys::{LaneKey, UnitId},
     location::Location,
     settle::returned,
-    unit::{LaneKey, Predetermined, Unit, UnitId, UnitTemplate},
+    unit::{Predetermined, Unit, UnitTemplate},
 };
 use crate::at_least_once;
 use sagabus_core::{

@@ -4,8 +4,9 @@ use super::{
     Engine, add,
     committer::{Committer, Linger, batch_len},
     event::Event,
+    keys::{LaneKey, UnitId},
     location::Location,
-    unit::{LaneKey, Tally, UnitId},
+    unit::Tally,
 };
 use sagabus_core::{
     CommitBatch, CommitReply, Disposition, Error, ErrorKind, OutboxId, Outcome, Transaction, UnitOfWork, crash,

@@ -1,6 +1,6 @@
 //! The queue of one stream of commits, and its batches.
 
-use super::unit::UnitId;
+use super::keys::UnitId;
 use foldhash::HashSet;
 use sagabus_core::{Gate, RowTable, SagaChange, UnitOfWork};
 use std::{collections::VecDeque, sync::Arc, time::Duration};

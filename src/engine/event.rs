@@ -1,6 +1,6 @@
 //! Events of the engine.
 
-use super::unit::UnitId;
+use super::keys::UnitId;
 use sagabus_core::{
     CommitReply, Delivery, DueRow, HandlerError, InvocationResult, LoadReply, OutboxId, Result, SagaRow,
 };

@@ -1,6 +1,6 @@
 //! Failures of handlers: counted, retried, deferred or dead-lettered.
 
-use super::{Engine, add, event::Event, location::Location, retry_policy::Next, unit::UnitId};
+use super::{Engine, add, event::Event, keys::UnitId, location::Location, retry_policy::Next};
 use sagabus_core::{Disposition, Error, HandlerError};
 
 impl Engine {

@@ -5,7 +5,7 @@
 
 use super::{
     event::{Event, HandlerRan},
-    unit::UnitId,
+    keys::UnitId,
 };
 use futures::FutureExt;
 use sagabus_core::{Invocation, InvocationContext, InvocationResult, Route, Runtime};

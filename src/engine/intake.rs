@@ -1,6 +1,6 @@
 //! The books of what has been taken in: deliveries, gates and order keys in flight.
 
-use super::unit::{GateKey, UnitId};
+use super::keys::{GateKey, UnitId};
 use foldhash::HashMap;
 use sagabus_core::{Delivery, RowGate, Token};
 use std::{

@@ -1,6 +1,6 @@
 //! The messages of one saga key, one after another.
 
-use super::unit::UnitId;
+use super::keys::UnitId;
 use sagabus_core::{SagaChange, SagaRow, SagaWrite};
 use std::collections::VecDeque;
 

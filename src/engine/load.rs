@@ -3,9 +3,10 @@
 use super::{
     Engine, add,
     event::Event,
+    keys::{LaneKey, UnitId},
     location::Location,
     scheduler::Scheduler,
-    unit::{LaneKey, Unit, UnitId},
+    unit::Unit,
 };
 use sagabus_core::{
     Decision, Disposition, Gate, LoadReply, LoadRequest, ParkedUntil, Result, Runtime, SagaLookup, SagaRow, crash,

@@ -6,7 +6,7 @@
 //! [`admit`]: a delivery becomes one unit per matching route. [`load`]: one round trip reads what the waiting units need.
 //! [`run`]: handlers, one after another per saga key ([`lane`]), concurrently otherwise. [`failure`]: retries.
 //! [`commit`]: finished units that queued up while the last commit was under way form the next. [`settle`]: deliveries
-//! whose units are all committed. A unit is in exactly one place at any time ([`location`]).
+//! whose units are all committed. A unit is in exactly one place at any time ([`move_unit`]).
 
 mod admit;
 mod admit_due;
@@ -18,9 +18,11 @@ mod event;
 mod failure;
 mod handler_tasks;
 mod intake;
+mod keys;
 mod lane;
 mod load;
 mod location;
+mod move_unit;
 mod receive_loop;
 mod relay;
 mod retry_policy;
@@ -52,6 +54,7 @@ pub(crate) use stats::{Counters, add};
 use committer::Committer;
 use foldhash::HashMap;
 use intake::{DeliverySource, InFlight, Intake};
+use keys::UnitId;
 use load::Loader;
 use sagabus_core::{RowGate, Settle, Settlement, crash, sabotage};
 use scheduler::Scheduler;
@@ -64,7 +67,7 @@ use store_health::StoreHealth;
 use suspects::Suspects;
 use throttle::Throttle;
 use tokio::sync::mpsc;
-use unit::{Unit, UnitId};
+use unit::Unit;
 
 /// The owner of everything in flight, in parts. A part belongs to the file of its methods.
 pub(crate) struct Engine {

@@ -4,9 +4,9 @@ use super::{
     Engine,
     event::{Event, HandlerRan},
     handler_tasks::{HandlerStart, launch},
+    keys::{LaneKey, UnitId},
     location::Location,
     scheduler::Ready,
-    unit::{LaneKey, UnitId},
 };
 use sagabus_core::{
     Context, Decision, Disposition, Gate, HandlerError, Incoming, Invocation, InvocationContext, ParkedUntil, RowTable,

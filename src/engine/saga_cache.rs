@@ -5,7 +5,7 @@
 //! and whatever else would follow from it (a failure, a message that is dropped, parked or dead-lettered) is decided again on a
 //! state that was loaded. With other nodes about, nothing is cached.
 
-use super::unit::LaneKey;
+use super::keys::LaneKey;
 use foldhash::HashMap;
 use sagabus_core::SagaRow;
 

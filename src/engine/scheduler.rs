@@ -2,9 +2,9 @@
 
 use super::{
     handler_tasks::HandlerStart,
+    keys::{LaneKey, UnitId},
     lane::Lane,
     saga_cache::SagaCache,
-    unit::{LaneKey, UnitId},
 };
 use foldhash::{HashMap, HashSet};
 use sagabus_core::{SagaLookup, SagaRow};

@@ -3,7 +3,7 @@
 use super::{
     Engine, add,
     intake::{DeliverySource, InFlight},
-    unit::UnitId,
+    keys::UnitId,
 };
 use sagabus_core::{Backoff, Receiver, RowGate, Runtime, Settle, Settlement, Token, crash};
 use std::{sync::Arc, time::Duration};

@@ -1,6 +1,6 @@
 //! Pauses while the store fails.
 
-use super::{Engine, Event, add, location::Location, unit::UnitId};
+use super::{Engine, Event, add, keys::UnitId, location::Location};
 use sagabus_core::{Backoff, Runtime};
 use std::{collections::VecDeque, time::Duration};
 

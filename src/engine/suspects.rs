@@ -1,6 +1,6 @@
 //! Messages that may have killed a process: they run one at a time, counted before the handler.
 
-use super::{Engine, Event, location::Location, unit::UnitId};
+use super::{Engine, Event, keys::UnitId, location::Location};
 use sagabus_core::{Disposition, HandlerError, SagaRow};
 use std::collections::VecDeque;
 

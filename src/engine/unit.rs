@@ -1,27 +1,11 @@
 //! One message on its way through one handler.
 
-use super::location::Location;
+use super::{
+    keys::{GateKey, LaneKey, UnitId},
+    location::Location,
+};
 use sagabus_core::{Disposition, Effects, Envelope, Fence, Gate, MessageId, Outgoing, Route, SagaLookup, UnitOfWork};
 use std::{any::Any, sync::Arc};
-
-/// Names a unit within this engine; grows in the order of arrival.
-pub(crate) type UnitId = u64;
-
-/// The key of a lane: messages of one saga run one after another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LaneKey {
-    pub(crate) kind: Arc<str>,
-    pub(crate) key: Arc<str>,
-}
-
-/// Identifies a message and handler that may be in flight only once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum GateKey {
-    /// With the attempts before: without a store, a message that is tried again later is a copy, which may come before
-    /// the original is through. With a store there are none.
-    Inbox(Arc<str>, MessageId, u32),
-    Row(sagabus_core::RowGate),
-}
 
 /// One message for one handler.
 pub(super) struct Unit {
