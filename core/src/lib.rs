@@ -27,6 +27,7 @@ mod message;
 mod name;
 mod offsets;
 mod queues;
+mod random;
 mod route;
 mod runtime;
 #[doc(hidden)]
@@ -56,6 +57,7 @@ pub use message::Message;
 pub use name::check_name;
 pub use offsets::*;
 pub use queues::{QueueRow, Queues};
+pub use random::SeededRandom;
 pub use route::{Decision, Decoded, Invocation, InvocationResult, NotFound, OnExisting, Route};
 pub use runtime::{Runtime, Task, Timestamp};
 pub use send_options::SendOptions;

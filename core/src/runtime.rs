@@ -1,11 +1,9 @@
+use crate::random;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use uuid::Uuid;
@@ -185,7 +183,7 @@ impl Runtime {
     /// A random number. For jitter and shards, not for secrets.
     pub fn random(&self) -> u64 {
         match &self.0.source {
-            Source::System { random } => mix(random.fetch_add(GOLDEN, Ordering::Relaxed)),
+            Source::System { random } => random::next_shared(random),
             #[cfg(feature = "simulation")]
             Source::Simulated(world, _) => world.random(),
         }
@@ -219,16 +217,6 @@ impl fmt::Debug for Runtime {
     }
 }
 
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// SplitMix64's finisher (Steele, Lea, Flood 2014): enough for jitter, and reproducible.
-fn mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(GOLDEN);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 trait Seed {
     fn now_v7_seed() -> u64;
 }
@@ -242,7 +230,8 @@ impl Seed for Uuid {
 
 #[cfg(feature = "simulation")]
 mod simulated {
-    use super::{GOLDEN, Timestamp, Uuid, mix};
+    use super::{Timestamp, Uuid};
+    use crate::random;
     use std::{
         sync::{
             Mutex, PoisonError,
@@ -293,7 +282,7 @@ mod simulated {
             Self {
                 start: (!manual).then(tokio::time::Instant::now),
                 moved: AtomicU64::new(0),
-                random: AtomicU64::new(mix(seed)),
+                random: AtomicU64::new(random::number_at(seed)),
                 ids: AtomicU64::new(0),
             }
         }
@@ -313,7 +302,7 @@ mod simulated {
         }
 
         pub(super) fn random(&self) -> u64 {
-            mix(self.random.fetch_add(GOLDEN, Ordering::Relaxed))
+            random::next_shared(&self.random)
         }
 
         /// Version 7 by layout: virtual milliseconds, then a counter (so that ids increase), then seeded bits.

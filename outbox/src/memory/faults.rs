@@ -1,3 +1,4 @@
+use sagabus_core::SeededRandom;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -70,7 +71,7 @@ pub struct StoreFaults(Arc<Mutex<FaultScript>>);
 
 #[derive(Debug, Default)]
 struct FaultScript {
-    state: u64,
+    random: SeededRandom,
     rates: BTreeMap<Option<Operation>, FaultRates>,
     scripted_faults: BTreeMap<(Option<Operation>, u64), Fault>,
     calls: BTreeMap<Option<Operation>, u64>,
@@ -92,7 +93,7 @@ impl StoreFaults {
     pub fn seeded(seed: u64, rates: FaultRates) -> Self {
         let faults = Self::default();
         faults.with_script(|script| {
-            script.state = seed;
+            script.random = SeededRandom::new(seed);
             script.rates.insert(None, rates);
         });
         faults
@@ -172,13 +173,8 @@ impl FaultScript {
         Decision { fault, latency }
     }
 
-    /// SplitMix64, as the runtime's: a state of its own, so that faults do not shift the endpoint's random numbers.
     fn draw(&mut self, below: u64) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
+        self.random.next_u64() % below
     }
 }
 
