@@ -44,7 +44,7 @@ struct Bench {
     owner: Owner,
     kind: Arc<str>,
     handler: Arc<str>,
-    lives: Vec<(InstanceId, i64)>,
+    instances: Vec<(InstanceId, i64)>,
     next: usize,
 }
 
@@ -62,8 +62,15 @@ async fn main() {
         store.declare(queue).await.unwrap();
     }
     let owner = Owner { endpoint: "shop".into(), node: NodeId(runtime.uuid()) };
-    let mut bench =
-        Bench { store, runtime, owner, kind: "shop/order".into(), handler: "order".into(), lives: Vec::new(), next: 0 };
+    let mut bench = Bench {
+        store,
+        runtime,
+        owner,
+        kind: "shop/order".into(),
+        handler: "order".into(),
+        instances: Vec::new(),
+        next: 0,
+    };
     bench.create().await;
     let only: Option<usize> = std::env::args().nth(2).and_then(|n| n.parse().ok());
     for size in [1, 50, 100, 200].into_iter().filter(|size| only.is_none_or(|only| only == *size)) {
@@ -94,7 +101,7 @@ impl Bench {
             let mut units = Vec::new();
             for n in 0..200 {
                 let instance = InstanceId(self.runtime.uuid());
-                self.lives.push((instance, 1));
+                self.instances.push((instance, 1));
                 let mut unit = self.unit(MessageId(self.runtime.uuid()), Gate::Inbox);
                 let change = SagaChange::Create { instance, state: vec![b's'; 360].into(), schema: 1, origin: None };
                 let key = format!("key-{}", chunk * 200 + n);
@@ -144,8 +151,8 @@ impl Bench {
                 let slot = self.next % KEYS;
                 self.next += 7919;
                 let key = format!("key-{slot}");
-                let (instance, version) = self.lives[slot];
-                self.lives[slot].1 += 1;
+                let (instance, version) = self.instances[slot];
+                self.instances[slot].1 += 1;
                 if read {
                     lookups.push(SagaLookup::Key { kind: self.kind.clone(), key: key.clone() });
                 }
@@ -189,8 +196,8 @@ impl Bench {
             }
             let slot = self.next % KEYS;
             self.next += 7919;
-            let (instance, version) = self.lives[slot];
-            self.lives[slot].1 += 1;
+            let (instance, version) = self.instances[slot];
+            self.instances[slot].1 += 1;
             let mut unit = self.unit(MessageId(self.runtime.uuid()), Gate::Inbox);
             let change = SagaChange::Update { instance, version, state: vec![b't'; 360].into(), schema: 1 };
             let key = format!("key-{slot}");

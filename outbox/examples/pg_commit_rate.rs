@@ -20,7 +20,7 @@ struct Bench {
     store: Arc<PostgresStore>,
     runtime: Runtime,
     owner: Owner,
-    lives: Vec<InstanceId>,
+    instances: Vec<InstanceId>,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -33,7 +33,7 @@ async fn main() {
     store.migrate().await.unwrap();
     store.check().await.unwrap();
     let owner = Owner { endpoint: "bench".into(), node: NodeId(runtime.uuid()) };
-    let mut bench = Bench { store: store.clone(), runtime, owner, lives: Vec::new() };
+    let mut bench = Bench { store: store.clone(), runtime, owner, instances: Vec::new() };
     bench.sagas().await;
     println!("CPU of all postgres processes of this machine, and of this program, in microseconds per unit");
     println!(
@@ -94,7 +94,7 @@ impl Bench {
             let mut units = Vec::new();
             for n in from..from + 500 {
                 let instance = InstanceId(self.runtime.uuid());
-                self.lives.push(instance);
+                self.instances.push(instance);
                 let mut unit = UnitOfWork::new("order".into(), MessageId(self.runtime.uuid()), Gate::None);
                 let change = SagaChange::Create { instance, state: vec![b's'; 360].into(), schema: 1, origin: None };
                 unit.saga =
@@ -150,7 +150,7 @@ impl Bench {
                         next += 1;
                         let mut unit = UnitOfWork::new("order".into(), *id, *gate);
                         let at = committer * keys + slot;
-                        let (instance, version) = (self.lives[at], versions[slot]);
+                        let (instance, version) = (self.instances[at], versions[slot]);
                         versions[slot] += 1;
                         let change = SagaChange::Update { instance, version, state: vec![b't'; 360].into(), schema: 1 };
                         unit.saga = Some(SagaWrite {
@@ -194,7 +194,7 @@ impl Bench {
                     let connection: &mut sqlx::PgConnection = transaction.raw().downcast_mut().unwrap();
                     sqlx::query(sqlx::AssertSqlSafe(sql.clone())).bind(id.0).execute(connection).await.unwrap();
                     let mut unit = UnitOfWork::new("order".into(), id, Gate::Inbox);
-                    let (instance, version) = (self.lives[handler * keys + slot], versions[slot]);
+                    let (instance, version) = (self.instances[handler * keys + slot], versions[slot]);
                     versions[slot] += 1;
                     let change = SagaChange::Update { instance, version, state: vec![b'u'; 360].into(), schema: 1 };
                     let key = format!("{}", handler * keys + slot);

@@ -10,13 +10,13 @@ use sagabus_outbox::postgres::PostgresStore;
 use sqlx::{PgConnection, Row as _};
 use std::{sync::Arc, time::Duration};
 
-struct Bed {
+struct Fixture {
     schema: Schema,
     store: Arc<PostgresStore>,
     runtime: Runtime,
 }
 
-impl Bed {
+impl Fixture {
     /// With so many connections for handlers.
     async fn new(transactions: usize) -> Self {
         let schema = Schema::new().await;
@@ -70,8 +70,8 @@ enum Way {
 /// (what it did, its transaction, how it ended)
 type Told = (Way, String, Option<Outcome>);
 
-async fn handler(bed: Arc<Bed>, n: usize, way: Way, known: MessageId) -> Told {
-    let mut transaction = bed.store.begin().await.expect("begin");
+async fn handler(fixture: Arc<Fixture>, n: usize, way: Way, known: MessageId) -> Told {
+    let mut transaction = fixture.store.begin().await.expect("begin");
     assert_eq!(text(&mut transaction, "select nullif(current_setting('app.tenant',true),'')").await, None);
     assert_eq!(text(&mut transaction, "select current_setting('statement_timeout')").await.as_deref(), Some("2s"));
     let xact = text(&mut transaction, XACT).await.expect("an id");
@@ -79,7 +79,7 @@ async fn handler(bed: Arc<Bed>, n: usize, way: Way, known: MessageId) -> Told {
         sqlx::query(sql).execute(connection(&mut transaction)).await.expect("set");
     }
     own::put(connection(&mut transaction), &format!("{n:02}"), "x").await;
-    let id = if way == Way::Again { known } else { bed.id() };
+    let id = if way == Way::Again { known } else { fixture.id() };
     match way {
         Way::Drops => return (way, xact, None),
         Way::Breaks => {
@@ -89,21 +89,22 @@ async fn handler(bed: Arc<Bed>, n: usize, way: Way, known: MessageId) -> Told {
         }
         Way::Well | Way::Again => {}
     }
-    let outcome = transaction.finish(bed.batch(id)).await.outcomes.remove(0);
+    let outcome = transaction.finish(fixture.batch(id)).await.outcomes.remove(0);
     (way, xact, Some(outcome))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_is_not_shared_and_no_setting_is() {
-    let bed = Arc::new(Bed::new(1).await);
-    let known = bed.id();
-    assert!(bed.store.commit(bed.batch(known)).await.outcomes[0].is_applied());
+    let fixture = Arc::new(Fixture::new(1).await);
+    let known = fixture.id();
+    assert!(fixture.store.commit(fixture.batch(known)).await.outcomes[0].is_applied());
     let ways = |n: usize| match n % 4 {
         1 => Way::Drops,
         3 => Way::Breaks,
         _ => Way::Well,
     };
-    let mut all: Vec<Told> = futures::future::join_all((0..20).map(|n| handler(bed.clone(), n, ways(n), known))).await;
+    let mut all: Vec<Told> =
+        futures::future::join_all((0..20).map(|n| handler(fixture.clone(), n, ways(n), known))).await;
     all.sort_by(|a, b| a.1.cmp(&b.1));
     for (way, _, outcome) in &all {
         assert_eq!(outcome.as_ref().is_some_and(Outcome::is_applied), *way == Way::Well, "{outcome:?}");
@@ -111,11 +112,11 @@ async fn a_failure_is_not_shared_and_no_setting_is() {
     let transactions: std::collections::BTreeSet<&str> = all.iter().map(|told| told.1.as_str()).collect();
     assert!(transactions.len() < 10, "{} transactions for ten commits: nothing was shared", transactions.len());
     let even: Vec<String> = (0..20).step_by(2).map(|n| format!("{n:02}")).collect();
-    assert_eq!(bed.rows().await, even);
+    assert_eq!(fixture.rows().await, even);
 
     // one that was handled before: it is told so, and whoever shared with it runs again and loses nothing
     let mut again = futures::future::join_all(
-        (20..26).map(|n| handler(bed.clone(), n, if n == 22 { Way::Again } else { Way::Well }, known)),
+        (20..26).map(|n| handler(fixture.clone(), n, if n == 22 { Way::Again } else { Way::Well }, known)),
     )
     .await;
     let (_, _, outcome) = again.remove(2);
@@ -128,35 +129,35 @@ async fn a_failure_is_not_shared_and_no_setting_is() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(bed.rows().await.len(), 10 + applied, "the rows of those that were applied, and no others");
-    Arc::into_inner(bed).expect("the last one").close().await;
+    assert_eq!(fixture.rows().await.len(), 10 + applied, "the rows of those that were applied, and no others");
+    Arc::into_inner(fixture).expect("the last one").close().await;
 }
 
 /// Somebody who takes his time holds up nobody who is not in his transaction already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_handler_holds_up_nobody_else() {
-    let bed = Arc::new(Bed::new(6).await);
+    let fixture = Arc::new(Fixture::new(6).await);
     // as many as there are desks while handlers are quick
     let mut slow = Vec::new();
     for n in 0..4 {
-        let mut transaction = bed.store.begin().await.expect("begin");
+        let mut transaction = fixture.store.begin().await.expect("begin");
         own::put(connection(&mut transaction), &format!("slow{n}"), "x").await;
         slow.push(transaction);
     }
     let quick = async {
         for n in 0..20 {
-            let mut transaction = bed.store.begin().await.expect("begin");
+            let mut transaction = fixture.store.begin().await.expect("begin");
             own::put(connection(&mut transaction), &format!("{n}"), "x").await;
-            let outcomes = transaction.finish(bed.batch(bed.id())).await.outcomes;
+            let outcomes = transaction.finish(fixture.batch(fixture.id())).await.outcomes;
             assert!(outcomes[0].is_applied(), "{outcomes:?}");
         }
     };
-    let done = bed.runtime.timeout(Duration::from_millis(1500), quick).await;
+    let done = fixture.runtime.timeout(Duration::from_millis(1500), quick).await;
     assert!(done.is_some(), "twenty quick ones waited for four slow ones");
     for transaction in slow {
-        let outcomes = transaction.finish(bed.batch(bed.id())).await.outcomes;
+        let outcomes = transaction.finish(fixture.batch(fixture.id())).await.outcomes;
         assert!(outcomes[0].is_applied(), "they were slow, but not too slow: {outcomes:?}");
     }
-    assert_eq!(bed.rows().await.len(), 24);
-    Arc::into_inner(bed).expect("the last one").close().await;
+    assert_eq!(fixture.rows().await.len(), 24);
+    Arc::into_inner(fixture).expect("the last one").close().await;
 }

@@ -3,15 +3,15 @@
 #![cfg(feature = "postgres")]
 #![allow(clippy::disallowed_methods, reason = "servers start in real time")]
 
-#[path = "postgres_support/site.rs"]
-mod site;
+#[path = "postgres_support/private_server.rs"]
+mod private_server;
 
+use private_server::PrivateServer;
 use sagabus_core::{
     CommitBatch, Destination, Envelope, Gate, Headers, Intent, MessageId, NodeId, Outgoing, Owner, Queues, Runtime,
     SHARDS, Store, UnitOfWork,
 };
 use sagabus_outbox::postgres::{PostgresOptions, PostgresStore};
-use site::Site;
 use sqlx::{PgConnection, Row as _};
 use std::{sync::Arc, time::Duration};
 
@@ -43,11 +43,11 @@ async fn own_sql(store: &PostgresStore, runtime: &Runtime, sql: &'static str) ->
 }
 
 /// `verify-full` with a certificate of one's own is what leaves no room for a stranger; its refusal tells no secret.
-async fn tls(site: &Site) {
+async fn tls(server: &PrivateServer) {
     let runtime = Runtime::system();
     let url = |mode: &str, root: &str| {
-        let root = site.path(root);
-        format!("postgres://sagabus:secret@localhost:{}/postgres?sslmode={mode}&sslrootcert={root}", site.port)
+        let root = server.path(root);
+        format!("postgres://sagabus:secret@localhost:{}/postgres?sslmode={mode}&sslrootcert={root}", server.port)
     };
     let store = PostgresStore::open(&url("verify-full", "server.crt"), options(false)).await.expect("open");
     Store::migrate(&store).await.expect("migrate");
@@ -65,9 +65,9 @@ async fn tls(site: &Site) {
 
 /// Sessions are shared among three: no LISTEN, no settings that stay, no named statements. Readers find by polling what
 /// another process has sent.
-async fn pooler(site: &Site) {
+async fn pooler(server: &PrivateServer) {
     let runtime = Runtime::system();
-    let url = format!("postgres://sagabus:secret@127.0.0.1:{}/postgres?sslmode=disable", site.pooler);
+    let url = format!("postgres://sagabus:secret@127.0.0.1:{}/postgres?sslmode=disable", server.pooler);
     let open = async || Arc::new(PostgresStore::open(&url, options(true)).await.expect("open"));
     let (sender, reader) = (open().await, open().await);
     Store::migrate(&*sender).await.expect("migrate");
@@ -111,7 +111,7 @@ async fn pooler(site: &Site) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_ways_to_a_server() {
-    let site = Site::start();
-    tls(&site).await;
-    pooler(&site).await;
+    let server = PrivateServer::start();
+    tls(&server).await;
+    pooler(&server).await;
 }

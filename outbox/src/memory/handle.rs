@@ -109,7 +109,7 @@ impl MemoryStore {
         Ok(answer)
     }
 
-    /// The work, under the lock, and the bells that it wants rung.
+    /// Does the work under the lock, then wakes the readers that it names.
     pub(super) fn now_run<T>(&self, work: impl FnOnce(&mut Model, Timestamp) -> T) -> T {
         let now = self.shared.runtime.now();
         let (answer, wakes) = {
@@ -120,7 +120,7 @@ impl MemoryStore {
         for name in wakes {
             let wakeup = self.wakeup(&name);
             wakeup.notify_waiters();
-            // whoever is between reading and waiting finds this permit
+            // a reader between reading and waiting finds this permit
             wakeup.notify_one();
         }
         answer

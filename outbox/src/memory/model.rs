@@ -35,7 +35,7 @@ pub(super) struct Model {
     pub(super) scratch: Arc<BTreeMap<String, Vec<u8>>>,
     /// Who may change them.
     pub(super) write_lock: WriteLock,
-    /// The bells to ring once the lock is free.
+    /// The readers to wake once the lock is free, by their keys.
     pub(super) wakes: BTreeSet<String>,
 }
 

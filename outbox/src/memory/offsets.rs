@@ -61,9 +61,9 @@ impl Model {
 
 #[async_trait]
 impl OffsetStore for MemoryStore {
-    async fn claim(&self, endpoint: &str, places: &[LogPartition]) -> Result<Vec<Position>> {
+    async fn claim(&self, endpoint: &str, partitions: &[LogPartition]) -> Result<Vec<Position>> {
         self.run(Operation::Position, |model, _| {
-            places.iter().map(|partition| model.claim(endpoint, partition)).collect()
+            partitions.iter().map(|partition| model.claim(endpoint, partition)).collect()
         })
         .await
     }

@@ -33,7 +33,7 @@ impl Model {
         Outcome::Applied { outbox, blocked_by_predecessor }
     }
 
-    /// Whether an earlier unsent row of the same order key belongs to somebody else.
+    /// Whether an earlier unsent row of the same order key belongs to another node.
     fn is_blocked_by_predecessor(&self, id: i64, entry: &OutboxEntry) -> bool {
         let key = |entry: &OutboxEntry| entry.outgoing.message.headers.order_key.clone();
         let mut earlier = self.outbox.range(..id).map(|(_, earlier)| earlier);

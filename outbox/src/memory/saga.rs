@@ -10,7 +10,7 @@ impl Model {
         self.sagas.get(&(kind.to_string(), key.to_string()))
     }
 
-    /// Whether a life of it exists that has not completed.
+    /// Whether the saga has an instance that has not completed.
     pub(super) fn is_alive(&self, kind: &str, key: &str) -> bool {
         self.saga_entry(kind, key).is_some_and(|entry| !entry.row.completed)
     }
@@ -66,7 +66,7 @@ impl Model {
                 self.drop_timers(&write.kind, &write.key, *instance);
                 self.aliases.retain(|(kind, _, _), alias| **kind != *write.kind || alias.key != write.key);
                 keep.as_ref().map(|(time, state)| {
-                    // a kept row of an earlier life says nothing about this one
+                    // a kept row of an earlier instance says nothing about this one
                     let before = before.filter(|row| row.instance == *instance);
                     let (schema, origin) = before.map_or((0, None), |row| (row.schema, row.origin));
                     let row = row(instance, version + 1, state, schema, origin, true);

@@ -47,7 +47,7 @@ impl Model {
         }
     }
 
-    /// A life has ended.
+    /// Drops the timers of an instance that has ended.
     pub(super) fn drop_timers(&mut self, kind: &str, key: &str, instance: InstanceId) {
         self.table(RowTable::Timer)
             .retain(|_, row| !of(row, |s| s.kind == kind && s.key == key && s.instance == instance));

@@ -55,7 +55,7 @@ impl Args {
         self.blob(value.as_bytes());
     }
 
-    /// Headers as they are stored: JSON text, readable for whoever looks with sqlite3.
+    /// Headers as they are stored: JSON text, readable with the sqlite3 shell.
     pub(crate) fn headers(&mut self, value: &sagabus_core::Headers) -> Result<()> {
         let text = String::from_utf8(value.to_json()?);
         // serde_json writes UTF-8 only

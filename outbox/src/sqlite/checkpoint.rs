@@ -2,7 +2,7 @@
 //!
 //! SQLite does this by itself, within the commit that finds the log long: that commit, and all behind it, wait until some
 //! megabytes are on the disk. Here a connection of its own does it while the writer goes on. A log starts over only when
-//! all of it is in the file, which it never is while somebody writes; so when the log has become long, the writer moves
+//! all of it is in the file, which it never is during writes; so when the log has become long, the writer moves
 //! the little that the last pass left, between two commits. Were this task gone, SQLite's own way still bounds the log.
 
 use super::{error::doing, job::Job, shared::FileState, sql};
@@ -11,16 +11,16 @@ use sqlx::{Connection as _, SqliteConnection};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// A log of so many pages is to start over.
+/// The length of the log, in pages, at which it starts over.
 const RESTART_AT_PAGES: i64 = 8_000;
-/// What the writer may move itself, in pages; with more left, there is another pass first.
+/// The most pages that the writer moves itself; with more left, there is another pass first.
 const MAX_PAGES_FOR_WRITER: i64 = 500;
 /// Passes before the writer moves what is left, however much.
 const MAX_PASSES: usize = 3;
 
 pub(super) const CHECKPOINT: &str = "pragma wal_checkpoint(passive)";
 
-/// What a pass has found.
+/// The state of the log after a pass.
 struct PassResult {
     /// Pages in the log.
     pages: i64,

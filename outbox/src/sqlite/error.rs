@@ -36,7 +36,7 @@ pub(crate) fn failed(doing: &str, error: sqlx::Error) -> Error {
     Error::with_source(kind, doing, error)
 }
 
-/// An error of COMMIT itself. Busy leaves the transaction open and undone; after anything else nobody knows what is in
+/// An error of COMMIT itself. Busy leaves the transaction open and undone; after anything else it is unknown what is in
 /// the log, and the gates have to tell.
 pub(crate) fn commit_failed(error: sqlx::Error) -> Error {
     let kind = if is_busy(&error) { ErrorKind::Transient } else { ErrorKind::Unknown };

@@ -4,7 +4,7 @@ use super::{op::AnyOp, own_sql::OwnTransaction};
 use sagabus_core::Result;
 use tokio::sync::oneshot;
 
-/// What the writer is asked for.
+/// A job of the writer.
 pub(crate) enum Job {
     /// Run this in a transaction.
     Op(Box<dyn AnyOp>),

@@ -1,8 +1,10 @@
+//! Waiting for the write lock of another process, up to the busy limit.
+
 use super::shared::FileState;
 use sagabus_core::{Error, ErrorKind, Result};
 use std::time::Duration;
 
-/// How long to wait for somebody else's lock: short and random at first, so that nobody is always late.
+/// Pauses between attempts to get the write lock: short and random at first, so that no process is always late.
 pub(super) struct BusyBackoff<'a> {
     shared: &'a FileState,
     start: Duration,

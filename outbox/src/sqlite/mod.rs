@@ -5,8 +5,8 @@
 //! - A **batch** of units is applied by a few statements over many rows (`commit`), each of which must hit exactly as
 //!   many rows as it was given; else everything is rolled back, the culprits are told apart, and the rest runs again.
 //! - **Reads** go over connections of their own and see everything that was committed before they began.
-//! - Several **processes** may share a file: a writer that knows of others pauses after each commit, so that they get
-//!   their turn; leases live by the database's clock, and a process that has died is known by its free lock (`process_lock`).
+//! - Several **processes** may share a file: a writer that knows of others pauses after each commit, so that they can
+//!   write too; leases go by the database's clock, and a process that has died is known by its free lock (`process_lock`).
 
 mod admin;
 mod args;

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use sagabus_core::{Error, Result};
 use tokio::sync::oneshot;
 
-/// How an operation's run ended.
+/// The end of an operation's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OpOutcome {
     /// Done, if the transaction commits.
@@ -16,7 +16,7 @@ pub(crate) enum OpOutcome {
     Failed,
 }
 
-/// Why an operation's run did not end well.
+/// The reason why an operation's run did not end well.
 pub(crate) enum OpError {
     /// See [`OpOutcome::Again`].
     Again,
@@ -92,7 +92,7 @@ impl<O: Op> AnyOp for Pending<O> {
             (Ok(()), Some(Ok(answer))) => Ok(answer),
             (Ok(()), None) => Err(Error::closed("the operation never ran")),
         };
-        // whoever asked may have gone
+        // the caller may have gone
         let _ = self.reply.send(answer);
     }
 }

@@ -79,7 +79,7 @@ impl OpenFile {
             return Ok(Self::start(shared, connection));
         }
         let mut open = registry().lock().unwrap_or_else(PoisonError::into_inner);
-        // somebody else may have opened it meanwhile
+        // another task may have opened it meanwhile
         if let Some(file) = find_open(&open, &path) {
             return Ok(file);
         }

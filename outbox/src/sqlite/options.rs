@@ -45,12 +45,14 @@ impl SqliteOptions {
     }
 
     /// Gives up durability. See [`volatile`](Self::volatile).
+    #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
         self
     }
 
     /// As if in a process of its own. See [`isolated`](Self::isolated).
+    #[must_use]
     pub fn isolated(mut self) -> Self {
         self.isolated = true;
         self

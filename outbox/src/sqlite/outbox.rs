@@ -1,4 +1,4 @@
-//! Outbox rows: whose they are, and what becomes of those that nobody sends.
+//! Outbox rows: their owners, and the rows whose owner has ended.
 
 use super::{
     commit::{DELETE_SENT, dead_letter_rows},
@@ -48,7 +48,7 @@ impl OpenFile {
 
     pub(crate) async fn outbox_orphans(&self, owner: &Owner, limit: usize) -> Result<Vec<OutboxRow>> {
         let lapsed_owners = async |connection: &mut SqliteConnection| lapsed_owners(connection, owner).await;
-        // nearly always there are none, and then nobody has to wait for the write lock
+        // nearly always there are none, and then the write lock is not needed
         if self.read.run(&self.shared, lapsed_owners).await?.is_empty() {
             return Ok(Vec::new());
         }

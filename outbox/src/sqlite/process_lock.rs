@@ -63,7 +63,7 @@ impl ProcessLock {
         for entry in entries.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|e| e == "lock") && File::open(&path).is_ok_and(|file| is_free(&file)) {
-                // somebody else may have been faster
+                // another process may have been faster
                 let _ = std::fs::remove_file(&path);
             }
         }

@@ -1,4 +1,4 @@
-//! Retention: in chunks, so that nobody who writes has to wait for long.
+//! Retention: in chunks, so that a writer never waits for long.
 
 use super::{open::OpenFile, sql::Step, write_context::Tx};
 use sagabus_core::{Result, Timestamp};

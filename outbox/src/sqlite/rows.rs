@@ -10,7 +10,7 @@ pub(crate) fn envelope(row: &SqliteRow, index: usize) -> Result<Envelope> {
     Ok(Envelope::new(headers, sql::bytes(row, index + 1)?))
 }
 
-/// The same; a row that somebody has damaged is reported and passed over, so that it does not hold up the others.
+/// The same; a damaged row is reported and passed over, so that it does not hold up the others.
 pub(crate) fn envelope_or_report(row: &SqliteRow, index: usize, table: &str, id: i64) -> Option<Envelope> {
     match envelope(row, index) {
         Ok(envelope) => Some(envelope),

@@ -27,7 +27,7 @@ const STATEMENTS: usize = 512;
 /// Rows that the driver's thread may be ahead of us.
 const ROWS_AHEAD: usize = 512;
 
-/// What the writer task and the handles share.
+/// The state that the writer task and the handles share.
 pub(crate) struct FileState {
     pub(crate) path: PathBuf,
     pub(crate) create: bool,

@@ -116,7 +116,7 @@ impl Store for SqliteStore {
             )));
         };
         let now = sql::now(connection).await?;
-        // the caller commits: whoever waits for rows learns of them as of another process's
+        // the caller commits: waiting readers learn of the rows as of another process's
         let mut announcements = Announcements::default();
         let mut context = WriteContext { connection, shared: &file.shared, now, announcements: &mut announcements };
         enlist(&mut context, owner, joined, &sends).await

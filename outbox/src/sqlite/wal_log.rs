@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Rows written, about, after which a pass pays.
+/// The rows written, about, after which a pass pays.
 const ROWS_PER_PASS: usize = 2_000;
 
-/// How much was written since the last pass.
+/// The rows written since the last pass.
 #[derive(Default)]
 pub(crate) struct WalProgress {
     written: AtomicUsize,

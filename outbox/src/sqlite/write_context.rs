@@ -1,4 +1,4 @@
-//! An open write transaction, and what is to be told after it has committed.
+//! An open write transaction, and the announcements to make after it has committed.
 
 use super::shared::FileState;
 use crate::wakeups::WakeKey;
@@ -17,7 +17,7 @@ pub(crate) struct Tx {
     pub(crate) announcements: Announcements,
 }
 
-/// What a transaction did that others wait for.
+/// The effects of a transaction that others wait for.
 #[derive(Default)]
 pub(crate) struct Announcements {
     /// Where rows were added.
@@ -32,7 +32,7 @@ pub(crate) struct Announcements {
     pub(crate) row_count: usize,
 }
 
-/// What applying needs: an open transaction on any connection, ours or a caller's own.
+/// The context of applying units: an open transaction on any connection, ours or a caller's own.
 pub(crate) struct WriteContext<'a> {
     pub(crate) connection: &'a mut SqliteConnection,
     pub(crate) shared: &'a FileState,

@@ -20,13 +20,13 @@ use sqlx::{Connection as _, SqliteConnection};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// Rows, about, after which a transaction takes no more jobs.
+/// The rows, about, after which a transaction takes no more jobs.
 const MAX_ROWS_PER_TRANSACTION: usize = 600;
-/// How often another process's commits are looked for while somebody waits.
+/// The interval of the looks for other processes' commits, while a reader waits.
 const DATA_VERSION_POLL: Duration = Duration::from_millis(7);
-/// How long the pause after a commit is while other processes use the file, so that they get their turn.
+/// The pause after a commit while other processes use the file, so that they can write too.
 const YIELD_AFTER_COMMIT: Duration = Duration::from_millis(1);
-/// For how long a foreign commit counts as use.
+/// The time for which another process's commit counts as use.
 const CONTENDED_AFTER_FOREIGN_COMMIT: Duration = Duration::from_secs(2);
 
 const BEGIN: &str = "begin immediate;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
@@ -49,7 +49,7 @@ pub(crate) struct Writer {
 pub(super) enum Failure {
     /// Run it again with savepoints.
     Again,
-    /// None of it was done, or nobody knows.
+    /// None of it was done, or the outcome is unknown.
     Failed(Error),
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection,
                     let _ = connection.close().await;
                 }
                 writer.refuse();
-                // whoever asked may have gone
+                // the caller may have gone
                 let _ = done.send(());
                 return;
             }
@@ -92,7 +92,7 @@ pub(crate) async fn run(jobs: mpsc::Receiver<Job>, connection: SqliteConnection,
 }
 
 impl Writer {
-    /// The next job; while somebody waits for rows and there is none, looks for what other processes commit.
+    /// The next job; while a reader waits for rows and there is none, looks for what other processes commit.
     async fn next(&mut self) -> Option<Job> {
         if let Some(job) = self.held.take() {
             return Some(job);
@@ -118,7 +118,7 @@ impl Writer {
         while let Ok(job) = self.jobs.try_recv() {
             match job {
                 Job::Op(op) => op.answer(Err(closed())),
-                // whoever asked may have gone
+                // the caller may have gone
                 Job::Own(reply) => drop(reply.send(Err(closed()))),
                 Job::Checkpoint => {}
                 Job::Close(done) => drop(done.send(())),
@@ -265,7 +265,7 @@ impl Writer {
         }
     }
 
-    /// COMMIT failed: the connection is given up, and nobody knows.
+    /// COMMIT failed: the connection is given up, and the outcome is unknown.
     pub(super) fn commit_lost(&mut self, error: sqlx::Error) -> Result<()> {
         tracing::error!(error = &error as &dyn std::error::Error, path = %self.shared.path.display(), "commit failed");
         if sabotage::active("commit-error-is-success") {
@@ -274,7 +274,7 @@ impl Writer {
         Err(commit_failed(error))
     }
 
-    /// After COMMIT: the connection comes back, and whoever waits is told.
+    /// After COMMIT: the connection comes back, and waiting readers are woken.
     pub(super) fn committed(&mut self, tx: Tx) {
         if tx.announcements.has_units {
             crash::reach("commit-returned");
@@ -283,8 +283,8 @@ impl Writer {
             crash::reach("outbox-deleted");
         }
         let wakeups = &self.shared.wakeups;
-        for place in &tx.announcements.wake_keys {
-            wakeups.notify(place);
+        for key in &tx.announcements.wake_keys {
+            wakeups.notify(key);
         }
         self.shared.wal.add_rows(tx.announcements.row_count);
         self.connection = Some(tx.connection);

@@ -97,7 +97,7 @@ async fn check(statistics: Statistics) {
         schema.run("vacuum analyze".into()).await;
     }
     let owner = Owner { endpoint: "shop".into(), node: NodeId(runtime.uuid()) };
-    let mut load = Load { runtime, owner, lives: Vec::new() };
+    let mut load = Load { runtime, owner, instances: Vec::new() };
     // plans that are made while the tables are empty live on
     load.idle(&store).await;
     rare::run(&load, &store, 1).await;
@@ -140,7 +140,7 @@ async fn what_was_sent_is_found_by_its_id() {
     let store = schema.open(schema.options()).await;
     let runtime = Runtime::system();
     let owner = Owner { endpoint: "shop".into(), node: NodeId(runtime.uuid()) };
-    let load = Load { runtime, owner, lives: Vec::new() };
+    let load = Load { runtime, owner, instances: Vec::new() };
     let mut ids = Vec::new();
     for _ in 0..SAGAS / BATCH {
         let unit = |_| {

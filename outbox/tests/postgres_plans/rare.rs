@@ -18,20 +18,20 @@ pub(crate) async fn run(load: &Load, store: &dyn Store, n: usize) {
     day.all(|n| vec![day.deferred(n), day.waiting(n), day.dead()]).await;
     // nothing but lines is due; whether a saga has come is asked of each
     day.look(RowTable::Parked).await;
-    let lives: Vec<InstanceId> = (0..n).map(|_| InstanceId(load.runtime.uuid())).collect();
+    let instances: Vec<InstanceId> = (0..n).map(|_| InstanceId(load.runtime.uuid())).collect();
     let timers: Vec<TimerId> = (0..n).map(|_| TimerId(load.runtime.uuid())).collect();
-    day.all(|n| vec![day.begun(n, lives[n], timers[n])]).await;
+    day.all(|n| vec![day.begun(n, instances[n], timers[n])]).await;
     day.by_alias().await;
     // again, under the same ids
-    day.all(|n| vec![day.changed(n, lives[n], 1, vec![day.timer(n, lives[n], timers[n], HOUR)])]).await;
+    day.all(|n| vec![day.changed(n, instances[n], 1, vec![day.timer(n, instances[n], timers[n], HOUR)])]).await;
     day.all(|n| {
         let (kind, key) = (Arc::from(KIND), n.to_string());
         // the others are handled, or go with their sagas
         let cancel = match n % 2 {
-            0 => TimerChange::CancelType { kind, key, instance: lives[n], message_type: "soon".into() },
+            0 => TimerChange::CancelType { kind, key, instance: instances[n], message_type: "soon".into() },
             _ => TimerChange::Cancel { kind, key, id: timers[n] },
         };
-        vec![day.changed(n, lives[n], 2, vec![cancel])]
+        vec![day.changed(n, instances[n], 2, vec![cancel])]
     })
     .await;
     day.retry_the_dead().await;
@@ -42,7 +42,7 @@ pub(crate) async fn run(load: &Load, store: &dyn Store, n: usize) {
         let taken = day.take(table).await;
         assert!(taken >= n / 2, "{taken} of {table:?}");
     }
-    let end = |n| SagaChange::Complete { instance: lives[n], version: 3, keep: None };
+    let end = |n| SagaChange::Complete { instance: instances[n], version: 3, keep: None };
     day.all(|n| vec![day.unit(None, Some(day.write(n, end(n))))]).await;
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) struct Load {
     pub(crate) runtime: Runtime,
     pub(crate) owner: Owner,
-    pub(crate) lives: Vec<InstanceId>,
+    pub(crate) instances: Vec<InstanceId>,
 }
 
 impl Load {
@@ -44,7 +44,7 @@ impl Load {
             let mut units = Vec::new();
             for n in from..from + BATCH {
                 let instance = InstanceId(self.runtime.uuid());
-                self.lives.push(instance);
+                self.instances.push(instance);
                 units.push(
                     self.unit(n, SagaChange::Create { instance, state: vec![0; 200].into(), schema: 1, origin: None }),
                 );
@@ -99,7 +99,7 @@ impl Load {
             assert!(store.load(request).await.expect("load").sagas.iter().all(Option::is_some));
             let mut units: Vec<UnitOfWork> = range
                 .map(|n| {
-                    let instance = self.lives[n];
+                    let instance = self.instances[n];
                     self.unit(n, SagaChange::Update { instance, version: 1, state: vec![1; 200].into(), schema: 1 })
                 })
                 .collect();

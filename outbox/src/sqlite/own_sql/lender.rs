@@ -1,6 +1,6 @@
 //! Handlers' own SQL: the writer lends its connection, inside a transaction that several handlers share.
 //!
-//! Each borrower stands behind the savepoint `s`: a failure rolls back to it and is nobody else's. As long as others are
+//! Each borrower stands behind the savepoint `s`: a failure rolls back to it and affects no other borrower. As long as others are
 //! waiting already, and the bounds below allow, the next one gets the connection in the same transaction; then one
 //! COMMIT, then all are answered.
 //!
@@ -28,11 +28,11 @@ use sqlx_core::transaction::TransactionManager as _;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
-/// Most borrowers of one transaction.
+/// The most handlers that share one transaction.
 const MAX_SHARED_HANDLERS: usize = 64;
-/// A transaction that is older takes no further borrower.
+/// The age after which a transaction takes no further handler.
 const MAX_SHARED_AGE: Duration = Duration::from_millis(8);
-/// Who holds the connection longer is slow.
+/// A handler that holds the connection longer is slow.
 const SLOW_HANDLER: Duration = Duration::from_millis(20);
 
 // the second one is released before the effects are written, which fails if the handler has ended the transaction
@@ -42,7 +42,7 @@ const SET_SAVEPOINTS: &str =
 const RENEW_SAVEPOINTS: &str =
     "release s;savepoint s;savepoint o;select cast(round(unixepoch('now','subsec')*1000) as integer)*1000";
 
-/// What waits for the shared commit.
+/// The handlers and operations that wait for the shared commit.
 #[derive(Default)]
 struct Participants {
     finished: Vec<(CommitReply, oneshot::Sender<CommitReply>)>,
@@ -59,7 +59,7 @@ impl Participants {
                 Ok(()) => reply,
                 Err(error) => failed_reply(&reply, error),
             };
-            // whoever asked may have gone
+            // the caller may have gone
             let _ = answer.send(reply);
         }
         for op in self.ops {
@@ -82,7 +82,7 @@ impl Writer {
     pub(crate) async fn run_own_sql(&mut self, first: oneshot::Sender<Result<OwnTransaction>>) {
         let mut tx = match self.begin_managed().await {
             Ok(tx) => tx,
-            // whoever asked may have gone
+            // the caller may have gone
             Err(error) => return drop(first.send(Err(error))),
         };
         let mut participants = Participants::default();
@@ -198,7 +198,7 @@ async fn join_shared(mut tx: Tx, mut op: Box<dyn AnyOp>, participants: &mut Part
 }
 
 /// Ends a borrower's savepoint, and sets the next one. It fails if the handler has ended the transaction itself: then
-/// nobody knows.
+/// the outcome is unknown.
 async fn end_savepoint(connection: &mut SqliteConnection, how: &'static str) -> Result<Vec<SqliteRow>> {
     match sql::script(connection, how).await {
         Ok(rows) => Ok(rows),

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// A cluster in a directory of its own, which goes away with it.
-pub(crate) struct Site {
+pub(crate) struct PrivateServer {
     directory: PathBuf,
     processes: Vec<Child>,
     /// Where the server listens, and where the pooler.
@@ -17,24 +17,25 @@ pub(crate) struct Site {
     pub pooler: u16,
 }
 
-impl Site {
+impl PrivateServer {
     /// Starts both.
     ///
     /// # Panics
     /// If anything is missing: the suite proves nothing without it.
     pub(crate) fn start() -> Self {
-        let mut site = Self { directory: directory(), processes: Vec::new(), port: free_port(), pooler: free_port() };
+        let mut private_server =
+            Self { directory: directory(), processes: Vec::new(), port: free_port(), pooler: free_port() };
         let bin = binaries();
-        let data = site.directory.join("data");
-        fs::write(site.directory.join("password"), "secret\n").expect("write the password");
-        site.run(Command::new(bin.join("initdb")).arg("--pgdata").arg(&data).args([
+        let data = private_server.directory.join("data");
+        fs::write(private_server.directory.join("password"), "secret\n").expect("write the password");
+        private_server.run(Command::new(bin.join("initdb")).arg("--pgdata").arg(&data).args([
             "--username=sagabus",
             "--auth=scram-sha-256",
             "--no-sync",
-            &format!("--pwfile={}", site.path("password")),
+            &format!("--pwfile={}", private_server.path("password")),
         ]));
         for name in ["server", "other"] {
-            site.run(
+            private_server.run(
                 Command::new("openssl").args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]).args([
                     "-subj",
                     "/CN=localhost",
@@ -44,9 +45,9 @@ impl Site {
                     "-addext",
                     "basicConstraints=critical,CA:FALSE",
                     "-keyout",
-                    &site.path(&format!("{name}.key")),
+                    &private_server.path(&format!("{name}.key")),
                     "-out",
-                    &site.path(&format!("{name}.crt")),
+                    &private_server.path(&format!("{name}.crt")),
                 ]),
             );
         }
@@ -57,18 +58,18 @@ impl Site {
         let mut server = Command::new(bin.join("postgres"));
         server.arg("-D").arg(&data);
         for setting in [
-            &format!("port={}", site.port),
+            &format!("port={}", private_server.port),
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "ssl=on",
-            &format!("ssl_cert_file={}", site.path("server.crt")),
-            &format!("ssl_key_file={}", site.path("server.key")),
+            &format!("ssl_cert_file={}", private_server.path("server.crt")),
+            &format!("ssl_key_file={}", private_server.path("server.key")),
         ] {
             server.args(["-c", setting]);
         }
-        site.launch(&mut server, site.port);
-        site.pooler();
-        site
+        private_server.launch(&mut server, private_server.port);
+        private_server.pooler();
+        private_server
     }
 
     fn pooler(&mut self) {
@@ -117,7 +118,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for PrivateServer {
     fn drop(&mut self) {
         for process in self.processes.iter_mut().rev() {
             // at once, but so that the server ends its children
@@ -154,7 +155,7 @@ fn own(directory: &Path) {
 }
 
 fn directory() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("sagabus-site-{}", std::process::id()));
+    let path = std::env::temp_dir().join(format!("sagabus-server-{}", std::process::id()));
     fs::create_dir(&path).expect("create a directory");
     own(&path);
     path
