@@ -1,7 +1,10 @@
-//! `cargo xtask test`: every suite, with the servers they need, and a table of what ran and what was missing.
+//! `cargo xtask test`: every suite, with the servers they need, and a table of what ran and what was missing. Or a part.
+
+mod one;
 
 use std::env;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -21,9 +24,19 @@ use crate::verdict::{Outcome, Timer, Verdict, seconds_since};
 /// that one run shows all of them.
 const EMBEDDED: &[&str] = &["test", "--workspace", "--no-fail-fast"];
 
-/// Runs the embedded suites, then those of each backend (counts: passed, failed, ignored, programs, backends, missing)
+/// Runs the embedded suites, then those of each backend; or one suite, or the quick tests (counts: passed, failed, ignored,
+/// programs, backends, missing)
 #[derive(Debug, Args)]
 pub struct Test {
+    /// Only this test target, with its server if it needs one, as in `acceptance` or `rabbitmq_hazards`
+    #[arg(conflicts_with_all = ["quick", "require"])]
+    suite: Option<String>,
+    /// Only the tests of the suite whose names contain this
+    #[arg(requires = "suite")]
+    filter: Option<String>,
+    /// Only the unit tests, and the conformance suites of the memory and sqlite backends
+    #[arg(long, conflicts_with = "require")]
+    quick: bool,
     /// Fail if one of these backends could not be tested, separated by commas; `all` is every backend with a suite here
     #[arg(long, value_delimiter = ',')]
     require: Vec<String>,
@@ -60,6 +73,12 @@ impl Check for Test {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let mut timer = Timer::start(Self::NAME).seed(seed);
         println!("seed {seed} (repeat with --seed {seed})");
+        if self.quick {
+            return self.run_quick(timer, seed);
+        }
+        if let Some(suite) = &self.suite {
+            return self.run_one(suite, timer, seed);
+        }
         let started = Instant::now();
         let (status, mut summary) =
             libtest::run(cargo::command().args(EMBEDDED).env("SAGABUS_SEED", seed.to_string()))?;
@@ -132,9 +151,7 @@ impl Test {
             }
             names.push(suite.name.to_owned());
             println!("\n{}: {} against {}", backend.name, suite.name, provided.identity);
-            let mut command = cargo::command();
-            command.args(suite.arguments()).envs(extras.iter().map(|(name, value)| (name, value)));
-            command.env("SAGABUS_SEED", seed.to_string()).env(server.variable(), &provided.address);
+            let mut command = suite_command(suite, server, &provided.address, &extras, seed);
             let (status, ran) = libtest::run(&mut command)?;
             passed += ran.passed;
             if !status.success() {
@@ -188,6 +205,20 @@ impl Test {
         };
         rows.iter().filter(required).map(|row| row.backend).collect()
     }
+}
+
+/// The command that runs a suite against the server at this address.
+fn suite_command(
+    suite: &Suite,
+    server: &dyn Server,
+    address: &str,
+    extras: &[(&'static str, String)],
+    seed: u64,
+) -> Command {
+    let mut command = cargo::command();
+    command.args(suite.arguments()).envs(extras.iter().map(|(name, value)| (name, value)));
+    command.env("SAGABUS_SEED", seed.to_string()).env(server.variable(), address);
+    command
 }
 
 /// The embedded suites ran in one go; their tests are told apart by the backend's name in their path.
