@@ -118,13 +118,13 @@ impl MemoryBroker {
 
     /// Puts a message into a queue that nobody can make sense of.
     pub fn inject(&self, queue: &str, message: Envelope, defect: String) -> Result<()> {
-        let place = self.number();
+        let sequence = self.number();
         let mut state = lock(&self.0.state);
         let Some(queue) = state.queues.get_mut(queue) else {
             return Err(Error::new(ErrorKind::NotFound, format!("queue {queue} does not exist")));
         };
         let entry = Entry { message, defect: Some(defect), suspect: false };
-        queue.push(place, entry, None);
+        queue.push(sequence, entry, None);
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl MemoryBroker {
         self.0.capabilities
     }
 
-    /// A number never given before: a handle, a consumer, a place in a queue.
+    /// A number never given before: a handle, a consumer, a position in a queue.
     pub(super) fn number(&self) -> u64 {
         lock(&self.0.state).number()
     }
@@ -229,11 +229,11 @@ impl State {
         self.stats.delayed += u64::from(late.is_some());
         for _ in 0..copies {
             for name in &queues {
-                let place = self.number();
+                let sequence = self.number();
                 self.stats.queued += 1;
                 let entry = Entry { message: outgoing.message.clone(), defect: None, suspect: false };
                 if let Some(queue) = self.queues.get_mut(name) {
-                    queue.push(place, entry, until);
+                    queue.push(sequence, entry, until);
                 }
             }
         }
@@ -262,11 +262,11 @@ impl State {
         match queue.pick(consumer, tag, now) {
             Pick::Stopped => Err(Error::closed("the receiver is stopped")),
             Pick::Nothing(until) => Ok(Err(until)),
-            Pick::Taken { entry, token, place, lane } => {
+            Pick::Taken { entry, token, sequence, shard } => {
                 self.stats.delivered += 1;
                 if self.faults.delivery(runtime) == Some(DeliveryFault::Redeliver) {
                     self.stats.redelivered += 1;
-                    queue.repeat(place, lane, Entry::clone(&entry));
+                    queue.repeat(sequence, shard, Entry::clone(&entry));
                 }
                 Ok(Ok(Delivery {
                     message: Arc::new(entry.message),

@@ -5,7 +5,7 @@
 //! and its deliveries have neither gate nor fence.
 //!
 //! - `broker`: the shared handle and what a test can do to it
-//! - `queue`: one queue: lanes, consumers, who gets what
+//! - `queue`: one queue: shards, consumers, who gets what
 //! - `faults`: what goes wrong, by chance or by script
 //! - `transport`, `receiver`: the port's face
 

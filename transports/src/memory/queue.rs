@@ -1,4 +1,4 @@
-//! One queue: lanes, consumers, who gets what.
+//! One queue: shards, consumers, who gets what.
 
 use sagabus_core::{Envelope, NodeId, SHARDS, Settle, Token, shard_of};
 use std::{
@@ -8,14 +8,14 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// A lane for each shard of the order keys, and one for messages without a key, which know no order.
+/// One for each shard of the order keys, and one for messages without a key, which know no order.
 const FREE: usize = SHARDS as usize;
 
 pub(super) struct Queue {
     pub(super) notify: Arc<Notify>,
     /// A reply queue of this handle: it goes with it.
     pub(super) temporary: Option<u64>,
-    lanes: Vec<Lane>,
+    shards: Vec<Shard>,
     /// Not available before that moment.
     delayed: BTreeMap<(Duration, u64), (usize, Entry)>,
     out: HashMap<u64, Out>,
@@ -23,9 +23,9 @@ pub(super) struct Queue {
 }
 
 #[derive(Default)]
-struct Lane {
+struct Shard {
     ready: BTreeMap<u64, Entry>,
-    /// The consumer that has messages of this lane in flight, and how many. Others wait until it has settled them.
+    /// The consumer that has messages of this shard in flight, and how many. Others wait until it has settled them.
     holder: (u64, usize),
     blocked: Duration,
 }
@@ -40,8 +40,8 @@ pub(super) struct Entry {
 struct Out {
     consumer: u64,
     epoch: u64,
-    lane: usize,
-    place: u64,
+    shard: usize,
+    sequence: u64,
     entry: Entry,
 }
 
@@ -59,8 +59,8 @@ pub(super) enum Pick {
     Taken {
         entry: Box<Entry>,
         token: Token,
-        place: u64,
-        lane: usize,
+        sequence: u64,
+        shard: usize,
     },
     /// Nothing before that moment, as far as is known.
     Nothing(Option<Duration>),
@@ -72,7 +72,7 @@ impl Queue {
         Self {
             notify: Arc::new(Notify::new()),
             temporary,
-            lanes: (0..=FREE).map(|_| Lane::default()).collect(),
+            shards: (0..=FREE).map(|_| Shard::default()).collect(),
             delayed: BTreeMap::new(),
             out: HashMap::new(),
             consumers: HashMap::new(),
@@ -80,19 +80,19 @@ impl Queue {
     }
 
     pub(super) fn depth(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.ready.len()).sum::<usize>() + self.delayed.len() + self.out.len()
+        self.shards.iter().map(|shard| shard.ready.len()).sum::<usize>() + self.delayed.len() + self.out.len()
     }
 
-    pub(super) fn push(&mut self, place: u64, entry: Entry, until: Option<Duration>) {
-        let lane = entry.message.headers.order_key.as_ref().map_or(FREE, |key| usize::from(shard_of(key.as_bytes())));
-        self.put(lane, place, entry, until);
+    pub(super) fn push(&mut self, sequence: u64, entry: Entry, until: Option<Duration>) {
+        let shard = entry.message.headers.order_key.as_ref().map_or(FREE, |key| usize::from(shard_of(key.as_bytes())));
+        self.put(shard, sequence, entry, until);
     }
 
-    fn put(&mut self, lane: usize, place: u64, entry: Entry, until: Option<Duration>) {
+    fn put(&mut self, shard: usize, sequence: u64, entry: Entry, until: Option<Duration>) {
         if let Some(until) = until {
-            self.delayed.insert((until, place), (lane, entry));
-        } else if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.ready.insert(place, entry);
+            self.delayed.insert((until, sequence), (shard, entry));
+        } else if let Some(shard) = self.shards.get_mut(shard) {
+            shard.ready.insert(sequence, entry);
         }
         self.notify.notify_waiters();
     }
@@ -132,18 +132,18 @@ impl Queue {
         let mut tags: Vec<u64> = self.out.iter().filter(|(_, out)| out.consumer == id).map(|(tag, _)| *tag).collect();
         tags.sort_unstable();
         for tag in tags {
-            if let Some(Out { lane, place, mut entry, .. }) = self.out.remove(&tag) {
-                self.unhold(lane);
+            if let Some(Out { shard, sequence, mut entry, .. }) = self.out.remove(&tag) {
+                self.unhold(shard);
                 entry.suspect |= suspect;
-                self.put(lane, place, entry, None);
+                self.put(shard, sequence, entry, None);
             }
         }
         self.notify.notify_waiters();
     }
 
-    fn unhold(&mut self, lane: usize) {
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.holder.1 = lane.holder.1.saturating_sub(1);
+    fn unhold(&mut self, shard: usize) {
+        if let Some(shard) = self.shards.get_mut(shard) {
+            shard.holder.1 = shard.holder.1.saturating_sub(1);
         }
     }
 
@@ -158,45 +158,45 @@ impl Queue {
         }
         let mut until = self.delayed.first_key_value().map(|((until, _), _)| *until);
         let mut best: Option<(u64, usize)> = None;
-        for (index, lane) in self.lanes.iter().enumerate() {
-            let Some(place) = lane.ready.keys().next() else { continue };
+        for (index, shard) in self.shards.iter().enumerate() {
+            let Some(sequence) = shard.ready.keys().next() else { continue };
             let kept = consumer.ordered && index != FREE;
-            if kept && lane.holder.1 > 0 && lane.holder.0 != id {
+            if kept && shard.holder.1 > 0 && shard.holder.0 != id {
                 continue;
             }
-            if kept && lane.blocked > now {
-                until = Some(until.map_or(lane.blocked, |u| u.min(lane.blocked)));
+            if kept && shard.blocked > now {
+                until = Some(until.map_or(shard.blocked, |u| u.min(shard.blocked)));
                 continue;
             }
-            if best.is_none_or(|(p, _)| *place < p) {
-                best = Some((*place, index));
+            if best.is_none_or(|(p, _)| *sequence < p) {
+                best = Some((*sequence, index));
             }
         }
-        let Some((place, index)) = best else { return Pick::Nothing(until) };
-        let Some(lane) = self.lanes.get_mut(index) else { return Pick::Nothing(until) };
-        let Some(entry) = lane.ready.remove(&place) else { return Pick::Nothing(until) };
-        lane.holder = if lane.holder.0 == id { (id, lane.holder.1 + 1) } else { (id, 1) };
+        let Some((sequence, index)) = best else { return Pick::Nothing(until) };
+        let Some(shard) = self.shards.get_mut(index) else { return Pick::Nothing(until) };
+        let Some(entry) = shard.ready.remove(&sequence) else { return Pick::Nothing(until) };
+        shard.holder = if shard.holder.0 == id { (id, shard.holder.1 + 1) } else { (id, 1) };
         consumer.out += 1;
         let token = Token { epoch: consumer.epoch, position: tag };
-        let out = Out { consumer: id, epoch: consumer.epoch, lane: index, place, entry: entry.clone() };
+        let out = Out { consumer: id, epoch: consumer.epoch, shard: index, sequence, entry: entry.clone() };
         self.out.insert(tag, out);
-        Pick::Taken { entry: Box::new(entry), token, place, lane: index }
+        Pick::Taken { entry: Box::new(entry), token, sequence, shard: index }
     }
 
     fn resume(&mut self, now: Duration) {
         while let Some(delayed) = self.delayed.first_entry()
             && delayed.key().0 <= now
         {
-            let ((_, place), (lane, entry)) = delayed.remove_entry();
-            if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.ready.insert(place, entry);
+            let ((_, sequence), (shard, entry)) = delayed.remove_entry();
+            if let Some(shard) = self.shards.get_mut(shard) {
+                shard.ready.insert(sequence, entry);
             }
         }
     }
 
-    /// A second copy of what was just handed out, next in its lane.
-    pub(super) fn repeat(&mut self, place: u64, lane: usize, entry: Entry) {
-        self.put(lane, place, entry, None);
+    /// A second copy of what was just handed out, next in its shard.
+    pub(super) fn repeat(&mut self, sequence: u64, shard: usize, entry: Entry) {
+        self.put(shard, sequence, entry, None);
     }
 
     /// Settles; an unknown token is ignored. `due` is for what is requeued.
@@ -205,22 +205,22 @@ impl Queue {
         if !self.out.get(&token.position).is_some_and(known) {
             return;
         }
-        let Some(Out { lane, place, entry, .. }) = self.out.remove(&token.position) else { return };
-        self.unhold(lane);
+        let Some(Out { shard, sequence, entry, .. }) = self.out.remove(&token.position) else { return };
+        self.unhold(shard);
         let ordered = self.consumers.get_mut(&id).is_some_and(|consumer| {
             consumer.out = consumer.out.saturating_sub(1);
             consumer.ordered
         });
         match settle {
             Settle::Done | Settle::Committed => {}
-            Settle::Return => self.put(lane, place, entry, None),
-            Settle::Requeue if ordered && lane != FREE => {
-                if let Some(lane) = self.lanes.get_mut(lane) {
-                    lane.blocked = lane.blocked.max(due);
+            Settle::Return => self.put(shard, sequence, entry, None),
+            Settle::Requeue if ordered && shard != FREE => {
+                if let Some(shard) = self.shards.get_mut(shard) {
+                    shard.blocked = shard.blocked.max(due);
                 }
-                self.put(lane, place, entry, None);
+                self.put(shard, sequence, entry, None);
             }
-            Settle::Requeue => self.put(lane, place, entry, Some(due)),
+            Settle::Requeue => self.put(shard, sequence, entry, Some(due)),
         }
         self.notify.notify_waiters();
     }
