@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// Commits by sending.
+/// A store that keeps nothing: it commits by sending.
 pub(crate) struct AtLeastOnceStore {
     endpoint: String,
     database: DatabaseId,
@@ -55,7 +55,7 @@ impl AtLeastOnceStore {
         Err(Error::unsupported(format!("{what}: endpoint {} has no store", self.endpoint)))
     }
 
-    /// Notes what is to be sent so that the message is through.
+    /// Adds the messages that a disposition sends.
     fn dispose(&self, at: usize, handler: &str, disposition: Disposition, sends: &mut StorelessBatch) {
         match disposition {
             Disposition::Handled | Disposition::Dropped { .. } => {}
@@ -64,7 +64,7 @@ impl AtLeastOnceStore {
                 if delay.is_zero() {
                     sends.now.push((at, again));
                 } else {
-                    sends.later.push((at, (again, delay.min(self.longest))));
+                    sends.delayed.push((at, (again, delay.min(self.longest))));
                 }
             }
             Disposition::DeadLettered { message, attempts, reason, detail } => {
@@ -80,7 +80,7 @@ impl AtLeastOnceStore {
         }
     }
 
-    /// Sends it, and makes dead letters of what can never be sent.
+    /// Sends the messages of a commit; those that can never be sent become dead letters.
     async fn send(&self, sends: &mut StorelessBatch) {
         let (units, messages): (Vec<usize>, Vec<Outgoing>) = std::mem::take(&mut sends.now).into_iter().unzip();
         let mut unroutable = Vec::new();
@@ -89,7 +89,7 @@ impl AtLeastOnceStore {
             unroutable.extend(sends.record_outcomes(units, messages, outcomes));
         }
         let (units, messages): (Vec<usize>, Vec<(Outgoing, Duration)>) =
-            std::mem::take(&mut sends.later).into_iter().unzip();
+            std::mem::take(&mut sends.delayed).into_iter().unzip();
         if !messages.is_empty() {
             let outcomes = self.transport.send_delayed(&messages).await;
             unroutable.extend(sends.record_outcomes(
@@ -112,15 +112,15 @@ impl AtLeastOnceStore {
     }
 }
 
-/// What a sends sends, each with the number of its unit; and which units failed.
+/// The messages of one commit, each with the number of its unit, and the failures of its units.
 struct StorelessBatch {
     now: Vec<(usize, Outgoing)>,
-    later: Vec<(usize, (Outgoing, Duration))>,
+    delayed: Vec<(usize, (Outgoing, Duration))>,
     failed: Vec<Option<Error>>,
 }
 
 impl StorelessBatch {
-    /// Notes what failed; returns what can never be sent, and why.
+    /// Records the failures; returns the messages that can never be sent, each with the reason.
     fn record_outcomes(
         &mut self,
         units: Vec<usize>,
@@ -175,11 +175,12 @@ impl Store for AtLeastOnceStore {
 
     async fn commit(&self, batch: CommitBatch) -> CommitReply {
         let count = batch.units.len();
-        let mut sends = StorelessBatch { now: Vec::with_capacity(count), later: Vec::new(), failed: vec![None; count] };
+        let mut sends =
+            StorelessBatch { now: Vec::with_capacity(count), delayed: Vec::new(), failed: vec![None; count] };
         let mut counted = Vec::new();
         for (at, unit) in batch.units.into_iter().enumerate() {
             sends.now.extend(unit.sends.into_iter().map(|send| (at, send)));
-            sends.later.extend(unit.delayed_sends.into_iter().map(|later| (at, later)));
+            sends.delayed.extend(unit.delayed_sends.into_iter().map(|later| (at, later)));
             self.dispose(at, &unit.handler, unit.disposition, &mut sends);
             if unit.has_attempt_row {
                 counted.push((at, (unit.handler, unit.message_id)));

@@ -63,12 +63,12 @@ impl Dispatcher {
         let _ = self.items.send(items);
     }
 
-    /// Whether messages are on their way whose fate is not tracked yet, other than those that failed before.
+    /// Whether messages are on their way whose fate is not known yet, other than those that failed before.
     pub(super) fn is_busy(&self) -> bool {
         self.state().unattempted > 0
     }
 
-    /// So many were sent, or failed. What failed and is sent again is not told apart: then it is idle a little too early.
+    /// Decrements the count of unattempted messages. Retries are not counted apart, so `is_busy` may turn false a little early.
     fn mark_attempted(&self, count: usize) {
         let mut state = self.state();
         state.unattempted = state.unattempted.saturating_sub(count);

@@ -85,3 +85,46 @@ impl Location {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Location::*, *};
+
+    const ALL: [Location; 14] = [
+        Admitted,
+        Following(1),
+        SuspectQueue,
+        WaitingForLoad,
+        Loading,
+        InLane,
+        Ready,
+        CountingSuspect,
+        Running,
+        CountingFailure,
+        RetryPause,
+        StalledByStore,
+        CommitQueue(0),
+        Committing,
+    ];
+
+    #[test]
+    fn every_place_leads_to_a_commit_and_none_back_to_admission() {
+        let mut reached = vec![Committing];
+        while let Some(next) = ALL.iter().find(|at| !reached.contains(at) && reached.iter().any(|to| at.leads_to(*to)))
+        {
+            reached.push(*next);
+        }
+        // a follower ends with the unit that it follows
+        let stuck: Vec<&Location> = ALL.iter().filter(|at| !reached.contains(at)).collect();
+        assert_eq!(stuck, [&Following(1)]);
+        assert!(ALL.iter().all(|at| !at.leads_to(Admitted) && !at.leads_to(*at)));
+        assert!(ALL.iter().all(|at| *at == Admitted || ALL.iter().any(|from| from.leads_to(*at))));
+    }
+
+    #[test]
+    fn a_unit_holds_its_lane_from_its_start_to_its_commit() {
+        let holding: Vec<&Location> = ALL.iter().filter(|at| at.lane_part(true) == LanePart::Running).collect();
+        assert_eq!(holding, [&CountingSuspect, &Running, &CountingFailure, &RetryPause]);
+        assert!(ALL.iter().all(|at| at.lane_part(false) != LanePart::Pending));
+    }
+}

@@ -122,7 +122,7 @@ impl<S: Saga> SagaTest<S> {
     }
 
     /// Time passes. Timeouts that become due arrive in their order, each at its moment; messages that wait for a saga
-    /// lose their wait at theirs.
+    /// give up at theirs.
     #[track_caller]
     pub fn advance(mut self, time: Duration) -> impl Future<Output = Self> + Send {
         self.harness.begin_step(format!("after {time:?}"), Location::caller());
