@@ -18,8 +18,8 @@ pub trait StoreAdmin: Send + Sync {
     /// Removes dead letters for good. Returns how many.
     async fn discard_dead_letters(&self, endpoint: &str, ids: &[i64]) -> Result<u64>;
 
-    /// Timers of an endpoint that are not due or not handled yet, by due time.
-    async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>>;
+    /// Timers of an endpoint that have not taken effect yet, by (due, row), after a (due, row) of an earlier page.
+    async fn timers(&self, endpoint: &str, after: Option<(Timestamp, i64)>, limit: usize) -> Result<Vec<PendingTimer>>;
 
     /// Moves a timer. A reading under the old time cannot take effect any more. False if there is no such timer.
     async fn move_timer(&self, endpoint: &str, id: TimerId, due: Timestamp) -> Result<bool>;
@@ -69,10 +69,12 @@ pub struct DeadLetter {
 }
 
 /// A timer that has not taken effect yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PendingTimer {
     /// Its id.
     pub id: TimerId,
+    /// Its row: with `due`, the place of the next page.
+    pub row: i64,
     /// When, by the database's clock.
     pub due: Timestamp,
     /// Whose.

@@ -1,6 +1,6 @@
 //! Pages of a list.
 
-use sagabus_core::{Error, Result};
+use sagabus_core::{Error, Result, Timestamp};
 use std::{fmt, str::FromStr};
 
 /// A place in a list, after which the next page begins. Opaque.
@@ -21,6 +21,7 @@ enum After {
     #[default]
     Start,
     Id(i64),
+    Due(i64, i64),
     Key(String),
 }
 
@@ -35,6 +36,10 @@ impl Cursor {
         Self(After::Id(id))
     }
 
+    pub(super) fn after_due(due: Timestamp, row: i64) -> Self {
+        Self(After::Due(due.0, row))
+    }
+
     pub(super) fn after_key(key: &str) -> Self {
         Self(After::Key(key.to_string()))
     }
@@ -43,7 +48,15 @@ impl Cursor {
         match &self.0 {
             After::Start => Ok(0),
             After::Id(id) => Ok(*id),
-            After::Key(_) => Err(Error::invalid("this cursor is of a list of keys: start with `Cursor::start()`")),
+            _ => Err(other_list()),
+        }
+    }
+
+    pub(super) fn due(&self) -> Result<Option<(Timestamp, i64)>> {
+        match &self.0 {
+            After::Start => Ok(None),
+            After::Due(due, row) => Ok(Some((Timestamp(*due), *row))),
+            _ => Err(other_list()),
         }
     }
 
@@ -51,9 +64,13 @@ impl Cursor {
         match &self.0 {
             After::Start => Ok(""),
             After::Key(key) => Ok(key),
-            After::Id(_) => Err(Error::invalid("this cursor is of a list of rows: start with `Cursor::start()`")),
+            _ => Err(other_list()),
         }
     }
+}
+
+fn other_list() -> Error {
+    Error::invalid("this cursor is of another list: begin a list with `Cursor::start()`")
 }
 
 impl fmt::Display for Cursor {
@@ -61,6 +78,7 @@ impl fmt::Display for Cursor {
         match &self.0 {
             After::Start => f.write_str("start"),
             After::Id(id) => write!(f, "id:{id}"),
+            After::Due(due, row) => write!(f, "due:{due}:{row}"),
             After::Key(key) => write!(f, "key:{key}"),
         }
     }
@@ -74,6 +92,11 @@ impl FromStr for Cursor {
         match text.split_once(':') {
             None if text == "start" => Ok(Self::start()),
             Some(("id", id)) => id.parse().map(Self::after_id).map_err(|_| bad()),
+            Some(("due", place)) => {
+                let (due, row) = place.split_once(':').ok_or_else(bad)?;
+                let due = due.parse().map(Timestamp).map_err(|_| bad())?;
+                row.parse().map(|row| Self::after_due(due, row)).map_err(|_| bad())
+            }
             Some(("key", key)) => Ok(Self::after_key(key)),
             _ => Err(bad()),
         }
@@ -103,7 +126,9 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_text_and_fits_its_list_only() {
-        for cursor in [Cursor::start(), Cursor::after_id(-7), Cursor::after_key("a:b")] {
+        for cursor in
+            [Cursor::start(), Cursor::after_id(-7), Cursor::after_key("a:b"), Cursor::after_due(Timestamp(-1), 9)]
+        {
             assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         }
         assert!("id:x".parse::<Cursor>().unwrap_err().is_invalid());

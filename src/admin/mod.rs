@@ -73,12 +73,13 @@ impl EndpointAdmin {
         self.store.discard_dead_letters(&self.endpoint, ids).await
     }
 
-    /// The first timers by due time that have not taken effect yet.
+    /// The timers that have not taken effect yet, by due time.
     ///
     /// # Errors
-    /// The store's error.
-    pub async fn timers(&self, limit: usize) -> Result<Vec<PendingTimer>> {
-        self.store.timers(&self.endpoint, limit).await
+    /// [Invalid](crate::Error::is_invalid) for a cursor of another list; otherwise the store's error.
+    pub async fn timers(&self, after: &Cursor, limit: usize) -> Result<Page<PendingTimer>> {
+        let timers = self.store.timers(&self.endpoint, after.due()?, limit).await?;
+        Ok(Page::new(timers, limit, |timer| Cursor::after_due(timer.due, timer.row)))
     }
 
     /// Moves a timer to another due time, by the database's clock. False if there is no such timer.

@@ -35,7 +35,7 @@ impl StoreAdmin for NoAdmin {
         self.refuse("discard dead letters")
     }
 
-    async fn timers(&self, _: &str, _: usize) -> Result<Vec<PendingTimer>> {
+    async fn timers(&self, _: &str, _: Option<(Timestamp, i64)>, _: usize) -> Result<Vec<PendingTimer>> {
         self.refuse("list timers")
     }
 

@@ -79,12 +79,13 @@ impl StoreAdmin for MemoryStore {
         .await
     }
 
-    async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
+    async fn timers(&self, endpoint: &str, after: Option<(Timestamp, i64)>, limit: usize) -> Result<Vec<PendingTimer>> {
         self.run(Operation::Admin, |model, _| {
             let rows = model.table(RowTable::Timer).iter();
             let mut rows: Vec<_> = rows.filter(|(_, row)| *row.endpoint == *endpoint).collect();
             rows.sort_by_key(|(id, row)| (row.due, **id));
-            rows.into_iter().filter_map(|(_, row)| pending(row)).take(limit).collect()
+            let later = |(id, row): &(&i64, &Row)| after.is_none_or(|after| (row.due, **id) > after);
+            rows.into_iter().filter(later).filter_map(|(id, row)| pending(*id, row)).take(limit).collect()
         })
         .await
     }
@@ -156,11 +157,12 @@ fn dead_letter(id: i64, row: &Row) -> Option<DeadLetter> {
     })
 }
 
-fn pending(row: &Row) -> Option<PendingTimer> {
+fn pending(number: i64, row: &Row) -> Option<PendingTimer> {
     let More::Timer(id) = row.more else { return None };
     let headers = &row.message.headers;
     Some(PendingTimer {
         id,
+        row: number,
         due: row.due,
         saga: headers.saga.clone(),
         message_type: headers.message_type.clone(),

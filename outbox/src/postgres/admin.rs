@@ -57,12 +57,15 @@ impl StoreAdmin for PostgresStore {
         self.changed("discard dead letters", Sql::new(text).with(endpoint).with(ids.to_vec())).await
     }
 
-    async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
+    async fn timers(&self, endpoint: &str, after: Option<(Timestamp, i64)>, limit: usize) -> Result<Vec<PendingTimer>> {
         let sql = Sql::new(format!(
-            "select timer_id,due,kind,key,instance,headers from {}timer where endpoint||''=$1 order by due,id+0 limit $2",
+            "select timer_id,due,kind,key,instance,headers,id from {}timer where endpoint||''=$1 and (due,id)>($3,$4) order by \
+             due,id+0 limit $2",
             self.inner.s
         ));
-        let rows = self.open_inner()?.read("list timers", sql.with(endpoint).with(sql::limit(limit))).await?;
+        let (due, row) = after.map_or((i64::MIN, i64::MIN), |(due, row)| (due.0, row));
+        let sql = sql.with(endpoint).with(sql::limit(limit)).with(due).with(row);
+        let rows = self.open_inner()?.read("list timers", sql).await?;
         rows.iter().map(pending).collect()
     }
 
@@ -149,12 +152,12 @@ fn pending(row: &PgRow) -> Result<PendingTimer> {
     let mut row = Reader::new(row);
     let (id, due) = (TimerId(row.get()?), row.time()?);
     let (kind, key, instance) = (row.maybe_text()?, row.maybe_text()?, row.get::<Option<uuid::Uuid>>()?);
-    let headers = row.headers()?;
+    let (headers, number) = (row.headers()?, row.get()?);
     let saga = match (kind, key, instance) {
         (Some(kind), Some(key), Some(instance)) => {
             Some(SagaAddress { kind, key, instance: sagabus_core::InstanceId(instance) })
         }
         _ => None,
     };
-    Ok(PendingTimer { id, due, saga, message_type: headers.message_type, message_id: headers.message_id })
+    Ok(PendingTimer { id, row: number, due, saga, message_type: headers.message_type, message_id: headers.message_id })
 }

@@ -18,7 +18,8 @@ use std::{collections::BTreeMap, sync::Arc};
 const DEAD_LETTERS: &str = "select id,handler,at,attempts,reason,detail,due is not null,headers,body from dead_letter \
                             where endpoint=? and id>? order by id limit ?";
 
-const TIMERS: &str = "select timer_id,due,id,headers,body from timer where endpoint=? order by due,id limit ?";
+const TIMERS: &str = "select timer_id,due,id,headers,body from timer where endpoint=?1 and \
+                      (due,id)>(?2,?3) order by due,id limit ?4";
 
 const SAGA: &str = "select 0,s.instance,s.version,s.state,s.schema,s.origin,s.completed_at is not null from saga s where \
                     s.kind=? and s.key=?";
@@ -138,9 +139,12 @@ impl StoreAdmin for SqliteStore {
         self.open_file()?.change_dead_letters(endpoint, ids, &DISCARD, false, "discard dead letters in sqlite").await
     }
 
-    async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
+    async fn timers(&self, endpoint: &str, after: Option<(Timestamp, i64)>, limit: usize) -> Result<Vec<PendingTimer>> {
+        let (due, row) = after.map_or((i64::MIN, i64::MIN), |(due, row)| (due.0, row));
         let step = Step::with(TIMERS, |args| {
             args.text(endpoint);
+            args.int(due);
+            args.int(row);
             args.int(i64::try_from(limit).unwrap_or(i64::MAX));
         });
         let rows = self.read_rows(step, "list timers in sqlite").await?;
@@ -217,6 +221,7 @@ fn pending(row: &SqliteRow) -> Result<Option<PendingTimer>> {
     let id: MessageId = message.headers.message_id;
     Ok(Some(PendingTimer {
         id: TimerId(sql::uuid(row, 0)?),
+        row: sql::column(row, 2)?,
         due: Timestamp(sql::column(row, 1)?),
         saga,
         message_type: message.headers.message_type,

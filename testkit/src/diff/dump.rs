@@ -106,7 +106,7 @@ impl StoreUnderTest {
     pub(super) async fn tidy(&mut self) -> Result<Lines> {
         let (admin, mut lines) = (self.store.admin(), Vec::new());
         for endpoint in ENDPOINTS {
-            let timers = admin.timers(endpoint, ALL).await?;
+            let timers = admin.timers(endpoint, None, ALL).await?;
             for timer in timers.iter().filter(|timer| timer.due > self.start) {
                 lines.push(format!("cancelled {} {}", timer.id, admin.cancel_timer(endpoint, timer.id).await?));
             }

@@ -339,7 +339,7 @@ impl StoreUnderTest {
     }
 
     pub(super) async fn timers(&mut self, endpoint: &str, limit: usize) -> Result<Lines> {
-        let timers = self.store.admin().timers(endpoint, limit).await?;
+        let timers = self.store.admin().timers(endpoint, None, limit).await?;
         let line = |timer: &sagabus_core::PendingTimer| {
             let due = answer::moment(timer.due, self.start);
             format!("timer {} {due} {:?} {} {}", timer.id, timer.saga, timer.message_type, timer.message_id)

@@ -89,7 +89,7 @@ pub(crate) async fn a_completed_saga_is_kept_and_takes_nothing(w: &World) {
     w.eventually("the start", || async { kept(w).await.0 == [1] }).await;
     bus.send(Finish::new(w.run, "k", 2)).await.unwrap();
     w.eventually("the end", || async { kept(w).await == (vec![1, 2], true) }).await;
-    assert!(w.admin().await.timers("shop", 10).await.unwrap().is_empty());
+    assert!(w.admin().await.timers("shop", None, 10).await.unwrap().is_empty());
     // it is over: nobody waits for it to start
     bus.send(Finish::new(w.run, "k", 3)).await.unwrap();
     w.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;

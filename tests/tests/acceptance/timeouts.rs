@@ -1,7 +1,7 @@
 //! Timeouts of sagas.
 
 use crate::world::{World, messages, policy};
-use sagabus::{admin::TimerId, prelude::*};
+use sagabus::{admin::Cursor, admin::TimerId, prelude::*};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ pub(crate) async fn a_cancelled_timeout_never_fires(w: &World) {
     }
     // one that is due after them shows that their moment has passed
     w.noted("later", 2).await;
-    w.eventually("no timer", || async { w.admin().await.timers("shop", 10).await.unwrap().is_empty() }).await;
+    w.eventually("no timer", || async { w.admin().await.timers("shop", None, 10).await.unwrap().is_empty() }).await;
     shop.bus().send(Open::new(w.run, "marker", 2_000)).await.unwrap();
     w.eventually("the marker", || async { state(w, "marker").await.is_some_and(|s| s.due == 1) }).await;
     assert_eq!(w.run.count("due"), 1);
@@ -127,8 +127,8 @@ pub(crate) async fn a_timeout_is_moved_by_the_admin(w: &World) {
     shop.bus().send(Open::new(w.run, "moved", 3_600_000)).await.unwrap();
     shop.bus().send(Open::new(w.run, "cancelled", 7_200_000)).await.unwrap();
     let admin = shop.admin().unwrap();
-    w.eventually("both timers", || async { admin.timers(10).await.unwrap().len() == 2 }).await;
-    let timers = admin.timers(10).await.unwrap();
+    w.eventually("both timers", || async { admin.timers(&Cursor::start(), 10).await.unwrap().items.len() == 2 }).await;
+    let timers = admin.timers(&Cursor::start(), 10).await.unwrap().items;
     assert_eq!(timers[0].message_type, "time.due");
     assert_eq!(timers[0].saga.as_ref().unwrap().key, "moved");
     let now = sagabus::Timestamp::from(std::time::SystemTime::now());
@@ -138,7 +138,7 @@ pub(crate) async fn a_timeout_is_moved_by_the_admin(w: &World) {
     assert!(admin.move_timer(timers[0].id, now).await.unwrap());
     w.eventually("the timeout", || async { state(w, "moved").await.unwrap().due == 1 }).await;
     assert!(!admin.move_timer(timers[0].id, now).await.unwrap(), "it has taken effect");
-    assert!(admin.timers(10).await.unwrap().is_empty());
+    assert!(admin.timers(&Cursor::start(), 10).await.unwrap().items.is_empty());
     assert_eq!(w.run.count("due"), 1);
 }
 
@@ -164,7 +164,7 @@ pub(crate) async fn a_completed_saga_starts_anew(w: &World) {
         w.eventually("the row", || async { state(w, "k").await.is_some_and(|s| s.opened == 1) }).await;
         shop.bus().send(Close::new(w.run, "k", 0)).await.unwrap();
         w.eventually("its end", || async { state(w, "k").await.is_none() }).await;
-        assert!(w.admin().await.timers("shop", 10).await.unwrap().is_empty(), "its timeouts went with it");
+        assert!(w.admin().await.timers("shop", None, 10).await.unwrap().is_empty(), "its timeouts went with it");
     }
     let mut lives: Vec<_> = w.run.notes().into_iter().filter(|note| note.starts_with("opened ")).collect();
     lives.dedup();
@@ -177,7 +177,7 @@ pub(crate) async fn a_timeout_comes_due_while_nobody_runs(w: &World) {
     w.eventually("the timer", || async { w.admin().await.counts().await.unwrap()["timer"] == 1 }).await;
     first.stop().await.unwrap();
     // moved only now, so that it cannot be due before the stop
-    let timer = w.admin().await.timers("shop", 1).await.unwrap().remove(0);
+    let timer = w.admin().await.timers("shop", None, 1).await.unwrap().remove(0);
     let now = || sagabus::Timestamp::from(std::time::SystemTime::now());
     let due = now().plus(Duration::from_millis(200));
     assert!(w.admin().await.move_timer("shop", timer.id, due).await.unwrap());

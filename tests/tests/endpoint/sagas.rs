@@ -148,7 +148,7 @@ async fn a_timeout_takes_effect_once_and_a_late_one_never(bed: Bed) {
     shop.bus().send(Alarm { key: key("a") }).await.unwrap();
     bed.expect(&shop, &["a begin 1", "rang"]).await;
     eventually("no timer is left", || async {
-        let timers = admin(&shop).timers("shop", 10).await.map_err(|e| e.to_string())?;
+        let timers = admin(&shop).timers("shop", None, 10).await.map_err(|e| e.to_string())?;
         if timers.is_empty() { Ok(()) } else { Err(format!("{timers:?}")) }
     })
     .await;

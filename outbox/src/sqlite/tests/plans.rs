@@ -197,7 +197,7 @@ async fn outside(fixture: &Fixture) {
     store.outbox_delete(&[rows[0].id]).await.unwrap();
     store.count_attempt("shop", "order", fixture.id()).await.unwrap();
     let (id, query) = (TimerId(fixture.runtime.uuid()), (0..9).map(i64::from).collect::<Vec<_>>());
-    store.timers("shop", 9).await.unwrap();
+    store.timers("shop", None, 9).await.unwrap();
     store.move_timer("shop", id, Timestamp(5)).await.unwrap();
     store.cancel_timer("shop", id).await.unwrap();
     store.discard_dead_letters("shop", &query).await.unwrap();

@@ -28,8 +28,8 @@ impl StoreAdmin for Broken {
         self.inner.admin().discard_dead_letters(endpoint, ids).await
     }
 
-    async fn timers(&self, endpoint: &str, limit: usize) -> Result<Vec<PendingTimer>> {
-        self.inner.admin().timers(endpoint, limit).await
+    async fn timers(&self, endpoint: &str, after: Option<(Timestamp, i64)>, limit: usize) -> Result<Vec<PendingTimer>> {
+        self.inner.admin().timers(endpoint, after, limit).await
     }
 
     async fn move_timer(&self, endpoint: &str, id: TimerId, due: Timestamp) -> Result<bool> {

@@ -73,12 +73,15 @@ pub async fn timers_are_listed(fixture: Fixture) {
     }
     set.sort();
     let admin = fixture.store.admin();
-    let listed = admin.timers("shop", 10).await.expect("timers");
+    let listed = admin.timers("shop", None, 10).await.expect("timers");
     assert_eq!(listed.iter().map(|timer| (timer.due, timer.id, timer.message_id)).collect::<Vec<_>>(), set);
     assert!(listed.iter().all(|timer| timer.message_type == "test.timeout"));
     assert!(listed.iter().all(|timer| timer.saga == Some(crate::store::address("k", instance))));
-    assert_eq!(admin.timers("shop", 2).await.expect("timers").len(), 2);
-    assert_eq!(admin.timers("billing", 10).await.expect("timers").len(), 0);
+    let page = admin.timers("shop", None, 2).await.expect("timers");
+    assert_eq!(page, listed[..2]);
+    let next = admin.timers("shop", page.last().map(|timer| (timer.due, timer.row)), 2).await.expect("timers");
+    assert_eq!(next, listed[2..]);
+    assert_eq!(admin.timers("billing", None, 10).await.expect("timers").len(), 0);
 }
 
 /// An operator cancels a timer; one that was read before takes no effect then.

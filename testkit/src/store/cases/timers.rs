@@ -21,7 +21,7 @@ async fn change(fixture: &Fixture, change: TimerChange) {
 }
 
 async fn pending(fixture: &Fixture) -> Vec<TimerId> {
-    let timers = fixture.store.admin().timers("shop", 1000).await.expect("timers");
+    let timers = fixture.store.admin().timers("shop", None, 1000).await.expect("timers");
     timers.into_iter().map(|timer| timer.id).collect()
 }
 
