@@ -47,9 +47,9 @@ const COUNTS: &str = "select 'saga',count(*) from saga union all select 'saga_al
     union all select 'queue_dedup_misc',count(*) from queue_dedup_misc";
 
 impl SqliteStore {
-    pub(super) async fn read_rows(&self, step: Step, what: &'static str) -> Result<Vec<SqliteRow>> {
+    pub(super) async fn read_rows(&self, step: Step, context: &'static str) -> Result<Vec<SqliteRow>> {
         let file = self.open_file()?;
-        file.read.run(&file.shared, async |connection| step.fetch(connection, what).await).await
+        file.read.run(&file.shared, async |connection| step.fetch(connection, context).await).await
     }
 }
 
@@ -61,7 +61,7 @@ impl OpenFile {
         ids: &[i64],
         statement: &'static Rows,
         due: bool,
-        what: &'static str,
+        context: &'static str,
     ) -> Result<u64> {
         let (endpoint, ids): (Arc<str>, Arc<[i64]>) = (Arc::from(endpoint), Arc::from(ids));
         self.write(move |tx| {
@@ -79,7 +79,7 @@ impl OpenFile {
                     Ok(())
                 })?;
                 let mut changed = 0;
-                sql::run_all(&mut tx.connection, steps, what, |_, done| {
+                sql::run_all(&mut tx.connection, steps, context, |_, done| {
                     changed += done.changes;
                     true
                 })

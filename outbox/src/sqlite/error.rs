@@ -51,6 +51,6 @@ pub(crate) fn is_too_big(error: &Error) -> bool {
 }
 
 /// Shorthand for `map_err`.
-pub(crate) fn doing(what: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |error| failed(what, error)
+pub(crate) fn doing(context: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |error| failed(context, error)
 }

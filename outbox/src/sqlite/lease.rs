@@ -47,7 +47,7 @@ impl Leases for SqliteStore {
             .write(move |tx| {
                 let group = Arc::clone(&group);
                 Box::pin(async move {
-                    let what = "leave a group in sqlite";
+                    let context = "leave a group in sqlite";
                     let free = "update shard set node=null,clean=1 where grp=? and node=?";
                     let gone = "delete from node where grp=? and node=?";
                     for statement in [free, gone] {
@@ -55,7 +55,7 @@ impl Leases for SqliteStore {
                             args.shared(&group);
                             args.id(node.0);
                         })
-                        .run(&mut tx.connection, what)
+                        .run(&mut tx.connection, context)
                         .await?;
                     }
                     Ok(())
@@ -87,9 +87,9 @@ async fn heartbeat(tx: &mut Tx, request: &LeaseRequest) -> Result<Lease> {
 /// The group, and the processes of its members. A member that was removed is left out, unless it is the one that asks:
 /// then its lease has lapsed.
 async fn read(tx: &mut Tx, request: &LeaseRequest) -> Result<(Group, HashMap<NodeId, String>)> {
-    let (name, what) = (request.group.as_str(), "read a group in sqlite");
+    let (name, context) = (request.group.as_str(), "read a group in sqlite");
     let (mut group, mut processes) = (Group::new(tx.now), HashMap::new());
-    for row in Step::with(READ_NODES, |args| args.text(name)).fetch(&mut tx.connection, what).await? {
+    for row in Step::with(READ_NODES, |args| args.text(name)).fetch(&mut tx.connection, context).await? {
         let (node, gone) = (NodeId(sql::uuid(&row, 0)?), sql::column::<bool>(&row, 5)?);
         if gone && node != request.node {
             continue;
@@ -103,7 +103,7 @@ async fn read(tx: &mut Tx, request: &LeaseRequest) -> Result<(Group, HashMap<Nod
         group.members.insert(node, member);
         processes.insert(node, sql::column(&row, 1)?);
     }
-    for row in Step::with(READ_SHARDS, |args| args.text(name)).fetch(&mut tx.connection, what).await? {
+    for row in Step::with(READ_SHARDS, |args| args.text(name)).fetch(&mut tx.connection, context).await? {
         let owner = sql::column::<Option<&[u8]>>(&row, 1)?.and_then(|id| uuid::Uuid::from_slice(id).ok());
         let shard = Shard { owner: owner.map(NodeId), epoch: sql::column(&row, 2)?, clean: sql::column(&row, 3)? };
         group.add_shard(sql::column(&row, 0)?, shard);

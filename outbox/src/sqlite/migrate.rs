@@ -21,13 +21,13 @@ fn current() -> i64 {
 
 /// The version of the schema that is there: 0 for none.
 async fn version(connection: &mut SqliteConnection) -> Result<i64> {
-    let what = "read the schema version from sqlite";
+    let context = "read the schema version from sqlite";
     let there = Step::new("select count(*) from sqlite_schema where type='table' and name='sagabus_schema'");
-    let rows = there.fetch(connection, what).await?;
+    let rows = there.fetch(connection, context).await?;
     if rows.first().map_or(Ok(0), |row| sql::column::<i64>(row, 0))? == 0 {
         return Ok(0);
     }
-    let rows = Step::new("select max(version) from sagabus_schema").fetch(connection, what).await?;
+    let rows = Step::new("select max(version) from sagabus_schema").fetch(connection, context).await?;
     rows.first().map_or(Ok(0), |row| sql::column::<i64>(row, 0))
 }
 
@@ -100,9 +100,9 @@ impl OpenFile {
 
 /// Journal mode, synchronous and encoding, as SQLite itself reports them on the connection that writes.
 async fn settings(tx: &mut Tx) -> Result<(String, i64, String)> {
-    let what = "read settings from sqlite";
+    let context = "read settings from sqlite";
     let text = "select journal_mode,synchronous,encoding from pragma_journal_mode,pragma_synchronous,pragma_encoding";
-    let rows = Step::new(text).fetch(&mut tx.connection, what).await?;
+    let rows = Step::new(text).fetch(&mut tx.connection, context).await?;
     let row = rows.first().ok_or_else(|| Error::new(ErrorKind::Backend, "sqlite does not tell its settings"))?;
     Ok((sql::column(row, 0)?, sql::column(row, 1)?, sql::column(row, 2)?))
 }

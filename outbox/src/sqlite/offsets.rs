@@ -87,8 +87,8 @@ async fn raise(tx: &mut Tx, endpoint: &Arc<str>, positions: &[Position]) -> Resu
 }
 
 async fn reset(tx: &mut Tx, endpoint: &Arc<str>, reset: &PositionReset) -> Result<u64> {
-    let (now, what) = (tx.now, "reset positions in sqlite");
-    let rows = Step::with(LIST, |args| args.shared(endpoint)).fetch(&mut tx.connection, what).await?;
+    let (now, context) = (tx.now, "reset positions in sqlite");
+    let rows = Step::with(LIST, |args| args.shared(endpoint)).fetch(&mut tx.connection, context).await?;
     let mut found = rows.iter().map(position).collect::<Result<Vec<_>>>()?;
     found.retain(|position| {
         *position.partition.log == *reset.log && reset.partition.is_none_or(|n| n == position.partition.partition)
@@ -101,7 +101,7 @@ async fn reset(tx: &mut Tx, endpoint: &Arc<str>, reset: &PositionReset) -> Resul
             args.shared(&partition.log);
             args.int(partition.partition.into());
         });
-        change.run(&mut tx.connection, what).await?;
+        change.run(&mut tx.connection, context).await?;
         let audit = Step::with(INSERT_AUDIT, |args| {
             args.time(now);
             args.shared(endpoint);
@@ -112,7 +112,7 @@ async fn reset(tx: &mut Tx, endpoint: &Arc<str>, reset: &PositionReset) -> Resul
             args.text(&reset.to.min(*handled_below).to_string());
             args.text(&reset.why);
         });
-        audit.run(&mut tx.connection, what).await?;
+        audit.run(&mut tx.connection, context).await?;
     }
     Ok(found.len() as u64)
 }

@@ -90,7 +90,7 @@ pub(crate) fn parse(url: &str) -> Result<(PathBuf, bool)> {
 
 /// The one name of a file that may not exist yet: its directory's canonical path, and its own name.
 pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
-    let wrong = |e: std::io::Error| {
+    let io_error = |e: std::io::Error| {
         Error::with_source(ErrorKind::Invalid, format!("find the directory of the sqlite file {}", path.display()), e)
     };
     if let Ok(found) = path.canonicalize() {
@@ -103,7 +103,7 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    Ok(parent.canonicalize().map_err(wrong)?.join(name))
+    Ok(parent.canonicalize().map_err(io_error)?.join(name))
 }
 
 /// Refuses network filesystems: SQLite's log needs shared memory and locks that work, which these do not give.

@@ -23,7 +23,7 @@ impl ProcessLock {
         let mut directory = database.as_os_str().to_os_string();
         directory.push("-nodes");
         let directory = PathBuf::from(directory);
-        let wrong = |e: std::io::Error| {
+        let io_error = |e: std::io::Error| {
             Error::with_source(ErrorKind::Backend, format!("lock a file in {}", directory.display()), e)
         };
         let name = runtime.uuid().simple().to_string();
@@ -31,9 +31,9 @@ impl ProcessLock {
         let early = directory.join(format!("{name}.new"));
         let create = || std::fs::create_dir_all(&directory).and_then(|()| File::create(&early));
         // the last one to leave removes the directory, perhaps just now
-        let file = create().or_else(|_| create()).or_else(|_| create()).map_err(wrong)?;
-        file.lock().map_err(wrong)?;
-        std::fs::rename(&early, directory.join(format!("{name}.lock"))).map_err(wrong)?;
+        let file = create().or_else(|_| create()).or_else(|_| create()).map_err(io_error)?;
+        file.lock().map_err(io_error)?;
+        std::fs::rename(&early, directory.join(format!("{name}.lock"))).map_err(io_error)?;
         let lock = Self { directory, name, _file: file };
         lock.sweep();
         Ok(lock)

@@ -85,7 +85,7 @@ impl Queues for SqliteStore {
                         ") w where column1 is not null",
                     );
                     tx.announcements.declared_queue = true;
-                    let what = "subscribe a queue";
+                    let context = "subscribe a queue";
                     let mut steps = vec![
                         Step::with("insert or ignore into queue_name(name) values (?)", |args| args.shared(&queue)),
                         Step::with("delete from subscription where queue=?", |args| args.shared(&queue)),
@@ -100,7 +100,7 @@ impl Queues for SqliteStore {
                             Ok(())
                         },
                     )?);
-                    sql::run_all(&mut tx.connection, steps, what, |_, _| true).await?;
+                    sql::run_all(&mut tx.connection, steps, context, |_, _| true).await?;
                     Ok(())
                 })
             })
@@ -146,13 +146,14 @@ impl Queues for SqliteStore {
                 args.int(most);
             })
         };
-        let what = "read a queue in sqlite";
+        let context = "read a queue in sqlite";
         let step = statement(if all { READ_ALL } else { READ }, all);
-        match file.read.run(&file.shared, async |connection| step.fetch(connection, what).await).await {
+        match file.read.run(&file.shared, async |connection| step.fetch(connection, context).await).await {
             Ok(rows) => unpack(PackedRows::new(&rows)?),
             Err(error) if is_too_big(&error) => {
                 let step = statement(READ_EACH, false);
-                let rows = file.read.run(&file.shared, async |connection| step.fetch(connection, what).await).await?;
+                let rows =
+                    file.read.run(&file.shared, async |connection| step.fetch(connection, context).await).await?;
                 rows.iter().map(queue_row).collect()
             }
             Err(error) => Err(error),

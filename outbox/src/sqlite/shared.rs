@@ -81,7 +81,7 @@ impl FileState {
             .pragma("journal_size_limit", "67108864")
             .pragma("temp_store", "memory")
             .pragma("cache_size", "-16000");
-        let what = format!("open {}", self.path.display());
+        let context = format!("open {}", self.path.display());
         let runtime = self.runtime();
         let start = runtime.elapsed();
         loop {
@@ -91,7 +91,7 @@ impl FileState {
                 Err(error) if is_busy(&error) && runtime.elapsed() - start < self.options.busy_limit => {
                     runtime.sleep(Duration::from_millis(1) + runtime.jitter(Duration::from_millis(10))).await;
                 }
-                Err(error) => return Err(failed(&what, error)),
+                Err(error) => return Err(failed(&context, error)),
             }
         }
     }

@@ -117,13 +117,17 @@ impl Step {
     }
 
     /// Runs it for its effect.
-    pub(crate) async fn run(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Done> {
-        execute(self.query()?, connection, what).await
+    pub(crate) async fn run(self, connection: &mut SqliteConnection, context: &'static str) -> Result<Done> {
+        execute(self.query()?, connection, context).await
     }
 
     /// Runs it for its rows.
-    pub(crate) async fn fetch(self, connection: &mut SqliteConnection, what: &'static str) -> Result<Vec<SqliteRow>> {
-        self.query()?.fetch_all(connection).await.map_err(doing(what))
+    pub(crate) async fn fetch(
+        self,
+        connection: &mut SqliteConnection,
+        context: &'static str,
+    ) -> Result<Vec<SqliteRow>> {
+        self.query()?.fetch_all(connection).await.map_err(doing(context))
     }
 }
 
@@ -132,8 +136,8 @@ type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
 /// Steps that are made while the ones before them run: encoding a batch's messages takes as long as writing its sagas.
 pub(crate) type Late<'a> = Box<dyn FnOnce() -> Result<Vec<Step>> + Send + 'a>;
 
-async fn execute(query: Query, connection: &mut SqliteConnection, what: &'static str) -> Result<Done> {
-    let result = query.execute(connection).await.map_err(doing(what))?;
+async fn execute(query: Query, connection: &mut SqliteConnection, context: &'static str) -> Result<Done> {
+    let result = query.execute(connection).await.map_err(doing(context))?;
     Ok(Done { changes: result.rows_affected(), last_id: result.last_insert_rowid() })
 }
 
@@ -143,10 +147,10 @@ async fn execute(query: Query, connection: &mut SqliteConnection, what: &'static
 pub(crate) async fn run_all(
     connection: &mut SqliteConnection,
     steps: Vec<Step>,
-    what: &'static str,
+    context: &'static str,
     proceed: impl FnMut(usize, Done) -> bool,
 ) -> Result<bool> {
-    run_with(connection, steps, None, what, proceed).await
+    run_with(connection, steps, None, context, proceed).await
 }
 
 /// The same with late ones at the end.
@@ -154,14 +158,14 @@ pub(crate) async fn run_with(
     connection: &mut SqliteConnection,
     steps: Vec<Step>,
     mut late: Option<Late<'_>>,
-    what: &'static str,
+    context: &'static str,
     mut proceed: impl FnMut(usize, Done) -> bool,
 ) -> Result<bool> {
     const MAX_JOINED_TEXT: usize = 6 << 10;
     let total: usize = steps.iter().map(|step| step.text.len() + 1).sum();
     if steps.len() > 1 && total <= MAX_JOINED_TEXT && late.is_none() {
         let mut well = true;
-        for (n, done) in joined(connection, steps, total, what).await?.into_iter().enumerate() {
+        for (n, done) in joined(connection, steps, total, context).await?.into_iter().enumerate() {
             well = well && proceed(n, done);
         }
         return Ok(well);
@@ -169,7 +173,7 @@ pub(crate) async fn run_with(
     let count = steps.len();
     let mut made: Result<Vec<Query>> = Ok(Vec::new());
     for (n, step) in steps.into_iter().enumerate() {
-        let running = step.run(connection, what);
+        let running = step.run(connection, context);
         let done = match late.take_if(|_| n + 1 == count) {
             Some(make) => {
                 // the first poll hands the statement to the driver's thread; while that works, this one does
@@ -188,7 +192,7 @@ pub(crate) async fn run_with(
         made = make()?.into_iter().map(Step::query).collect();
     }
     for (n, query) in made?.into_iter().enumerate() {
-        if !proceed(count + n, execute(query, connection, what).await?) {
+        if !proceed(count + n, execute(query, connection, context).await?) {
             return Ok(false);
         }
     }
@@ -199,7 +203,7 @@ async fn joined(
     connection: &mut SqliteConnection,
     steps: Vec<Step>,
     total: usize,
-    what: &'static str,
+    context: &'static str,
 ) -> Result<Vec<Done>> {
     let mut text = String::with_capacity(total);
     let mut all = Args::default();
@@ -215,7 +219,7 @@ async fn joined(
     let query = step.query()?;
     let mut results = Vec::with_capacity(count);
     let mut stream = connection.fetch_many(query);
-    while let Some(item) = stream.try_next().await.map_err(doing(what))? {
+    while let Some(item) = stream.try_next().await.map_err(doing(context))? {
         if let Either::Left(result) = item {
             results.push(Done { changes: result.rows_affected(), last_id: result.last_insert_rowid() });
         }
