@@ -1,6 +1,6 @@
 //! Seeded random numbers.
 
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A small generator of reproducible random numbers, for jitter, planned faults and tests; never for secrets.
 ///
@@ -27,7 +27,7 @@ impl SeededRandom {
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         let number = number_at(self.state);
-        self.state = self.state.wrapping_add(STEP);
+        self.state = self.state.wrapping_add(GOLDEN_GAMMA);
         number
     }
 
@@ -39,7 +39,7 @@ impl SeededRandom {
 
 /// The number that a generator in this state yields.
 pub(crate) const fn number_at(state: u64) -> u64 {
-    let mut z = state.wrapping_add(STEP);
+    let mut z = state.wrapping_add(GOLDEN_GAMMA);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -47,7 +47,7 @@ pub(crate) const fn number_at(state: u64) -> u64 {
 
 /// Advances a state that several threads share and yields its number.
 pub(crate) fn next_shared(state: &std::sync::atomic::AtomicU64) -> u64 {
-    number_at(state.fetch_add(STEP, std::sync::atomic::Ordering::Relaxed))
+    number_at(state.fetch_add(GOLDEN_GAMMA, std::sync::atomic::Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -149,9 +149,9 @@ where
 }
 
 fn check_free(what: &str, scheme: &str, taken: bool) -> Result<()> {
-    let mut letters = scheme.bytes();
-    let fits = letters.next().is_some_and(|first| first.is_ascii_lowercase())
-        && letters.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
+    let mut bytes = scheme.bytes();
+    let fits = bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
     if !fits {
         return Err(Error::invalid(format!(
             "register the {what} scheme {scheme:?}: a scheme begins with a lower-case letter and has lower-case letters, \

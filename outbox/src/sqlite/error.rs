@@ -7,7 +7,7 @@ const LOCKED: i32 = 6;
 const NOMEM: i32 = 7;
 const INTERRUPT: i32 = 9;
 const IOERR: i32 = 10;
-const FULL: i32 = 13;
+const DISK_FULL: i32 = 13;
 const PROTOCOL: i32 = 15;
 const SCHEMA: i32 = 17;
 const TOOBIG: i32 = 18;
@@ -28,7 +28,7 @@ pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
 /// An error before COMMIT: nothing was done. `doing` names the operation and the thing.
 pub(crate) fn failed(doing: &str, error: sqlx::Error) -> Error {
     let kind = match code(&error) {
-        Some(BUSY | LOCKED | NOMEM | INTERRUPT | IOERR | FULL | PROTOCOL | SCHEMA) => ErrorKind::Transient,
+        Some(BUSY | LOCKED | NOMEM | INTERRUPT | IOERR | DISK_FULL | PROTOCOL | SCHEMA) => ErrorKind::Transient,
         Some(_) => ErrorKind::Backend,
         // the driver's thread is gone, or a channel to it: the connection is replaced
         None => ErrorKind::Transient,

@@ -78,7 +78,7 @@ impl SagaContext {
         &self.address.key
     }
 
-    /// This life of the saga. Another saga under the same key, later, has another one.
+    /// This instance of the saga. Another saga under the same key, later, has another one.
     pub fn instance(&self) -> InstanceId {
         self.address.instance
     }
@@ -88,7 +88,7 @@ impl SagaContext {
         self.is_new
     }
 
-    /// Sends `message` back to this life of the saga after `delay`, counted from the commit by the database's clock.
+    /// Sends `message` back to this instance of the saga after `delay`, counted from the commit by the database's clock.
     ///
     /// Its type must be routed with [`timeout`](crate::Routes::timeout). Keep the id to
     /// [cancel](SagaContext::cancel_timeout) it; when the saga completes, its timeouts go with it.
@@ -140,7 +140,7 @@ impl SagaContext {
         }
     }
 
-    /// Cancels all timeouts of one type that this life has asked for so far.
+    /// Cancels all timeouts of one type that this instance has asked for so far.
     pub fn cancel_timeouts<M: Message>(&mut self) {
         let cancel = TimerChange::CancelType {
             kind: Arc::clone(&self.kind.kind),
@@ -158,7 +158,7 @@ impl SagaContext {
         }
     }
 
-    /// Ends the saga with this message: its row, aliases and timeouts go. The next starting message begins a new life.
+    /// Ends the saga with this message: its row, aliases and timeouts go. The next starting message begins a new instance.
     pub fn complete(&mut self) {
         self.completed = true;
     }

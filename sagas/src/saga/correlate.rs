@@ -4,7 +4,7 @@ use super::kind::{Kind, Role};
 use sagabus_core::{HandlerError, Headers, Intent, Limits, SagaAddress, SagaLookup};
 use std::sync::Arc;
 
-/// The life that a message is addressed to, if it is: timeouts, and replies to this kind of saga. Commands and events
+/// The instance that a message is addressed to, if it is: timeouts, and replies to this kind of saga. Commands and events
 /// find their saga by their content only.
 pub(crate) fn address<'a>(kind: &Kind, headers: &'a Headers) -> Option<&'a SagaAddress> {
     let addressed = matches!(headers.intent, Intent::Reply | Intent::Timeout);

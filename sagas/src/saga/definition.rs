@@ -6,7 +6,7 @@ use std::{fmt::Display, future::Future, time::Duration};
 
 /// A process that outlives its messages: its state is stored between them.
 ///
-/// The struct is the state. There is one life per correlation value at a time, and it sees one message at a time,
+/// The struct is the state. There is one instance per correlation value at a time, and it sees one message at a time,
 /// across any number of processes. What a handler does (state, messages, timeouts) commits together, once.
 ///
 /// ```

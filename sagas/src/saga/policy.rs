@@ -17,7 +17,7 @@ pub(crate) fn decide(kind: &Kind, role: Role, headers: &Headers, saga: Option<&S
         return match (live, role) {
             (Some(row), _) if row.instance == address.instance => Decision::Run,
             (_, Role::Timeout) => Decision::Drop(LATE),
-            // That life was there when the request left, so it has ended; no other one may take its reply.
+            // That instance was there when the request left, so it has ended; no other one may take its reply.
             (_, Role::Start(_)) => ended(kind, headers, &address.key, NotFound::DeadLetter),
             (_, Role::Continue(policy) | Role::Alias(_, policy)) => ended(kind, headers, &address.key, policy),
         };
@@ -51,7 +51,7 @@ fn ended(kind: &Kind, headers: &Headers, key: &str, policy: NotFound) -> Decisio
 
 fn not_found(kind: &Kind, headers: &Headers, policy: NotFound) -> Decision {
     match policy {
-        NotFound::Park(patience) => Decision::Park(patience),
+        NotFound::Park(limit) => Decision::Park(limit),
         NotFound::Discard => Decision::Drop(NOT_FOUND),
         NotFound::DeadLetter => Decision::DeadLetter(format!(
             "there is no saga {} for this {}, which does not start one",

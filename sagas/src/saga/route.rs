@@ -62,7 +62,7 @@ impl<S: Saga + Handle<M>, M: Message> Route for SagaRoute<S, M> {
             let Invocation { context, saga, input } = run;
             let live = saga.filter(|row| !row.completed);
             let (mut context, outcome) = match self.prepare(&context, live, input) {
-                Ok((message, life)) => self.handle(context, message, life).await,
+                Ok((message, loaded)) => self.handle(context, message, loaded).await,
                 Err(error) => (context, Err(error)),
             };
             let result = match outcome {
@@ -80,11 +80,11 @@ impl<S: Saga + Handle<M>, M: Message> Route for SagaRoute<S, M> {
     }
 }
 
-/// A saga as one handler gets it.
-struct Life<S> {
+/// The saga that a handler works on.
+struct LoadedSaga<S> {
     state: S,
     address: SagaAddress,
-    /// The version that was loaded; `None` for a new life.
+    /// The version that was loaded; `None` for a new instance.
     version: Option<i64>,
     origin: Option<Bytes>,
 }
@@ -95,13 +95,13 @@ impl<S: Saga + Handle<M>, M: Message> SagaRoute<S, M> {
         context: &Context,
         row: Option<SagaRow>,
         input: Option<Box<dyn Any + Send>>,
-    ) -> Result<(M, Life<S>), HandlerError> {
+    ) -> Result<(M, LoadedSaga<S>), HandlerError> {
         let message = match input.map(|input| input.downcast::<M>()) {
             Some(Ok(message)) => *message,
             Some(Err(_)) | None => context.decode().map_err(HandlerError::permanent)?,
         };
-        let life = match row {
-            Some(row) => Life {
+        let loaded = match row {
+            Some(row) => LoadedSaga {
                 state: state::decode(&row)?,
                 address: row.address(),
                 version: Some(row.version),
@@ -109,10 +109,10 @@ impl<S: Saga + Handle<M>, M: Message> SagaRoute<S, M> {
             },
             None => self.begin(context, &message)?,
         };
-        Ok((message, life))
+        Ok((message, loaded))
     }
 
-    fn begin(&self, context: &Context, message: &M) -> Result<Life<S>, HandlerError> {
+    fn begin(&self, context: &Context, message: &M) -> Result<LoadedSaga<S>, HandlerError> {
         if !matches!(self.role, Role::Start(_)) {
             return Err(HandlerError::permanent(format!("{} does not start saga {}", M::NAME, self.kind.kind)));
         }
@@ -120,7 +120,7 @@ impl<S: Saga + Handle<M>, M: Message> SagaRoute<S, M> {
         let what = format!("the key of {} for saga {}", M::NAME, self.kind.kind);
         correlate::check_value(&what, &key, &context.info().limits).map_err(HandlerError::permanent)?;
         let origin = Origin::of(context.headers()).map(|origin| origin.encode());
-        Ok(Life {
+        Ok(LoadedSaga {
             state: S::default(),
             address: SagaAddress { kind: self.kind.kind.to_string(), key, instance: InstanceId(context.new_id()) },
             version: None,
@@ -128,15 +128,20 @@ impl<S: Saga + Handle<M>, M: Message> SagaRoute<S, M> {
         })
     }
 
-    async fn handle(&self, context: Context, message: M, life: Life<S>) -> (Context, Result<SagaWrite, HandlerError>) {
-        let mut saga = life.state;
+    async fn handle(
+        &self,
+        context: Context,
+        message: M,
+        loaded: LoadedSaga<S>,
+    ) -> (Context, Result<SagaWrite, HandlerError>) {
+        let mut saga = loaded.state;
         let kind = Arc::clone(&self.kind);
-        let mut ctx = SagaContext::new(context, kind, life.address, life.origin, life.version.is_none());
+        let mut ctx = SagaContext::new(context, kind, loaded.address, loaded.origin, loaded.version.is_none());
         let result = saga.handle(message, &mut ctx).await;
         let mut done = ctx.finish();
         let result = match (result, done.context.effects().error.take()) {
             (Err(error), _) | (Ok(()), Some(error)) => Err(error),
-            (Ok(()), None) => change(&saga, life.version, done.completed, &done.address, done.origin),
+            (Ok(()), None) => change(&saga, loaded.version, done.completed, &done.address, done.origin),
         };
         let write = result.map(|change| SagaWrite {
             kind: Arc::clone(&self.kind.kind),

@@ -102,7 +102,7 @@ impl<S: Saga> Routes<S> {
         ContinuedBy(self)
     }
 
-    /// A message that the saga sends to itself with [`ctx.timeout`](crate::SagaContext::timeout). It finds the life
+    /// A message that the saga sends to itself with [`ctx.timeout`](crate::SagaContext::timeout). It finds the instance
     /// that asked for it; once that has ended, it is dropped and counted.
     pub fn timeout<M: Message>(&mut self) -> &mut Self
     where

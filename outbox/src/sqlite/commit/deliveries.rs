@@ -244,14 +244,14 @@ fn disposition_rows(
         &parked,
         |args| args.time(context.now),
         |args, (handler, message, attempts, until)| {
-            let (turn, saga) = match until {
+            let (order_key, saga) = match until {
                 ParkedUntil::KeyUnblocked { key } => (Some(key.as_str()), None),
                 ParkedUntil::Saga { kind, key, at_most } => {
                     (None, Some((kind, key.as_str(), context.now.plus(*at_most))))
                 }
             };
-            owner_columns(args, folded.endpoint, handler, turn, message);
-            args.maybe_text(turn);
+            owner_columns(args, folded.endpoint, handler, order_key, message);
+            args.maybe_text(order_key);
             args.maybe_text(saga.map(|(kind, _, _)| &**kind));
             args.maybe_text(saga.map(|(_, key, _)| key));
             args.int(i64::from(*attempts));

@@ -89,7 +89,7 @@ async fn a_begin_of_the_handler_is_a_savepoint_and_a_commit_by_hand_is_found_out
 }
 
 #[tokio::test]
-async fn a_begin_that_nobody_waits_for_any_more_blocks_nobody() {
+async fn an_abandoned_begin_blocks_no_other() {
     let fixture = Fixture::new().await;
     for _ in 0..20 {
         let waiting = fixture.store.begin();

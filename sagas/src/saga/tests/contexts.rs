@@ -3,7 +3,7 @@ use sagabus_core::{Destination, Due as When, Intent, Message, SagaChange, SagaRo
 use std::time::Duration;
 
 #[tokio::test]
-async fn a_timeout_comes_back_to_this_life() {
+async fn a_timeout_comes_back_to_this_instance() {
     let (effects, result) = go_on(What::Timeout).await;
     result.unwrap();
     let [TimerChange::Set { due, message, .. }] = &effects.timers[..] else { panic!("{:?}", effects.timers) };
@@ -98,7 +98,7 @@ async fn the_originators_message_id_stands_in_for_a_correlation() {
 }
 
 #[tokio::test]
-async fn without_a_place_for_replies_answering_fails() {
+async fn without_an_address_for_replies_answering_fails() {
     let text = start(What::Answer).await.1.unwrap_err().to_string();
     assert!(text.contains("named no place for replies") && text.contains("\"o1\""), "{text}");
     let broken = SagaRow { origin: Some(b"garbage".as_slice().into()), ..row(1, r#"{"count":1}"#) };

@@ -103,7 +103,7 @@ fn a_follower() {
 }
 
 #[test]
-fn a_reply_is_for_one_life_only() {
+fn a_reply_is_for_one_instance_only() {
     let decide = |saga: Option<&SagaRow>| route::<Order, Paid>().decide(&reply(), saga);
     assert_eq!(decide(Some(&live())), Decision::Run);
     for saga in [None, Some(&kept()), Some(&row(2, "{}"))] {

@@ -19,7 +19,7 @@ async fn a_starter_creates() {
 }
 
 #[tokio::test]
-async fn each_life_has_an_instance_of_its_own() {
+async fn each_start_makes_an_instance_of_its_own() {
     let mut seen = std::collections::HashSet::new();
     for _ in 0..10 {
         let Some(SagaChange::Create { instance, .. }) = start(What::Nothing).await.0.saga.map(|w| w.change) else {
@@ -68,7 +68,7 @@ async fn start_and_complete_at_once() {
 }
 
 #[tokio::test]
-async fn a_kept_completed_saga_is_a_new_life_for_a_starter() {
+async fn a_kept_completed_saga_is_a_new_instance_for_a_starter() {
     let kept = SagaRow { completed: true, ..row(1, r#"{"count":7}"#) };
     let message = envelope(&placed(What::Nothing), Intent::Event);
     let (effects, result) = run(route::<Order, Placed>(), message, Some(kept)).await;
