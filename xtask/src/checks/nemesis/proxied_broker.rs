@@ -5,9 +5,11 @@ use sagabus_testkit::amqp;
 use sagabus_testkit::proxy::{Proxy, amqp::Settlements};
 use tokio::runtime::Runtime;
 
-use super::rabbitmq::PARAMETERS;
 use crate::backends::wire::host_and_port;
 use crate::checks::fixture::environment::Installation;
+
+/// What its clients are given in the URL: a dead broker is noticed within two of these seconds.
+const PARAMETERS: &str = "&heartbeat=2&confirm_timeout=4&connect_timeout=2&delivery_limit=8";
 
 /// See the module.
 pub struct ProxiedBroker {

@@ -10,8 +10,6 @@ use sagabus_testkit::amqp;
 use super::Nemesis;
 use super::cluster_under_test::ClusterUnderTest;
 
-/// What its clients are given in the URL: a dead broker is noticed within two of these seconds.
-pub const PARAMETERS: &str = "&heartbeat=2&confirm_timeout=4&connect_timeout=2&delivery_limit=8";
 /// Longer than two heartbeats.
 const FROZEN: Duration = Duration::from_secs(6);
 
