@@ -52,8 +52,8 @@ impl EndpointAdmin {
     /// # Errors
     /// [Invalid](crate::Error::is_invalid) for a cursor of another list; otherwise the store's error.
     pub async fn dead_letters(&self, after: &Cursor, limit: usize) -> Result<Page<DeadLetter>> {
-        let letters = self.store.dead_letters(&self.endpoint, after.id()?, limit).await?;
-        Ok(Page::new(letters, limit, |letter| Cursor::after_id(letter.id)))
+        let rows = self.store.dead_letters(&self.endpoint, after.id()?, limit).await?;
+        Ok(Page::new(rows, limit, |letter| Cursor::after_id(letter.id)))
     }
 
     /// Sends dead letters again: each becomes due at once. A second call for the same one does nothing. Returns the number
