@@ -1,6 +1,6 @@
 //! The URL schemes of the stores and transports that come with the crate.
 
-use super::schemes::Registry;
+use super::scheme_registry::Registry;
 use sagabus_core::{Runtime, Store, Transport};
 use sagabus_outbox::memory::MemoryStore;
 use sagabus_transports::memory::MemoryBroker;

@@ -3,6 +3,7 @@
 mod builder;
 mod builtin_schemes;
 mod running;
+mod scheme_registry;
 mod schemes;
 mod settings;
 #[cfg(test)]
@@ -11,7 +12,8 @@ mod url;
 
 pub use builder::EndpointBuilder;
 pub use running::{Health, RunningEndpoint};
-pub use schemes::{OpenUrl, register_store, register_transport};
+pub use scheme_registry::OpenUrl;
+pub use schemes::{register_store, register_transport};
 pub use url::{StoreSource, TransportSource};
 
 use crate::{admin::EndpointAdmin, bus::Bus, engine::RouteTable};

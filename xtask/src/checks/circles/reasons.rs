@@ -53,11 +53,6 @@ pub(super) const REASONS: &[Reason] = &[
         reason: "handle types of one broker",
     },
     Reason {
-        source: "src",
-        files: &["endpoint/builtin_schemes.rs", "endpoint/schemes.rs"],
-        reason: "the registry begins with the built-in schemes, which register themselves in it",
-    },
-    Reason {
         source: "testkit/src",
         files: &["diff/draw.rs", "diff/units.rs"],
         reason: "one struct in two files: what it draws, and the units among that",
