@@ -92,8 +92,8 @@ impl FromStr for Cursor {
         match text.split_once(':') {
             None if text == "start" => Ok(Self::start()),
             Some(("id", id)) => id.parse().map(Self::after_id).map_err(|_| bad()),
-            Some(("due", place)) => {
-                let (due, row) = place.split_once(':').ok_or_else(bad)?;
+            Some(("due", due_and_row)) => {
+                let (due, row) = due_and_row.split_once(':').ok_or_else(bad)?;
                 let due = due.parse().map(Timestamp).map_err(|_| bad())?;
                 row.parse().map(|row| Self::after_due(due, row)).map_err(|_| bad())
             }

@@ -108,7 +108,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_place_leads_to_a_commit_and_none_back_to_admission() {
+    fn every_location_leads_to_a_commit_and_none_back_to_admission() {
         let mut reached = vec![Committing];
         while let Some(next) = ALL.iter().find(|at| !reached.contains(at) && reached.iter().any(|to| at.leads_to(*to)))
         {
