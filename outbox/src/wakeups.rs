@@ -43,6 +43,15 @@ pub(crate) struct Wakeups {
 #[derive(Default)]
 pub(crate) struct LastSeen(Mutex<HashMap<WakeKey, u64>>);
 
+impl LastSeen {
+    /// Lets a reader that has read nothing yet wait for the first wake-up of these rows. Its first wait would otherwise
+    /// return at once.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn await_first(&self, key: &WakeKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_insert(0);
+    }
+}
+
 /// Counts a reader as waiting until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -150,5 +159,21 @@ mod tests {
         assert_eq!(waited().await, limit, "the reading has seen it");
         let (_, time) = futures::join!(async { wakeups.notify(&key) }, waited());
         assert_eq!(time, Duration::ZERO);
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test(start_paused = true)]
+    async fn a_first_wait_may_wait_for_the_first_wakeup() {
+        let (wakeups, runtime) = (Wakeups::default(), Runtime::simulated(1));
+        let (key, limit) = (WakeKey::Due("shop".into()), Duration::from_secs(60));
+        let first_wait = async || {
+            let (seen, start) = (LastSeen::default(), runtime.elapsed());
+            seen.await_first(&key);
+            wakeups.wait(&key, &seen, limit, &runtime).await;
+            runtime.elapsed() - start
+        };
+        assert_eq!(first_wait().await, limit);
+        wakeups.notify(&key);
+        assert_eq!(first_wait().await, Duration::ZERO);
     }
 }

@@ -151,6 +151,7 @@ impl OpenSchema {
     /// Waits for a wake-up of these rows, or for `at_most`.
     pub(crate) async fn wait(&self, key: &WakeKey, last_seen: &LastSeen, at_most: Duration) {
         self.listener.start(&self.wakeups);
+        last_seen.await_first(key);
         self.wakeups.wait(key, last_seen, at_most, self.runtime()).await;
     }
 
