@@ -28,7 +28,8 @@ const EMBEDDED: &[&str] = &["test", "--workspace", "--no-fail-fast"];
 /// programs, backends, missing)
 #[derive(Debug, Args)]
 pub struct Test {
-    /// Only this test target, with its server if it needs one, as in `acceptance` or `rabbitmq_hazards`
+    /// Only this test target, or the suites of this backend, with its server if it needs one: `acceptance`, `postgres`,
+    /// `rabbitmq_hazards`
     #[arg(conflicts_with_all = ["quick", "require"])]
     suite: Option<String>,
     /// Only the tests of the suite whose names contain this

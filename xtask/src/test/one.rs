@@ -8,6 +8,7 @@ use super::{Test, suite_command};
 use crate::backends::provide::provide;
 use crate::backends::{self, Server, Suite};
 use crate::cargo;
+use crate::checks::conformance::SUITES;
 use crate::libtest::{self, Summary};
 use crate::verdict::{Outcome, Timer, Verdict};
 
@@ -34,54 +35,84 @@ impl Test {
         judge(command.args(QUICK).env("SAGABUS_SEED", seed.to_string()), timer, 0)
     }
 
-    /// Runs a suite, of this name or of this test target, with its server if it has one.
-    pub(super) fn run_one(&self, name: &str, timer: Timer, seed: u64) -> Result<Verdict> {
-        let Some((server, suite)) = find(name) else {
+    /// Runs a test target, with its server if it needs one, or all suites of a backend.
+    pub(super) fn run_one(&self, name: &str, mut timer: Timer, seed: u64) -> Result<Verdict> {
+        let Some((server, suites)) = find(name) else {
             let mut command = cargo::command();
-            command.args(["test", "--workspace", "--no-fail-fast", "--test", name]).args(&self.filter);
+            command.args(["test", "--workspace", "--no-fail-fast"]);
+            command.args(embedded(name).iter().flat_map(|test| ["--test", *test])).args(&self.filter);
             return judge(command.env("SAGABUS_SEED", seed.to_string()), timer, 0);
         };
         let provided = provide(server, self.install)?;
         println!("{} ({})", provided.identity, provided.how.word());
         let extras = server.extras()?;
-        if let Some(missing) = self.unmet(suite, &extras)? {
-            bail!("{name} cannot run: {missing}");
+        let (mut all, mut good) = (Summary::default(), true);
+        for suite in &suites {
+            if let Some(missing) = self.unmet(suite, &extras)? {
+                bail!("{} cannot run: {missing}", suite.test);
+            }
+            let mut command = suite_command(suite, server, &provided.address, &extras, seed);
+            let (status, summary) = libtest::run(command.args(&self.filter))?;
+            good &= status.success();
+            all.add(summary);
         }
-        let mut command = suite_command(suite, server, &provided.address, &extras, seed);
-        let verdict = judge(command.args(&self.filter), timer, 1)?;
         provided.stop()?;
-        Ok(verdict)
+        count(&mut timer, &all, 1);
+        Ok(timer.finish(outcome(good, &all)))
     }
 }
 
-/// The suite with a server whose test target is called so.
-fn find(name: &str) -> Option<(&'static dyn Server, &'static Suite)> {
+/// The suites with a server that are meant: the one with this test target, or all of a backend.
+fn find(name: &str) -> Option<(&'static dyn Server, Vec<&'static Suite>)> {
     backends::ALL.iter().find_map(|backend| {
-        let suite = backend.suites.iter().find(|suite| suite.test == name)?;
-        Some((backend.server?, suite))
+        let meant = |suite: &&Suite| backend.name == name || suite.test == name;
+        let suites: Vec<_> = backend.suites.iter().filter(meant).collect();
+        if suites.is_empty() { None } else { Some((backend.server?, suites)) }
     })
+}
+
+/// The test targets that are meant, none of which needs a server.
+fn embedded(name: &str) -> Vec<&str> {
+    let targets = SUITES.iter().filter(|(backend, ..)| *backend == name).map(|(.., test)| *test);
+    let targets: Vec<&str> = targets.collect();
+    if targets.is_empty() { vec![name] } else { targets }
 }
 
 fn judge(command: &mut Command, mut timer: Timer, backends: usize) -> Result<Verdict> {
     let (status, summary) = libtest::run(command)?;
-    let Summary { programs, passed, failed, ignored, .. } = summary;
-    timer.count("passed", passed).count("failed", failed).count("ignored", ignored);
-    timer.count("programs", programs).count("backends", backends).count("missing", 0);
-    Ok(timer.finish(match (status.success(), passed) {
+    count(&mut timer, &summary, backends);
+    Ok(timer.finish(outcome(status.success(), &summary)))
+}
+
+fn count(timer: &mut Timer, summary: &Summary, backends: usize) {
+    timer.count("passed", summary.passed).count("failed", summary.failed).count("ignored", summary.ignored);
+    timer.count("programs", summary.programs).count("backends", backends).count("missing", 0);
+}
+
+fn outcome(good: bool, summary: &Summary) -> Outcome {
+    match (good, summary.passed) {
         (true, 0) => Outcome::Vacuous,
         (true, _) => Outcome::Pass,
         (false, _) => Outcome::Fail,
-    }))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{embedded, find};
 
     #[test]
     fn a_suite_is_found_with_its_server() {
-        let (server, suite) = find("rabbitmq_hazards").unwrap();
-        assert_eq!((server.name(), suite.test), ("rabbitmq", "rabbitmq_hazards"));
+        let (server, suites) = find("rabbitmq_hazards").unwrap();
+        let targets: Vec<_> = suites.iter().map(|suite| suite.test).collect();
+        assert_eq!((server.name(), targets), ("rabbitmq", vec!["rabbitmq_hazards"]));
         assert!(find("acceptance").is_none(), "it needs no server");
+        assert_eq!(embedded("acceptance"), ["acceptance"]);
+    }
+
+    #[test]
+    fn a_backend_means_all_of_its_suites() {
+        assert!(find("postgres").unwrap().1.len() > 3);
+        assert_eq!(embedded("sqlite"), ["sqlite_conformance", "sql_conformance"]);
     }
 }
