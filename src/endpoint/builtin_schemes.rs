@@ -54,11 +54,11 @@ fn postgres(registry: &mut Registry) {
 
 #[cfg(feature = "rabbitmq")]
 fn rabbitmq(registry: &mut Registry) {
-    use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
+    use sagabus_transports::rabbitmq::{RabbitMqOptions, RabbitMqTransport};
     for scheme in ["amqp", "amqps"] {
         registry.transport(scheme, |open| async move {
             let transport: Arc<dyn Transport> =
-                Arc::new(RabbitTransport::connect(&open.url, RabbitOptions::new(open.runtime)).await?);
+                Arc::new(RabbitMqTransport::connect(&open.url, RabbitMqOptions::new(open.runtime)).await?);
             Ok(transport)
         });
     }

@@ -14,7 +14,7 @@ use sagabus_core::{
     Destination, Envelope, Headers, Intent, MessageId, NodeId, Outgoing, ReceiveOptions, Runtime, Settle, Settlement,
     Topology, Transport,
 };
-use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
+use sagabus_transports::rabbitmq::{RabbitMqOptions, RabbitMqTransport};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -31,10 +31,10 @@ async fn main() {
     let body = Bytes::from(vec![b'x'; size]);
     let raw = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let runtime = Runtime::system();
-    let mut options = RabbitOptions::new(runtime.clone());
+    let mut options = RabbitMqOptions::new(runtime.clone());
     options.prefix = "rate.".into();
     options.publish_window = WINDOW;
-    let transport = RabbitTransport::connect(&url, options).await.unwrap();
+    let transport = RabbitMqTransport::connect(&url, options).await.unwrap();
     used(1);
     for round in 0..3 {
         let (out, back) = ours(&transport, &runtime, count, &body).await;
@@ -69,7 +69,7 @@ fn rate(count: usize, start: Instant) -> f64 {
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-async fn ours(transport: &RabbitTransport, runtime: &Runtime, count: usize, body: &Bytes) -> (f64, f64) {
+async fn ours(transport: &RabbitMqTransport, runtime: &Runtime, count: usize, body: &Bytes) -> (f64, f64) {
     transport.provision(&Topology { queue: Some("q".into()), ..Topology::default() }).await.unwrap();
     let outgoing = |_| {
         let headers = Headers::new(MessageId(runtime.uuid()), "rate.message", Intent::Command, runtime.now());

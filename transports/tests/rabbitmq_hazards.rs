@@ -21,7 +21,7 @@ use sagabus_testkit::{
     amqp,
     transport::{Fixture, TransportHarness},
 };
-use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
+use sagabus_transports::rabbitmq::{RabbitMqOptions, RabbitMqTransport};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 async fn bed(parameters: &str) -> (Arc<RabbitHarness>, Fixture, Arc<RabbitProxy>) {
@@ -542,7 +542,7 @@ async fn several_hosts_are_tried() {
     let url = url.replacen(&format!("@127.0.0.1:{port}"), &format!("@127.0.0.1:1,127.0.0.1:{port},127.0.0.1:2"), 1);
     assert!(url.contains(":1,127"), "the URL names one host only");
     for _ in 0..12 {
-        let transport = RabbitTransport::connect(&url, RabbitOptions::new(Runtime::system())).await.unwrap();
+        let transport = RabbitMqTransport::connect(&url, RabbitMqOptions::new(Runtime::system())).await.unwrap();
         transport.health().await.unwrap();
         transport.close().await;
     }
@@ -552,10 +552,10 @@ async fn several_hosts_are_tried() {
 #[tokio::test]
 async fn errors_show_no_secret() {
     let url = "amqp://someone:hunter2@127.0.0.1:1/%2f";
-    let error = RabbitTransport::connect(url, RabbitOptions::new(Runtime::system())).await.unwrap_err();
+    let error = RabbitMqTransport::connect(url, RabbitMqOptions::new(Runtime::system())).await.unwrap_err();
     let text = format!("{error:?}");
     assert!(text.contains("127.0.0.1:1") && !text.contains("hunter2") && error.is_transient(), "{text}");
     let url = through(place().rsplit(':').next().unwrap().parse().unwrap(), "").replacen("://", "://wrong", 1);
-    let error = RabbitTransport::connect(&url, RabbitOptions::new(Runtime::system())).await.unwrap_err();
+    let error = RabbitMqTransport::connect(&url, RabbitMqOptions::new(Runtime::system())).await.unwrap_err();
     assert!(!format!("{error:?}").contains(&login().1) || login().1 == login().0, "{error:?}");
 }

@@ -12,7 +12,7 @@ use sagabus_core::{
     Destination, Envelope, Error, Headers, Intent, MessageId, NodeId, Outgoing, ReceiveOptions, Runtime, Settle,
     Settlement, Topology, Transport,
 };
-use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
+use sagabus_transports::rabbitmq::{RabbitMqOptions, RabbitMqTransport};
 use std::{path::PathBuf, time::Duration};
 
 struct Tls {
@@ -30,13 +30,13 @@ impl Tls {
         std::fs::read_to_string(self.dir.join(name)).unwrap()
     }
 
-    async fn connect(&self, ca: Option<&str>, client: Option<&str>) -> Result<RabbitTransport, Error> {
-        let mut options = RabbitOptions::new(Runtime::system());
+    async fn connect(&self, ca: Option<&str>, client: Option<&str>) -> Result<RabbitMqTransport, Error> {
+        let mut options = RabbitMqOptions::new(Runtime::system());
         options.prefix = format!("tls-{}.", std::process::id());
         options.ca_pem = ca.map(|name| self.text(name));
         options.identity_pem =
             client.map(|name| (self.text(&format!("{name}.pem")).into(), self.text(&format!("{name}.key")).into()));
-        RabbitTransport::connect(&self.url, options).await
+        RabbitMqTransport::connect(&self.url, options).await
     }
 
     async fn refused(&self, ca: Option<&str>, client: Option<&str>) -> String {
@@ -57,8 +57,8 @@ async fn certificates_by_url() {
     let tls = Tls::find();
     let file = |name: &str| tls.dir.join(name).display().to_string();
     let files = format!("ca_file={}&cert_file={}&key_file={}", file("ca.pem"), file("client.pem"), file("client.key"));
-    let options = RabbitOptions::new(Runtime::system());
-    let transport = RabbitTransport::connect(&format!("{}?{files}", tls.url), options).await.unwrap();
+    let options = RabbitMqOptions::new(Runtime::system());
+    let transport = RabbitMqTransport::connect(&format!("{}?{files}", tls.url), options).await.unwrap();
     transport.health().await.unwrap();
     transport.close().await;
 }
@@ -119,9 +119,9 @@ async fn a_client_that_cannot_show_who_it_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_that_cannot_be_read() {
     let tls = Tls::find();
-    let mut options = RabbitOptions::new(Runtime::system());
+    let mut options = RabbitMqOptions::new(Runtime::system());
     options.ca_pem = Some(tls.text("ca.pem"));
     options.identity_pem = Some((b"hunter2".to_vec(), b"hunter2".to_vec()));
-    let error = RabbitTransport::connect(&tls.url, options).await.map(drop).unwrap_err();
+    let error = RabbitMqTransport::connect(&tls.url, options).await.map(drop).unwrap_err();
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }

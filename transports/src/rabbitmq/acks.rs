@@ -11,11 +11,11 @@ pub(super) struct Acks {
     base: u64,
     tags: VecDeque<Tag>,
     /// Done behind a gap, since the last tick.
-    fresh: Vec<u64>,
+    gap_acks: Vec<u64>,
     /// Done behind a gap, since the tick before.
-    old: Vec<u64>,
+    aged_gap_acks: Vec<u64>,
     /// So many wait behind a gap for the next tick at most.
-    most: usize,
+    max_gap_acks: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,13 @@ impl Acks {
     /// For a channel on which so many may be sent ahead. Half of them may wait behind a gap, the half that
     /// is not in the window: a single ack is an entry in a quorum queue's log, as one for hundreds is.
     pub(super) fn new(prefetch: usize) -> Self {
-        Self { base: 1, tags: VecDeque::new(), fresh: Vec::new(), old: Vec::new(), most: (prefetch / 2).max(1) }
+        Self {
+            base: 1,
+            tags: VecDeque::new(),
+            gap_acks: Vec::new(),
+            aged_gap_acks: Vec::new(),
+            max_gap_acks: (prefetch / 2).max(1),
+        }
     }
 
     /// A delivery. The tags of a channel are consecutive, but several consumers share it, and their streams are read in any
@@ -56,12 +62,12 @@ impl Acks {
     pub(super) fn done(&mut self, tag: u64) {
         self.set(tag, Tag::Done);
         if tag != self.base {
-            self.fresh.push(tag);
+            self.gap_acks.push(tag);
         }
     }
 
     /// It was given back to the broker.
-    pub(super) fn gone(&mut self, tag: u64) {
+    pub(super) fn forget(&mut self, tag: u64) {
         self.set(tag, Tag::Gone);
     }
 
@@ -76,32 +82,32 @@ impl Acks {
             self.tags.pop_front();
             self.base += 1;
         }
-        if self.tags.is_empty() || self.fresh.first().is_some_and(|tag| *tag < self.base) {
+        if self.tags.is_empty() || self.gap_acks.first().is_some_and(|tag| *tag < self.base) {
             let base = self.base;
-            self.fresh.retain(|tag| *tag >= base);
-            self.old.retain(|tag| *tag >= base);
+            self.gap_acks.retain(|tag| *tag >= base);
+            self.aged_gap_acks.retain(|tag| *tag >= base);
         }
         last
     }
 
     /// What to acknowledge singly now.
-    pub(super) fn stragglers(&mut self, tick: bool) -> Vec<u64> {
+    pub(super) fn due_gap_acks(&mut self, tick: bool) -> Vec<u64> {
         let mut tags = Vec::new();
         if tick {
-            tags = std::mem::replace(&mut self.old, std::mem::take(&mut self.fresh));
-        } else if self.fresh.len() >= self.most {
-            tags = std::mem::take(&mut self.fresh);
+            tags = std::mem::replace(&mut self.aged_gap_acks, std::mem::take(&mut self.gap_acks));
+        } else if self.gap_acks.len() >= self.max_gap_acks {
+            tags = std::mem::take(&mut self.gap_acks);
         }
         tags.retain(|tag| self.get(*tag) == Tag::Done);
         for tag in &tags {
-            self.gone(*tag);
+            self.forget(*tag);
         }
         tags
     }
 
     /// Whether a tick is needed.
-    pub(super) fn waiting(&self) -> bool {
-        !self.fresh.is_empty() || !self.old.is_empty()
+    pub(super) fn has_gap_acks(&self) -> bool {
+        !self.gap_acks.is_empty() || !self.aged_gap_acks.is_empty()
     }
 }
 
@@ -131,7 +137,7 @@ mod tests {
         acks.add(6);
         acks.done(6);
         assert_eq!(acks.prefix(), Some(6));
-        assert!(!acks.waiting());
+        assert!(!acks.has_gap_acks());
     }
 
     #[test]
@@ -158,12 +164,12 @@ mod tests {
         let mut acks = of(4);
         acks.done(3);
         acks.done(4);
-        assert!(acks.stragglers(false).is_empty());
-        assert!(acks.stragglers(true).is_empty(), "the first tick only ages them");
-        assert_eq!(acks.stragglers(true), [3, 4]);
-        assert!(!acks.waiting());
+        assert!(acks.due_gap_acks(false).is_empty());
+        assert!(acks.due_gap_acks(true).is_empty(), "the first tick only ages them");
+        assert_eq!(acks.due_gap_acks(true), [3, 4]);
+        assert!(!acks.has_gap_acks());
         acks.done(1);
-        acks.gone(2);
+        acks.forget(2);
         // 4 is acknowledged already: the multiple ack must not name it
         assert_eq!(acks.prefix(), Some(1));
         assert_eq!(acks.prefix(), None);
@@ -178,7 +184,7 @@ mod tests {
             if let Some(last) = acks.prefix() {
                 acked.extend(1..=last);
             }
-            for tag in acks.stragglers(n % 50 == 0) {
+            for tag in acks.due_gap_acks(n % 50 == 0) {
                 assert!(acked.insert(tag), "{tag} twice");
             }
         }

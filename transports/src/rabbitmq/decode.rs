@@ -1,10 +1,10 @@
 //! What the broker delivers becomes a message, whoever sent it.
 
 use super::{
-    frames::MENDED,
+    frame_repair::REPLACEMENT,
     headers as h,
     names::Names,
-    parcel::{Lane, Parcel},
+    received::{ConsumerKind, Received},
 };
 use crate::compact_headers;
 use lapin::{
@@ -30,20 +30,21 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn parcel(&self, lane: Lane, delivery: Delivery) -> Parcel {
+    pub(super) fn decode(&self, kind: ConsumerKind, delivery: Delivery) -> Received {
         let properties = &delivery.properties;
         // an id that had to be mended may be another message's, too
-        let id = properties.message_id().as_ref().filter(|id| !id.as_str().is_empty() && !id.as_str().contains(MENDED));
+        let id =
+            properties.message_id().as_ref().filter(|id| !id.as_str().is_empty() && !id.as_str().contains(REPLACEMENT));
         let anonymous = id.is_none();
         let id = match id {
             Some(id) => MessageId::from_foreign(id.as_str()),
             None => MessageId(self.runtime.uuid()),
         };
         let (headers, defect) = self.headers(&delivery, id);
-        let dead = lane == Lane::Dead;
+        let dead = kind == ConsumerKind::DeadLetters;
         let buried = dead.then(|| self.buried(properties.headers().as_ref())).flatten();
-        Parcel {
-            lane,
+        Received {
+            kind,
             message: Arc::new(Envelope::new(headers, delivery.data)),
             defect: buried.or(defect),
             suspect: delivery.redelivered || dead,
@@ -57,7 +58,7 @@ impl Decoder {
             Ok(kind) => (kind, None),
             Err(defect) => (UNDECODABLE.to_string(), Some(defect)),
         };
-        if let Some(property) = mended(properties) {
+        if let Some(property) = repaired(properties) {
             defect = Some(format!("its property {property} is no UTF-8"));
         }
         let mut headers = Headers::new(id, kind, Intent::Command, self.runtime.now());
@@ -72,7 +73,7 @@ impl Decoder {
         }
         headers.correlation_id = properties.correlation_id().as_ref().map(|t| t.as_str().to_string());
         headers.reply_to = text(properties.reply_to()).map(|queue| self.names.strip(&queue).to_string());
-        let app = properties.app_id().as_ref().map(ShortString::as_str).filter(|app| !app.contains(MENDED));
+        let app = properties.app_id().as_ref().map(ShortString::as_str).filter(|app| !app.contains(REPLACEMENT));
         let compact = app.and_then(|app| app.strip_prefix(h::OURS));
         let mut conversation = compact.and_then(|compact| compact_headers::read(compact, &mut headers));
         let mut too_much = false;
@@ -134,7 +135,7 @@ impl Decoder {
 }
 
 /// A property that could not be read as text.
-fn mended(properties: &BasicProperties) -> Option<&'static str> {
+fn repaired(properties: &BasicProperties) -> Option<&'static str> {
     let texts = [
         ("type", properties.kind()),
         ("message-id", properties.message_id()),
@@ -142,7 +143,7 @@ fn mended(properties: &BasicProperties) -> Option<&'static str> {
         ("correlation-id", properties.correlation_id()),
         ("reply-to", properties.reply_to()),
     ];
-    let bad = |text: &Option<ShortString>| text.as_ref().is_some_and(|text| text.as_str().contains(MENDED));
+    let bad = |text: &Option<ShortString>| text.as_ref().is_some_and(|text| text.as_str().contains(REPLACEMENT));
     texts.into_iter().find(|(_, text)| bad(text)).map(|(name, _)| name)
 }
 
@@ -154,7 +155,7 @@ fn read_table(table: &FieldTable, headers: &mut Headers, conversation: &mut Opti
     let mut propagate: &[AMQPValue] = &[];
     for (name, value) in table.inner() {
         let name = name.as_str();
-        if h::brokers_own(name) || name.contains(MENDED) {
+        if h::brokers_own(name) || name.contains(REPLACEMENT) {
             continue;
         }
         if matches!(value, AMQPValue::LongString(text) if text.len() > limits.headers) {

@@ -14,10 +14,10 @@ use sagabus_core::{Destination, Error, Headers, Intent, MessageId, Outgoing, Res
 use std::collections::BTreeMap;
 
 /// Largest message: what RabbitMQ 4 accepts by default.
-pub(super) const MAX_MESSAGE: usize = 16 << 20;
+pub(super) const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Most bytes of headers: they must fit into one frame of 128 KiB.
-const MAX_HEADERS: usize = 64 << 10;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// A message as it goes to the broker.
 #[derive(Clone)]
@@ -41,16 +41,16 @@ pub(super) struct Exchanges {
 pub(super) fn wire(outgoing: &Outgoing, names: &Names, exchanges: &Exchanges) -> Result<Wire> {
     let headers = &outgoing.message.headers;
     let size = outgoing.message.body.len();
-    if size > MAX_MESSAGE {
+    if size > MAX_MESSAGE_BYTES {
         return Err(Error::invalid(format!(
-            "message {} has {size} bytes, this transport takes {MAX_MESSAGE} with its headers",
+            "message {} has {size} bytes, this transport takes {MAX_MESSAGE_BYTES} with its headers",
             headers.message_id
         )));
     }
     let (properties, weight) = properties(headers, names)?;
-    if weight > MAX_HEADERS || size + weight > MAX_MESSAGE {
+    if weight > MAX_HEADER_BYTES || size + weight > MAX_MESSAGE_BYTES {
         return Err(Error::invalid(format!(
-            "message {} has {weight} bytes of headers, this transport takes {MAX_HEADERS}",
+            "message {} has {weight} bytes of headers, this transport takes {MAX_HEADER_BYTES}",
             headers.message_id
         )));
     }

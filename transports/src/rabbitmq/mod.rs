@@ -51,7 +51,7 @@
 //! - Everything is sent as `mandatory`. What comes back is looked up in the list of endpoints: if somebody should have got
 //!   it, exchanges and bindings are made again, for all endpoints, and it is sent again. The exchanges that are published to
 //!   are connected to those with the queues last, so an event never reaches only those that are bound already. A queue that
-//!   is missing is waited for, until its endpoint declares it or is [retired](RabbitTransport::retire).
+//!   is missing is waited for, until its endpoint declares it or is [retired](RabbitMqTransport::retire).
 //! - What is requeued waits in this process, so that infrastructure failures do not count towards the delivery limit.
 //! - On an ordered endpoint a partition has one consumer, and the next one begins when that one's channel ends. A paused
 //!   process may wake up after it was replaced and still run what it has in flight. That does no harm to order: both run a
@@ -64,28 +64,29 @@
 //! stops. Delays are the store's; those without one have 28 levels of queues on the broker, which keep whole seconds.
 
 mod acks;
+mod connection;
 mod decode;
-mod delays;
-mod desk;
+mod delay_topology;
+mod delayed_send;
 mod encode;
+mod endpoint_registry;
 mod error;
-mod frames;
+mod frame_filter;
+mod frame_repair;
 mod headers;
-mod home;
-mod lane;
-mod later;
-mod link;
+mod in_flight;
 mod names;
 mod options;
-mod parcel;
+mod publish_channel;
 mod publisher;
+mod received;
 mod receiver;
-mod registry;
 mod session;
-mod sieve;
+mod shared;
 mod topology;
+mod topology_lock;
+mod topology_manager;
 mod transport;
-mod turn;
 
-pub use options::RabbitOptions;
-pub use transport::RabbitTransport;
+pub use options::RabbitMqOptions;
+pub use transport::RabbitMqTransport;

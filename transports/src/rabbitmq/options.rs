@@ -4,10 +4,10 @@ use lapin::uri::AMQPUri;
 use sagabus_core::{Error, ErrorKind, Result, Runtime};
 use std::{fmt, time::Duration};
 
-/// How a [`RabbitTransport`](super::RabbitTransport) works. `Debug` shows no secret.
+/// How a [`RabbitMqTransport`](super::RabbitMqTransport) works. `Debug` shows no secret.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct RabbitOptions {
+pub struct RabbitMqOptions {
     /// Goes before every name on the broker, to keep systems on one virtual host apart (URL: `prefix`; default none).
     pub prefix: String,
     /// How often a message may be delivered again before the broker takes it out of the queue and the endpoint buries it
@@ -43,7 +43,7 @@ pub struct RabbitOptions {
     pub runtime: Runtime,
 }
 
-impl RabbitOptions {
+impl RabbitMqOptions {
     /// The defaults.
     pub fn new(runtime: Runtime) -> Self {
         Self {
@@ -113,9 +113,9 @@ fn file(name: &str, path: &str) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(failed)
 }
 
-impl fmt::Debug for RabbitOptions {
+impl fmt::Debug for RabbitMqOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RabbitOptions")
+        f.debug_struct("RabbitMqOptions")
             .field("prefix", &self.prefix)
             .field("delivery_limit", &self.delivery_limit)
             .field("partitions", &self.partitions)
@@ -127,7 +127,7 @@ impl fmt::Debug for RabbitOptions {
 
 /// Reads `amqp://user:password@host:port,host2:port2/vhost?heartbeat=10`. No error repeats any of it, since all of it
 /// may be secret.
-pub(super) fn parse(url: &str, mut options: RabbitOptions) -> Result<(Vec<AMQPUri>, RabbitOptions)> {
+pub(super) fn parse(url: &str, mut options: RabbitMqOptions) -> Result<(Vec<AMQPUri>, RabbitMqOptions)> {
     let wrong = || Error::invalid("the rabbitmq URL cannot be read: it is amqp://user:password@host:port/vhost");
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -161,8 +161,8 @@ pub(super) fn parse(url: &str, mut options: RabbitOptions) -> Result<(Vec<AMQPUr
 mod tests {
     use super::*;
 
-    fn read(url: &str) -> Result<(Vec<AMQPUri>, RabbitOptions)> {
-        parse(url, RabbitOptions::new(Runtime::system()))
+    fn read(url: &str) -> Result<(Vec<AMQPUri>, RabbitMqOptions)> {
+        parse(url, RabbitMqOptions::new(Runtime::system()))
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
             let error = read(url).err().unwrap_or_else(|| panic!("{url} was taken"));
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
-        let mut options = RabbitOptions::new(Runtime::system());
+        let mut options = RabbitMqOptions::new(Runtime::system());
         options.identity_pem = Some((b"hunter2".to_vec(), b"hunter2".to_vec()));
         assert!(!format!("{options:?}").contains("hunter2"));
     }

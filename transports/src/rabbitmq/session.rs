@@ -4,11 +4,11 @@
 //! the same here: the session ends with an error, its deliveries become void, and the next one begins after a pause.
 
 use super::{
+    connection::LiveConnection,
     error::failed,
-    link::Live,
     names::short,
-    parcel::{Lane, Parcel},
-    receiver::{Phase, Shared},
+    received::{ConsumerKind, Received},
+    shared::{Phase, ReceiverState},
     topology,
 };
 use crate::lock;
@@ -26,78 +26,78 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// A session that ended sooner than this ended badly.
-const SHORT: Duration = Duration::from_secs(10);
+const MIN_GOOD_SESSION: Duration = Duration::from_secs(10);
 
 /// After that the partitions of an ordered endpoint send one message at a time for so long.
-const SLOW: Duration = Duration::from_secs(5);
+const CAREFUL_SESSION: Duration = Duration::from_secs(5);
 
 /// After so long more are sent ahead, if not so many were settled before.
-const WIDEN: Duration = Duration::from_millis(200);
+const PREFETCH_RAISE_DELAY: Duration = Duration::from_millis(200);
 
 /// So many times as many.
-const STEP: u16 = 8;
+const PREFETCH_RAISE_FACTOR: u16 = 8;
 
 /// How a session begins. A message that ends the connection or the process counts a delivery of all that were sent ahead
 /// with it; and so does whatever else ends processes again and again. So a session begins with one message, and goes on
 /// to a few times as many as it has settled: then a message wears out few more deliveries than were handled before it. (Or
 /// after a moment, for handlers that take their time.)
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
+enum SessionStart {
     /// The first one of this process: it may have been ended by a message.
-    First,
+    FirstSession,
     /// After one that ended badly.
-    Careful,
+    AfterFailure,
     /// After one that lasted.
-    Full,
+    FullPrefetch,
 }
 
 /// How a session ended, if not by an error.
-enum End {
+enum SessionEnd {
     Closed,
     /// It was careful for long enough.
-    Again,
+    RestartAtFullPrefetch,
 }
 
 /// For how long a receiver that could not be started is tried again.
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-const MOST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(5);
 
 /// How long an ack may wait behind a gap; twice that at most.
-const TICK: Duration = Duration::from_millis(100);
+const GAP_ACK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// About so many deliveries are taken in under one lock: less than twice as many.
-const CHUNK: usize = 256;
+const MAX_ITEMS_PER_LOCK: usize = 256;
 
 /// With plenty at hand: how long nothing is read at most. Then a chunk is, and with it the end of the first consumer of a queue
 /// that was deleted, which has one message ahead of it.
-const REST: Duration = Duration::from_millis(100);
+const READING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs sessions until the receiver is closed. It is told when the first one works, or that none does.
-pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>) {
+pub(super) async fn run(state: Arc<ReceiverState>, first: oneshot::Sender<Result<()>>) {
     let mut first = Some(first);
-    let runtime = shared.home.options.runtime.clone();
-    let (mut how, mut failures) = (Start::First, 0u32);
+    let runtime = state.manager.options.runtime.clone();
+    let (mut how, mut failures) = (SessionStart::FirstSession, 0u32);
     let begun = runtime.elapsed();
     loop {
         let start = runtime.elapsed();
-        let ended = Session::run(&shared, how, &mut first).await;
-        lock(&shared.desk).lost();
-        shared.arrived.notify_waiters();
-        shared.quiet.notify_waiters();
+        let ended = Session::run(&state, how, &mut first).await;
+        lock(&state.in_flight).channel_lost();
+        state.arrived.notify_waiters();
+        state.quiet.notify_waiters();
         let error = match ended {
-            Ok(End::Closed) => return,
-            Ok(End::Again) => {
-                how = Start::Full;
+            Ok(SessionEnd::Closed) => return,
+            Ok(SessionEnd::RestartAtFullPrefetch) => {
+                how = SessionStart::FullPrefetch;
                 continue;
             }
             Err(error) => error,
         };
         if error.is_closed() {
-            return shared.end();
+            return state.end();
         }
         // one poisonous message must not keep an endpoint from starting: it wears out its own deliveries first
-        if (!error.is_transient() || runtime.elapsed() - begun > PATIENCE)
+        if (!error.is_transient() || runtime.elapsed() - begun > START_TIMEOUT)
             && let Some(first) = first.take()
         {
             // whoever asked gets the error, and no receiver
@@ -105,17 +105,17 @@ pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>)
             return;
         }
         let lived = runtime.elapsed() - start;
-        how = if lived < SHORT { Start::Careful } else { Start::Full };
-        failures = if how == Start::Careful { failures + 1 } else { 0 };
-        tracing::warn!(queue = shared.queue, %error, "receiving from rabbitmq was interrupted");
+        how = if lived < MIN_GOOD_SESSION { SessionStart::AfterFailure } else { SessionStart::FullPrefetch };
+        failures = if how == SessionStart::AfterFailure { failures + 1 } else { 0 };
+        tracing::warn!(queue = state.queue, %error, "receiving from rabbitmq was interrupted");
         if error.is_not_found() {
-            shared.home.restore(&shared.queue).await;
+            state.manager.redeclare(&state.queue).await;
         }
-        shared.report(error);
-        let pause = (TICK * 2u32.saturating_pow(failures.min(10))).min(MOST_PAUSE);
-        let mut phase = shared.phase.subscribe();
+        state.report(error);
+        let pause = (GAP_ACK_INTERVAL * 2u32.saturating_pow(failures.min(10))).min(MAX_RESTART_DELAY);
+        let mut phase = state.phase.subscribe();
         tokio::select! {
-            () = runtime.sleep(TICK + runtime.jitter(pause)) => {}
+            () = runtime.sleep(GAP_ACK_INTERVAL + runtime.jitter(pause)) => {}
             // the result is no error while `shared` lives
             _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
         }
@@ -124,224 +124,236 @@ pub(super) async fn run(shared: Arc<Shared>, first: oneshot::Sender<Result<()>>)
 
 enum Item {
     /// With its tag.
-    Message(u64, Parcel),
+    Message(u64, Received),
     Broken(lapin::Error),
     /// The consumer with this number gets nothing more.
     Ended(usize),
 }
 
 struct Session<'a> {
-    shared: &'a Arc<Shared>,
+    state: &'a Arc<ReceiverState>,
     channel: Channel,
     /// What has come meanwhile, together: one by one each would cost the way through the selection.
     streams: SelectAll<BoxStream<'static, Vec<Item>>>,
     /// (number, lane, tag) of the consumers at work.
-    consumers: Vec<(usize, Lane, ShortString)>,
+    consumers: Vec<(usize, ConsumerKind, ShortString)>,
     numbers: usize,
 }
 
 impl Session<'_> {
-    async fn run(shared: &Arc<Shared>, how: Start, first: &mut Option<oneshot::Sender<Result<()>>>) -> Result<End> {
-        let live = shared.home.consume.get(true).await?;
-        let lanes = lanes(shared, &live).await?;
+    async fn run(
+        state: &Arc<ReceiverState>,
+        how: SessionStart,
+        first: &mut Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<SessionEnd> {
+        let live = state.manager.consume.get(true).await?;
+        let sources = sources(state, &live).await?;
         let channel = topology::open(&live).await?;
-        let mut session = Session { shared, channel, streams: SelectAll::new(), consumers: Vec::new(), numbers: 0 };
-        lock(&shared.desk).begin(session.channel.clone());
-        let full = shared.prefetch;
-        let ahead = |lane| match (lane, how) {
-            (Lane::Dead, _) | (Lane::Free, Start::First | Start::Careful) | (Lane::Ordered, Start::Careful) => 1,
-            (Lane::Free, Start::Full) | (Lane::Ordered, Start::First | Start::Full) => full,
+        let mut session = Session { state, channel, streams: SelectAll::new(), consumers: Vec::new(), numbers: 0 };
+        lock(&state.in_flight).channel_opened(session.channel.clone());
+        let full = state.prefetch;
+        let ahead = |kind| match (kind, how) {
+            (ConsumerKind::DeadLetters, _)
+            | (ConsumerKind::Unordered, SessionStart::FirstSession | SessionStart::AfterFailure)
+            | (ConsumerKind::Ordered, SessionStart::AfterFailure) => 1,
+            (ConsumerKind::Unordered, SessionStart::FullPrefetch)
+            | (ConsumerKind::Ordered, SessionStart::FirstSession | SessionStart::FullPrefetch) => full,
         };
-        session.consume(&lanes, ahead).await?;
-        shared.clear();
+        session.consume(&sources, ahead).await?;
+        state.clear();
         if let Some(first) = first.take() {
             // if nobody waits any more, the receiver is dropped and this task with it
             let _ = first.send(Ok(()));
         }
-        session.work(&lanes, how).await
+        session.work(&sources, how).await
     }
 
     /// Consumers, each with its prefetch.
-    async fn consume(&mut self, lanes: &[(Lane, String)], prefetch: impl Fn(Lane) -> u16) -> Result<()> {
-        let doing = || format!("consume queue {}", self.shared.queue);
-        for (lane, queue) in lanes {
+    async fn consume(
+        &mut self,
+        sources: &[(ConsumerKind, String)],
+        prefetch: impl Fn(ConsumerKind) -> u16,
+    ) -> Result<()> {
+        let doing = || format!("consume queue {}", self.state.queue);
+        for (kind, queue) in sources {
             // it holds for the consumers that begin after it
-            let prefetch = self.channel.basic_qos(prefetch(*lane), BasicQosOptions::default()).await;
+            let prefetch = self.channel.basic_qos(prefetch(*kind), BasicQosOptions::default()).await;
             prefetch.map_err(|e| failed(doing(), e))?;
             self.numbers += 1;
-            let (lane, number) = (*lane, self.numbers);
+            let (kind, number) = (*kind, self.numbers);
             let tag = short(format!("sagabus-{number}"))?;
             let consumer = self
                 .channel
                 .basic_consume(short(queue)?, tag.clone(), BasicConsumeOptions::default(), FieldTable::default())
                 .await
                 .map_err(|e| failed(format!("consume queue {queue}"), e))?;
-            let shared = Arc::clone(self.shared);
+            let state = Arc::clone(self.state);
             let items = consumer.map(move |delivery| match delivery {
-                Ok(delivery) => Item::Message(delivery.delivery_tag, shared.decoder.parcel(lane, delivery)),
+                Ok(delivery) => Item::Message(delivery.delivery_tag, state.decoder.decode(kind, delivery)),
                 Err(error) => Item::Broken(error),
             });
             let items = items.chain(futures::stream::once(async move { Item::Ended(number) }));
-            self.streams.push(items.ready_chunks(CHUNK).boxed());
-            self.consumers.push((number, lane, tag));
+            self.streams.push(items.ready_chunks(MAX_ITEMS_PER_LOCK).boxed());
+            self.consumers.push((number, kind, tag));
         }
         Ok(())
     }
 
-    async fn cancel(&mut self, which: impl Fn(usize, Lane) -> bool) -> Result<()> {
-        let (gone, stay) = self.consumers.drain(..).partition(|(number, lane, _)| which(*number, *lane));
+    async fn cancel(&mut self, which: impl Fn(usize, ConsumerKind) -> bool) -> Result<()> {
+        let (cancelled, stay) = self.consumers.drain(..).partition(|(number, kind, _)| which(*number, *kind));
         self.consumers = stay;
-        let gone: Vec<(usize, Lane, ShortString)> = gone;
-        for (_, _, tag) in gone {
+        let cancelled: Vec<(usize, ConsumerKind, ShortString)> = cancelled;
+        for (_, _, tag) in cancelled {
             let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default()).await;
-            cancelled.map_err(|e| failed(format!("stop consuming queue {}", self.shared.queue), e))?;
+            cancelled.map_err(|e| failed(format!("stop consuming queue {}", self.state.queue), e))?;
         }
         Ok(())
     }
 
-    async fn work(&mut self, lanes: &[(Lane, String)], how: Start) -> Result<End> {
-        let shared = self.shared;
-        let runtime = &shared.home.options.runtime;
-        let mut phase = shared.phase.subscribe();
-        let mut tick = Box::pin(runtime.sleep(TICK));
-        let full = shared.prefetch;
-        let mut level = if how == Start::Full { full } else { 1 };
-        lock(&shared.desk).faster_after(u64::from(level));
-        let mut widen = Box::pin(runtime.sleep(WIDEN));
+    async fn work(&mut self, sources: &[(ConsumerKind, String)], how: SessionStart) -> Result<SessionEnd> {
+        let state = self.state;
+        let runtime = &state.manager.options.runtime;
+        let mut phase = state.phase.subscribe();
+        let mut gap_ack_timer = Box::pin(runtime.sleep(GAP_ACK_INTERVAL));
+        let full = state.prefetch;
+        let mut level = if how == SessionStart::FullPrefetch { full } else { 1 };
+        lock(&state.in_flight).raise_prefetch_after(u64::from(level));
+        let mut raise_timer = Box::pin(runtime.sleep(PREFETCH_RAISE_DELAY));
         // never by another consumer: while one is exchanged for the other, the next process would take the partition over
-        let ordered = lanes.iter().any(|(lane, _)| *lane == Lane::Ordered);
-        let again = ordered && how == Start::Careful;
-        let mut slow = Box::pin(runtime.sleep(SLOW));
-        let mut rest = Box::pin(runtime.sleep(REST));
-        let (mut ticking, mut stopped, mut resting) = (false, false, false);
+        let ordered = sources.iter().any(|(kind, _)| *kind == ConsumerKind::Ordered);
+        let restart_later = ordered && how == SessionStart::AfterFailure;
+        let mut careful_timer = Box::pin(runtime.sleep(CAREFUL_SESSION));
+        let mut pause_timer = Box::pin(runtime.sleep(READING_PAUSE));
+        let (mut gap_acks_pending, mut stopped, mut paused) = (false, false, false);
         loop {
             let now = *phase.borrow_and_update();
             if now != Phase::Running && !stopped {
                 stopped = true;
-                self.cancel(|_, lane| lane != Lane::Ordered).await?;
+                self.cancel(|_, kind| kind != ConsumerKind::Ordered).await?;
                 self.drain()?;
-                lock(&shared.desk).cancel();
-                shared.quiet.notify_waiters();
+                lock(&state.in_flight).cancel();
+                state.quiet.notify_waiters();
             }
             if now == Phase::Closing {
-                return self.close().await.map(|()| End::Closed);
+                return self.close().await.map(|()| SessionEnd::Closed);
             }
-            let mut faster = false;
+            let mut raise = false;
             tokio::select! {
                 // when all have ended there is always the next nothing, at once: this would never wait again, nor let others run
-                items = self.streams.next(), if !resting && !self.streams.is_empty() => {
+                items = self.streams.next(), if !paused && !self.streams.is_empty() => {
                     // the partitions' consumers each have their own queue, whose end would lie behind thousands of messages; and
                     // what one of them has unread would be the gap before which the acks of all others wait
-                    resting = self.take_in(items.unwrap_or_default())? && !ordered;
-                    if resting {
-                        rest = Box::pin(runtime.sleep(REST));
+                    paused = self.accept(items.unwrap_or_default())? && !ordered;
+                    if paused {
+                        pause_timer = Box::pin(runtime.sleep(READING_PAUSE));
                     }
                 }
-                () = shared.hungry.notified(), if resting => resting = false,
-                () = &mut rest, if resting => resting = false,
+                () = state.below_low_watermark.notified(), if paused => paused = false,
+                () = &mut pause_timer, if paused => paused = false,
                 // an error would mean that the receiver is gone, and this task with it
                 _ = phase.changed() => {}
-                () = shared.straggling.notified(), if !ticking => {
-                    ticking = true;
-                    tick = Box::pin(runtime.sleep(TICK));
+                () = state.has_gap_acks.notified(), if !gap_acks_pending => {
+                    gap_acks_pending = true;
+                    gap_ack_timer = Box::pin(runtime.sleep(GAP_ACK_INTERVAL));
                 }
-                () = &mut tick, if ticking => {
-                    ticking = lock(&shared.desk).flush(true);
-                    tick = Box::pin(runtime.sleep(TICK));
+                () = &mut gap_ack_timer, if gap_acks_pending => {
+                    gap_acks_pending = lock(&state.in_flight).flush(true);
+                    gap_ack_timer = Box::pin(runtime.sleep(GAP_ACK_INTERVAL));
                 }
-                () = shared.faster.notified(), if level < full && !stopped => faster = true,
-                () = &mut widen, if level < full && !stopped => faster = true,
-                () = &mut slow, if again && !stopped => {
+                () = state.raise_due.notified(), if level < full && !stopped => raise = true,
+                () = &mut raise_timer, if level < full && !stopped => raise = true,
+                () = &mut careful_timer, if restart_later && !stopped => {
                     self.close().await?;
-                    return Ok(End::Again);
+                    return Ok(SessionEnd::RestartAtFullPrefetch);
                 }
             }
-            if faster {
-                let wider = level.saturating_mul(STEP).min(full);
-                self.widen(lanes, wider - level).await?;
-                level = wider;
-                lock(&shared.desk).faster_after(u64::from(level));
-                widen = Box::pin(runtime.sleep(WIDEN));
+            if raise {
+                let raised = level.saturating_mul(PREFETCH_RAISE_FACTOR).min(full);
+                self.raise_prefetch(sources, raised - level).await?;
+                level = raised;
+                lock(&state.in_flight).raise_prefetch_after(u64::from(level));
+                raise_timer = Box::pin(runtime.sleep(PREFETCH_RAISE_DELAY));
             }
         }
     }
 
     /// One more consumer of what has no order, for so many more messages. (Not another one in the place of the last: what
     /// is on its way to a consumer that is cancelled comes back as if it had been in the hands of one that died.)
-    async fn widen(&mut self, lanes: &[(Lane, String)], more: u16) -> Result<()> {
-        let free: Vec<(Lane, String)> = lanes.iter().filter(|(lane, _)| *lane == Lane::Free).cloned().collect();
-        self.consume(&free, |_| more).await
+    async fn raise_prefetch(&mut self, sources: &[(ConsumerKind, String)], more: u16) -> Result<()> {
+        let unordered: Vec<(ConsumerKind, String)> =
+            sources.iter().filter(|(kind, _)| *kind == ConsumerKind::Unordered).cloned().collect();
+        self.consume(&unordered, |_| more).await
     }
 
-    /// What is there already, before the desk is told that there is no more.
+    /// What is there already, before the in_flight is told that there is no more.
     fn drain(&mut self) -> Result<()> {
         while let Some(Some(items)) = self.streams.next().now_or_never() {
-            self.take_in(items)?;
+            self.accept(items)?;
         }
         Ok(())
     }
 
     /// Some items, and whatever else has come, under one lock. Answers whether that is plenty.
-    fn take_in(&mut self, mut items: Vec<Item>) -> Result<bool> {
-        while items.len() < CHUNK
+    fn accept(&mut self, mut items: Vec<Item>) -> Result<bool> {
+        while items.len() < MAX_ITEMS_PER_LOCK
             && let Some(Some(more)) = self.streams.next().now_or_never()
         {
             items.extend(more);
         }
-        let mut desk = lock(&self.shared.desk);
+        let mut in_flight = lock(&self.state.in_flight);
         let mut outcome = Ok(());
         for item in items {
             match item {
-                Item::Message(tag, parcel) => desk.push(tag, parcel),
+                Item::Message(tag, received) => in_flight.push(tag, received),
                 Item::Broken(error) => {
-                    outcome = Err(failed(format!("receive from queue {}", self.shared.queue), error));
+                    outcome = Err(failed(format!("receive from queue {}", self.state.queue), error));
                     break;
                 }
                 Item::Ended(number) if self.consumers.iter().any(|(n, _, _)| *n == number) => {
                     let text =
-                        format!("rabbitmq cancelled the consumer of queue {}: was it deleted?", self.shared.queue);
+                        format!("rabbitmq cancelled the consumer of queue {}: was it deleted?", self.state.queue);
                     outcome = Err(Error::new(ErrorKind::NotFound, text));
                     break;
                 }
                 Item::Ended(_) => {}
             }
         }
-        let (sated, has_some) = (desk.sated(), desk.has_some());
-        drop(desk);
+        let (reading_paused, has_deliverable) = (in_flight.pause_reading(), in_flight.has_deliverable());
+        drop(in_flight);
         // a full window opens with a settlement, which wakes whoever waits
-        if has_some {
-            self.shared.arrived.notify_waiters();
+        if has_deliverable {
+            self.state.arrived.notify_waiters();
         }
-        outcome.map(|()| sated)
+        outcome.map(|()| reading_paused)
     }
 
     /// Acks that were pushed before are handled by the broker before the channel is; what is left goes back in its order,
     /// and with the same step the next consumer of each partition begins.
     async fn close(&mut self) -> Result<()> {
-        lock(&self.shared.desk).flush(true);
-        lock(&self.shared.desk).flush(true);
+        lock(&self.state.in_flight).flush(true);
+        lock(&self.state.in_flight).flush(true);
         let bye = self.channel.close(200, "the receiver is closed".into());
-        match self.shared.home.options.runtime.timeout(Duration::from_secs(5), bye).await {
+        match self.state.manager.options.runtime.timeout(Duration::from_secs(5), bye).await {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::debug!(%error, "the channel was closed already"),
-            None => tracing::warn!(queue = self.shared.queue, "rabbitmq does not answer: the channel was not closed"),
+            None => tracing::warn!(queue = self.state.queue, "rabbitmq does not answer: the channel was not closed"),
         }
         Ok(())
     }
 }
 
 /// The queues that this receiver consumes: its own, the partitions, and the broker's dead letters.
-async fn lanes(shared: &Shared, live: &Live) -> Result<Vec<(Lane, String)>> {
-    let (names, queue) = (&shared.home.names, &shared.queue);
-    let mut lanes = vec![(Lane::Free, names.queue(queue))];
-    if shared.home.revive(live, queue).await? {
-        return Ok(lanes);
+async fn sources(state: &ReceiverState, live: &LiveConnection) -> Result<Vec<(ConsumerKind, String)>> {
+    let (names, queue) = (&state.manager.names, &state.queue);
+    let mut sources = vec![(ConsumerKind::Unordered, names.queue(queue))];
+    if state.manager.redeclare_temporary(live, queue).await? {
+        return Ok(sources);
     }
     let (partitions, errors) = topology::probe(live, names, queue).await?;
-    lanes.extend((0..partitions).map(|number| (Lane::Ordered, names.partition(queue, number))));
+    sources.extend((0..partitions).map(|number| (ConsumerKind::Ordered, names.partition(queue, number))));
     // without a store they stay where they are
-    if errors && !shared.home.is_storeless(queue) {
-        lanes.push((Lane::Dead, names.error(queue)));
+    if errors && !state.manager.is_storeless(queue) {
+        sources.push((ConsumerKind::DeadLetters, names.error(queue)));
     }
-    Ok(lanes)
+    Ok(sources)
 }

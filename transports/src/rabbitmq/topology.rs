@@ -1,10 +1,10 @@
 //! Exchanges, queues and bindings.
 
 use super::{
+    connection::LiveConnection,
+    endpoint_registry::Binding,
     error::{code, failed},
-    link::Live,
     names::{Names, short},
-    registry::Binding,
 };
 use futures::future::try_join_all;
 use lapin::{
@@ -20,14 +20,14 @@ use std::collections::BTreeSet;
 /// comes once more; what has an order would come behind its successors. And a process that starts cannot begin with one message
 /// there, so that each end of one counts for all that was sent ahead: a hundred of them in 75 seconds, with more coming in
 /// than went out, had 529 good messages set aside at a limit of 20.
-const IN_ORDER: u32 = 10;
+const PARTITION_LIMIT_FACTOR: u32 = 10;
 
 /// How often the broker tries to hand out what lies in the error queue, before it sets it aside for good.
-const ERROR_LIMIT: u32 = 5;
+const ERROR_QUEUE_DELIVERY_LIMIT: u32 = 5;
 
 /// Declares the exchanges; on a channel of its own, which a conflict closes. What is published reaches no queue before
 /// [`connect`].
-pub(super) async fn declare_exchanges(live: &Live, names: &Names) -> Result<()> {
+pub(super) async fn declare_exchanges(live: &LiveConnection, names: &Names) -> Result<()> {
     let channel = open(live).await?;
     for exchange in names.exchanges().into_iter().flat_map(|(front, behind)| [front, behind]) {
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
@@ -41,7 +41,7 @@ pub(super) async fn declare_exchanges(live: &Live, names: &Names) -> Result<()> 
 }
 
 /// Whether all exchanges are there.
-pub(super) async fn complete(live: &Live, names: &Names) -> Result<bool> {
+pub(super) async fn complete(live: &LiveConnection, names: &Names) -> Result<bool> {
     let channel = open(live).await?;
     for exchange in names.exchanges().into_iter().flat_map(|(front, behind)| [front, behind]) {
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
@@ -57,7 +57,7 @@ pub(super) async fn complete(live: &Live, names: &Names) -> Result<bool> {
 
 /// Puts the exchanges with the queues behind those that are published to: the last step, after all queues are bound. So
 /// an event reaches all of its subscribers or none, and none is noticed.
-pub(super) async fn connect(live: &Live, names: &Names) -> Result<()> {
+pub(super) async fn connect(live: &LiveConnection, names: &Names) -> Result<()> {
     let channel = open(live).await?;
     for (front, behind) in names.exchanges() {
         let (to, from) = (short(&behind)?, short(&front)?);
@@ -69,7 +69,12 @@ pub(super) async fn connect(live: &Live, names: &Names) -> Result<()> {
 }
 
 /// A queue that belongs to this connection and goes away with it, with its bindings.
-pub(super) async fn declare_temporary(live: &Live, names: &Names, queue: &str, topics: &[String]) -> Result<()> {
+pub(super) async fn declare_temporary(
+    live: &LiveConnection,
+    names: &Names,
+    queue: &str,
+    topics: &[String],
+) -> Result<()> {
     let channel = open(live).await?;
     let name = names.queue(queue);
     channel
@@ -87,15 +92,21 @@ pub(super) async fn declare_temporary(live: &Live, names: &Names, queue: &str, t
 }
 
 /// The queues of an endpoint. Nothing that holds messages is ever deleted or changed.
-pub(super) async fn declare_queues(live: &Live, names: &Names, queue: &str, limit: u32, partitions: u16) -> Result<()> {
+pub(super) async fn declare_queues(
+    live: &LiveConnection,
+    names: &Names,
+    queue: &str,
+    limit: u32,
+    partitions: u16,
+) -> Result<()> {
     let channel = open(live).await?;
     let (error, unreadable) = (names.error(queue), names.unreadable(queue));
     declare_quorum(&channel, &unreadable, None).await?;
-    declare_quorum(&channel, &error, Some((ERROR_LIMIT, &unreadable))).await?;
+    declare_quorum(&channel, &error, Some((ERROR_QUEUE_DELIVERY_LIMIT, &unreadable))).await?;
     let to_errors = |limit| Some((limit, error.as_str()));
     declare_quorum(&channel, &names.queue(queue), to_errors(limit)).await?;
     for number in 0..partitions {
-        let limit = to_errors(limit.saturating_mul(IN_ORDER));
+        let limit = to_errors(limit.saturating_mul(PARTITION_LIMIT_FACTOR));
         declare_partition(&channel, &names.partition(queue, number), limit).await?;
     }
     done(&channel).await;
@@ -103,7 +114,7 @@ pub(super) async fn declare_queues(live: &Live, names: &Names, queue: &str, limi
 }
 
 /// The queue with the list of endpoints.
-pub(super) async fn declare_list(live: &Live, name: &str) -> Result<()> {
+pub(super) async fn declare_list(live: &LiveConnection, name: &str) -> Result<()> {
     let channel = open(live).await?;
     declare_quorum(&channel, name, None).await?;
     done(&channel).await;
@@ -111,7 +122,7 @@ pub(super) async fn declare_list(live: &Live, name: &str) -> Result<()> {
 }
 
 /// Makes bindings; false if one of the queues does not exist.
-pub(super) async fn bind(live: &Live, bindings: &BTreeSet<Binding>) -> Result<bool> {
+pub(super) async fn bind(live: &LiveConnection, bindings: &BTreeSet<Binding>) -> Result<bool> {
     let channel = open(live).await?;
     match bind_on(&channel, bindings).await {
         Ok(()) => {
@@ -136,7 +147,7 @@ async fn bind_on(channel: &Channel, bindings: &BTreeSet<Binding>) -> Result<()> 
     try_join_all(bindings.iter().map(bind)).await.map(|_| ())
 }
 
-pub(super) async fn unbind(live: &Live, bindings: &BTreeSet<Binding>) -> Result<()> {
+pub(super) async fn unbind(live: &LiveConnection, bindings: &BTreeSet<Binding>) -> Result<()> {
     if bindings.is_empty() {
         return Ok(());
     }
@@ -198,7 +209,7 @@ pub(super) async fn declare_queue(channel: &Channel, name: &str, arguments: Vec<
 }
 
 /// How many partitions the queue has, and whether it has an error queue.
-pub(super) async fn probe(live: &Live, names: &Names, queue: &str) -> Result<(u16, bool)> {
+pub(super) async fn probe(live: &LiveConnection, names: &Names, queue: &str) -> Result<(u16, bool)> {
     let mut partitions = 0;
     while partitions < SHARDS && exists(live, &names.partition(queue, partitions)).await? {
         partitions += 1;
@@ -206,12 +217,12 @@ pub(super) async fn probe(live: &Live, names: &Names, queue: &str) -> Result<(u1
     Ok((partitions, exists(live, &names.error(queue)).await?))
 }
 
-pub(super) async fn exists(live: &Live, name: &str) -> Result<bool> {
+pub(super) async fn exists(live: &LiveConnection, name: &str) -> Result<bool> {
     Ok(waiting(live, name).await?.is_some())
 }
 
 /// How many messages wait in a queue, if it exists. Asks on a channel of its own, since a no closes it.
-pub(super) async fn waiting(live: &Live, name: &str) -> Result<Option<u32>> {
+pub(super) async fn waiting(live: &LiveConnection, name: &str) -> Result<Option<u32>> {
     let channel = open(live).await?;
     let options = QueueDeclareOptions::durable().passive();
     match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
@@ -224,7 +235,7 @@ pub(super) async fn waiting(live: &Live, name: &str) -> Result<Option<u32>> {
     }
 }
 
-pub(super) async fn open(live: &Live) -> Result<Channel> {
+pub(super) async fn open(live: &LiveConnection) -> Result<Channel> {
     live.connection.create_channel().await.map_err(|error| failed("open a rabbitmq channel", error))
 }
 

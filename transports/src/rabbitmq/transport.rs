@@ -1,13 +1,14 @@
 use super::{
-    delays,
-    encode::{Exchanges, MAX_MESSAGE, Wire, wire},
-    home::Home,
-    lane::Verdict,
-    link::Link,
+    connection::ConnectionManager,
+    delay_topology,
+    encode::{Exchanges, MAX_MESSAGE_BYTES, Wire, wire},
     names::{Names, short},
-    options::{RabbitOptions, parse},
+    options::{RabbitMqOptions, parse},
+    publish_channel::PublishOutcome,
     publisher::{Publisher, PublisherOptions},
-    receiver::{RabbitReceiver, Shared},
+    receiver::RabbitMqReceiver,
+    shared::ReceiverState,
+    topology_manager::TopologyManager,
 };
 use crate::lock;
 use async_trait::async_trait;
@@ -28,43 +29,43 @@ use std::{
 ///
 /// It holds two connections and repairs them by itself. Dropping it without [`close`](Transport::close) is a crash: the
 /// connections end, sends on their way are unknown, and what was in flight comes again.
-pub struct RabbitTransport {
-    pub(super) home: Arc<Home>,
-    publish: Arc<Link>,
+pub struct RabbitMqTransport {
+    pub(super) manager: Arc<TopologyManager>,
+    publish: Arc<ConnectionManager>,
     publisher: Publisher,
     pub(super) exchanges: Exchanges,
-    receivers: Mutex<Vec<Weak<Shared>>>,
+    receivers: Mutex<Vec<Weak<ReceiverState>>>,
     checker: Task<()>,
     closed: AtomicBool,
 }
 
-impl RabbitTransport {
+impl RabbitMqTransport {
     /// Connects to `amqp://user:password@host:port/vhost`; several hosts are separated by commas, and parameters follow
-    /// after a question mark (see [`RabbitOptions`]).
+    /// after a question mark (see [`RabbitMqOptions`]).
     ///
     /// # Errors
     /// [Invalid](Error::is_invalid) for a URL that cannot be read, [unsupported](Error::is_unsupported) for `amqps://`
     /// without the feature `tls`, [transient](Error::is_transient) when no host answers. None of them shows the URL.
-    pub async fn connect(url: &str, options: RabbitOptions) -> Result<Self> {
+    pub async fn connect(url: &str, options: RabbitMqOptions) -> Result<Self> {
         let (hosts, options) = parse(url, options)?;
         let names = Names { prefix: options.prefix.clone() };
-        let consume = Link::new("consume", hosts.clone(), options.clone());
-        let publish = Arc::new(Link::new("publish", hosts.clone(), options.clone()));
-        let admin = Link::new("declare", hosts, options.clone());
+        let consume = ConnectionManager::new("consume", hosts.clone(), options.clone());
+        let publish = Arc::new(ConnectionManager::new("publish", hosts.clone(), options.clone()));
+        let admin = ConnectionManager::new("declare", hosts, options.clone());
         consume.get(false).await?;
         let exchanges = Exchanges { direct: short("")?, events: short(names.events())?, keyed: short(names.keyed())? };
-        let home = Arc::new(Home::new(names, options.clone(), consume, admin));
+        let manager = Arc::new(TopologyManager::new(names, options.clone(), consume, admin));
         let publisher = Publisher::start(PublisherOptions {
-            link: Arc::clone(&publish),
-            home: Arc::clone(&home),
+            connection: Arc::clone(&publish),
+            manager: Arc::clone(&manager),
             window: options.publish_window,
             confirm_timeout: options.confirm_timeout,
             runtime: options.runtime.clone(),
         });
         Ok(Self {
-            checker: options.runtime.spawn(keep_checking(Arc::clone(&home), options.topology_check)),
+            checker: options.runtime.spawn(keep_checking(Arc::clone(&manager), options.topology_check)),
             exchanges,
-            home,
+            manager,
             publish,
             publisher,
             receivers: Mutex::default(),
@@ -80,7 +81,7 @@ impl RabbitTransport {
     /// [Transient](Error::is_transient) when the broker does not answer.
     pub async fn retire(&self, queue: &str) -> Result<()> {
         self.open()?;
-        self.home.retire(queue).await
+        self.manager.retire(queue).await
     }
 
     fn open(&self) -> Result<()> {
@@ -90,43 +91,43 @@ impl RabbitTransport {
         Ok(())
     }
 
-    pub(super) async fn publish(&self, wires: Vec<Wire>) -> Vec<Verdict> {
-        self.publisher.publish(wires, self.home.options.publish_window).await
+    pub(super) async fn publish(&self, wires: Vec<Wire>) -> Vec<PublishOutcome> {
+        self.publisher.publish(wires, self.manager.options.publish_window).await
     }
 
     /// What nobody took. If the list of endpoints has somebody who should have, the bindings were gone: they are there
     /// again, and it is sent again.
-    async fn again(&self, batch: &[Outgoing], returned: &[usize]) -> Vec<(usize, SendOutcome)> {
+    async fn resend_returned(&self, batch: &[Outgoing], returned: &[usize]) -> Vec<(usize, SendOutcome)> {
         let pick = |at: &usize| batch.get(*at).map(|outgoing| (*at, outgoing));
         let returned: Vec<(usize, &Outgoing)> = returned.iter().filter_map(pick).collect();
         let destinations: Vec<&Destination> = returned.iter().map(|(_, outgoing)| &outgoing.to).collect();
-        let claimed = match self.home.claimed(&destinations).await {
-            Ok(claimed) => claimed,
+        let registered = match self.manager.find_registered(&destinations).await {
+            Ok(registered) => registered,
             Err(error) => return returned.iter().map(|(at, _)| (*at, SendOutcome::Retry(error.clone()))).collect(),
         };
         let mut outcomes = Vec::with_capacity(returned.len());
-        let (mut places, mut wires) = (Vec::new(), Vec::new());
-        for ((at, outgoing), claimed) in returned.into_iter().zip(claimed) {
-            match self.retry(outgoing, claimed) {
+        let (mut positions, mut wires) = (Vec::new(), Vec::new());
+        for ((at, outgoing), registered) in returned.into_iter().zip(registered) {
+            match self.retry(outgoing, registered) {
                 Some(wire) => {
-                    places.push((at, outgoing, claimed));
+                    positions.push((at, outgoing, registered));
                     wires.push(wire);
                 }
-                None => outcomes.push((at, outcome(Verdict::Returned, outgoing))),
+                None => outcomes.push((at, outcome(PublishOutcome::Returned, outgoing))),
             }
         }
         if wires.is_empty() {
             return outcomes;
         }
-        for ((at, outgoing, claimed), verdict) in places.into_iter().zip(self.publish(wires).await) {
+        for ((at, outgoing, registered), published) in positions.into_iter().zip(self.publish(wires).await) {
             let missing = || {
                 let name = outgoing.to.name();
                 let text = format!("a queue that takes {name} is missing, though its endpoint was not retired");
                 SendOutcome::Retry(Error::new(ErrorKind::Transient, text))
             };
-            let outcome = match verdict {
-                Verdict::Returned if claimed => missing(),
-                verdict => outcome(verdict, outgoing),
+            let outcome = match published {
+                PublishOutcome::Returned if registered => missing(),
+                published => outcome(published, outgoing),
             };
             outcomes.push((at, outcome));
         }
@@ -135,9 +136,9 @@ impl RabbitTransport {
 
     /// How to send it once more. A command with an order key went to where the shards of an endpoint are bound; a queue
     /// without any binding there, a reply queue or one that somebody else made, gets it directly.
-    fn retry(&self, outgoing: &Outgoing, claimed: bool) -> Option<Wire> {
-        let names = &self.home.names;
-        if claimed {
+    fn retry(&self, outgoing: &Outgoing, registered: bool) -> Option<Wire> {
+        let names = &self.manager.names;
+        if registered {
             return wire(outgoing, names, &self.exchanges).ok();
         }
         let Destination::Queue(queue) = &outgoing.to else { return None };
@@ -150,11 +151,11 @@ impl RabbitTransport {
 }
 
 /// A binding that is gone shows itself only when nobody else gets the event.
-async fn keep_checking(home: Arc<Home>, every: Duration) {
-    let runtime = home.options.runtime.clone();
+async fn keep_checking(manager: Arc<TopologyManager>, every: Duration) {
+    let runtime = manager.options.runtime.clone();
     loop {
         runtime.sleep(every + runtime.jitter(every / 4)).await;
-        match home.check().await {
+        match manager.check_topology().await {
             Err(error) if error.is_closed() => return,
             Err(error) => tracing::warn!(%error, "could not check what is declared on rabbitmq"),
             Ok(()) => {}
@@ -162,24 +163,24 @@ async fn keep_checking(home: Arc<Home>, every: Duration) {
     }
 }
 
-impl Drop for RabbitTransport {
+impl Drop for RabbitMqTransport {
     fn drop(&mut self) {
         self.checker.abort();
     }
 }
 
-impl fmt::Debug for RabbitTransport {
+impl fmt::Debug for RabbitMqTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RabbitTransport").field("options", &self.home.options).finish_non_exhaustive()
+        f.debug_struct("RabbitMqTransport").field("options", &self.manager.options).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl Transport for RabbitTransport {
+impl Transport for RabbitMqTransport {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all();
-        capabilities.max_message = MAX_MESSAGE;
-        capabilities.longest_delay = Some(delays::LONGEST);
+        capabilities.max_message = MAX_MESSAGE_BYTES;
+        capabilities.longest_delay = Some(delay_topology::MAX_DELAY);
         capabilities
     }
 
@@ -190,16 +191,16 @@ impl Transport for RabbitTransport {
     async fn provision(&self, topology: &Topology) -> Result<()> {
         self.open()?;
         crate::refuse(topology, &self.capabilities())?;
-        self.home.provision(topology).await
+        self.manager.provision(topology).await
     }
 
     async fn receive(&self, options: ReceiveOptions) -> Result<Arc<dyn Receiver>> {
         self.open()?;
         check_name("queue", &options.queue)?;
-        let receiver = RabbitReceiver::start(Arc::clone(&self.home), options).await?;
+        let receiver = RabbitMqReceiver::start(Arc::clone(&self.manager), options).await?;
         let mut receivers = lock(&self.receivers);
         receivers.retain(|known| known.strong_count() > 0);
-        receivers.push(Arc::downgrade(receiver.shared()));
+        receivers.push(Arc::downgrade(receiver.state()));
         Ok(Arc::new(receiver))
     }
 
@@ -210,31 +211,31 @@ impl Transport for RabbitTransport {
         let mut refused: Vec<Option<String>> = vec![None; batch.len()];
         let mut wires = Vec::with_capacity(batch.len());
         for (outgoing, refused) in batch.iter().zip(&mut refused) {
-            match wire(outgoing, &self.home.names, &self.exchanges) {
+            match wire(outgoing, &self.manager.names, &self.exchanges) {
                 Ok(wire) => wires.push(wire),
                 Err(error) => *refused = Some(error.to_string()),
             }
         }
-        let mut verdicts = self.publish(wires).await.into_iter();
+        let mut published = self.publish(wires).await.into_iter();
         let lost = || SendOutcome::Unknown(Error::new(ErrorKind::Unknown, "no outcome"));
         let mut returned = Vec::new();
         let mut outcomes = Vec::with_capacity(batch.len());
         for (at, (outgoing, refused)) in batch.iter().zip(refused).enumerate() {
             outcomes.push(match refused {
                 Some(text) => SendOutcome::Unroutable(text),
-                None => match verdicts.next() {
-                    Some(verdict) => {
-                        if matches!(verdict, Verdict::Returned) {
+                None => match published.next() {
+                    Some(result) => {
+                        if matches!(result, PublishOutcome::Returned) {
                             returned.push(at);
                         }
-                        outcome(verdict, outgoing)
+                        outcome(result, outgoing)
                     }
                     None => lost(),
                 },
             });
         }
         if !returned.is_empty() {
-            for (at, outcome) in self.again(batch, &returned).await {
+            for (at, outcome) in self.resend_returned(batch, &returned).await {
                 if let Some(slot) = outcomes.get_mut(at) {
                     *slot = outcome;
                 }
@@ -245,24 +246,24 @@ impl Transport for RabbitTransport {
 
     async fn send_delayed(&self, batch: &[(Outgoing, Duration)]) -> Vec<SendOutcome> {
         match self.open() {
-            Ok(()) => self.later(batch).await,
+            Ok(()) => self.send_through_delays(batch).await,
             Err(error) => vec![SendOutcome::Retry(error); batch.len()],
         }
     }
 
     async fn health(&self) -> Result<()> {
         self.open()?;
-        let runtime = &self.home.options.runtime;
-        let look = async {
+        let runtime = &self.manager.options.runtime;
+        let probe = async {
             let live = self.publish.get(false).await?;
             if let Some(reason) = live.blocked() {
                 return Err(Error::new(ErrorKind::Transient, format!("rabbitmq takes no messages for now: {reason}")));
             }
-            self.home.consume.get(false).await?;
-            let receivers: Vec<Arc<Shared>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
+            self.manager.consume.get(false).await?;
+            let receivers: Vec<Arc<ReceiverState>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
             receivers.iter().find_map(|receiver| receiver.trouble()).map_or(Ok(()), Err)
         };
-        match runtime.timeout(Duration::from_secs(2), look).await {
+        match runtime.timeout(Duration::from_secs(2), probe).await {
             Some(outcome) => outcome,
             None => Err(Error::new(ErrorKind::Transient, "rabbitmq does not answer")),
         }
@@ -275,19 +276,19 @@ impl Transport for RabbitTransport {
         self.publisher.stop();
         self.checker.abort();
         self.publish.close().await;
-        self.home.consume.close().await;
+        self.manager.consume.close().await;
     }
 }
 
-fn outcome(verdict: Verdict, outgoing: &Outgoing) -> SendOutcome {
-    match verdict {
-        Verdict::Done => SendOutcome::Done,
-        Verdict::Returned => SendOutcome::Unroutable(match &outgoing.to {
+fn outcome(published: PublishOutcome, outgoing: &Outgoing) -> SendOutcome {
+    match published {
+        PublishOutcome::Done => SendOutcome::Done,
+        PublishOutcome::Returned => SendOutcome::Unroutable(match &outgoing.to {
             Destination::Queue(name) => format!("queue {name} does not exist"),
             // an event without any subscriber is delivered to all of them
             Destination::Topic(_) => return SendOutcome::Done,
         }),
-        Verdict::Retry(error) => SendOutcome::Retry(error),
-        Verdict::Unknown(error) => SendOutcome::Unknown(error),
+        PublishOutcome::Retry(error) => SendOutcome::Retry(error),
+        PublishOutcome::Unknown(error) => SendOutcome::Unknown(error),
     }
 }

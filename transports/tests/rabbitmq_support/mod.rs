@@ -17,7 +17,7 @@ use sagabus_testkit::{
     proxy::{Proxy, amqp::Settlements},
     transport::{Promises, TransportHarness},
 };
-use sagabus_transports::rabbitmq::{RabbitOptions, RabbitTransport};
+use sagabus_transports::rabbitmq::{RabbitMqOptions, RabbitMqTransport};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
@@ -87,7 +87,7 @@ impl RabbitHarness {
         self.proxies.lock().unwrap().push(Arc::clone(&proxy));
         let more = if parameters.is_empty() { String::new() } else { format!("&{parameters}") };
         let url = through(proxy.port, &format!("prefix={}&partitions={PARTITIONS}{more}", self.prefix));
-        let inner = RabbitTransport::connect(&url, RabbitOptions::new(Runtime::system())).await.unwrap();
+        let inner = RabbitMqTransport::connect(&url, RabbitMqOptions::new(Runtime::system())).await.unwrap();
         let process = Process {
             inner,
             proxy: Arc::clone(&proxy),
@@ -206,7 +206,7 @@ impl TransportHarness for RabbitHarness {
 
 /// Remembers who is behind which proxy, and what there is to delete.
 pub(crate) struct Process {
-    pub(crate) inner: RabbitTransport,
+    pub(crate) inner: RabbitMqTransport,
     proxy: Arc<RabbitProxy>,
     nodes: Arc<Mutex<HashMap<NodeId, Arc<RabbitProxy>>>>,
     queues: Arc<Mutex<BTreeSet<String>>>,

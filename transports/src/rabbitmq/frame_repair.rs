@@ -2,17 +2,17 @@
 //!
 //! AMQP's short strings should be UTF-8, and header tables of a sane depth; the broker passes on whatever bytes it was given.
 //! The client library ends the connection over a string that is no UTF-8, and the process over tables that are nested some
-//! thousands of levels deep. Both are mended without moving a byte: bytes that are no text become [`MENDED`], and a table
+//! thousands of levels deep. Both are mended without moving a byte: bytes that are no text become [`REPLACEMENT`], and a table
 //! that lies too deep becomes a byte array, which has the same shape. What does not add up is left as it is.
 
 /// Stands for a byte that is no UTF-8. No name that is accepted anywhere contains it.
-pub(super) const MENDED: char = '\u{1a}';
+pub(super) const REPLACEMENT: char = '\u{1a}';
 
 /// Tables and arrays that lie deeper than this are not read.
-const DEPTH: usize = 32;
+const MAX_TABLE_DEPTH: usize = 32;
 
 /// A method or header frame's payload.
-pub(super) fn mend(header: bool, payload: &mut [u8]) {
+pub(super) fn repair(header: bool, payload: &mut [u8]) {
     let mut cursor = Cursor { bytes: payload, at: 0 };
     // None: it ends too soon, and the client library will say so
     let _ = if header { content_header(&mut cursor) } else { method(&mut cursor) };
@@ -45,7 +45,7 @@ impl Cursor<'_> {
         while let Err(error) = std::str::from_utf8(rest) {
             let (bad, count) = (error.valid_up_to(), error.error_len());
             let end = count.map_or(rest.len(), |count| bad + count);
-            rest[bad..end].fill(MENDED as u8);
+            rest[bad..end].fill(REPLACEMENT as u8);
             rest = &mut rest[end..];
         }
         Some(())
@@ -78,7 +78,7 @@ impl Cursor<'_> {
                 }
                 kind @ (b'F' | b'A') => {
                     let length = self.number(4)?;
-                    if open.len() >= DEPTH {
+                    if open.len() >= MAX_TABLE_DEPTH {
                         self.bytes[tag] = b'x';
                         self.skip(length)?;
                     } else {
@@ -156,7 +156,7 @@ mod tests {
             [short("ü".as_bytes()), b"l".to_vec(), vec![0xff; 8], short(b"t"), b"F".to_vec(), long(&inner)].concat();
         let sound = header(&table, b"id", "größe".as_bytes());
         let mut payload = sound.clone();
-        mend(true, &mut payload);
+        repair(true, &mut payload);
         assert_eq!(payload, sound);
     }
 
@@ -164,12 +164,12 @@ mod tests {
     fn bytes_that_are_no_text_are_marked() {
         let table = [short(b"a\xffb"), b"V".to_vec()].concat();
         let mut payload = header(&table, b"\xf0\x9f", "x\u{e4}\u{20ac}".as_bytes());
-        mend(true, &mut payload);
-        let mended = header(&[short(b"a\x1ab"), b"V".to_vec()].concat(), b"\x1a\x1a", "x\u{e4}\u{20ac}".as_bytes());
-        assert_eq!(payload, mended);
+        repair(true, &mut payload);
+        let repaired = header(&[short(b"a\x1ab"), b"V".to_vec()].concat(), b"\x1a\x1a", "x\u{e4}\u{20ac}".as_bytes());
+        assert_eq!(payload, repaired);
         let deliver = |key: &[u8]| [&[0, 60, 0, 60][..], &short(b"tag"), &[0xff; 9], &short(b""), &short(key)].concat();
         let mut payload = deliver(b"k\xc3\x28");
-        mend(false, &mut payload);
+        repair(false, &mut payload);
         assert_eq!(payload, deliver(b"k\x1a\x28"));
     }
 
@@ -181,7 +181,7 @@ mod tests {
         }
         let mut payload = header(&table, b"id", b"kind\xff");
         let tables = payload.iter().filter(|byte| **byte == b'F').count();
-        mend(true, &mut payload);
+        repair(true, &mut payload);
         assert_eq!(payload.iter().filter(|byte| **byte == b'F').count(), tables - 1);
         assert!(payload.ends_with(b"kind\x1a"), "what comes behind it is read, too");
     }
@@ -190,13 +190,13 @@ mod tests {
     fn what_does_not_add_up_does_no_harm() {
         let whole = header(&[short(b"a"), b"S".to_vec(), long(b"b")].concat(), b"id", b"kind");
         for end in 0..whole.len() {
-            mend(true, &mut whole.clone()[..end]);
-            mend(false, &mut whole.clone()[..end]);
+            repair(true, &mut whole.clone()[..end]);
+            repair(false, &mut whole.clone()[..end]);
         }
         for at in 0..whole.len() {
             let mut broken = whole.clone();
             broken[at] = 0xff;
-            mend(true, &mut broken);
+            repair(true, &mut broken);
         }
     }
 }

@@ -12,14 +12,14 @@ pub(super) type Binding = (String, String, String);
 
 /// What an endpoint gets, and how its queues are divided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Shape {
+pub(super) struct Subscriptions {
     subscriptions: BTreeSet<String>,
     /// 0: not ordered.
     #[serde(default)]
     partitions: u16,
 }
 
-impl Shape {
+impl Subscriptions {
     pub(super) fn of(topology: &Topology, partitions: u16) -> Self {
         Self {
             subscriptions: topology.subscriptions.iter().cloned().collect(),
@@ -28,7 +28,7 @@ impl Shape {
     }
 
     /// Takes over what an entry has subscribed to and this one has not. Answers what that is.
-    pub(super) fn adopt(&mut self, entry: &Entry) -> Vec<String> {
+    pub(super) fn adopt(&mut self, entry: &EndpointEntry) -> Vec<String> {
         let stale: Vec<String> = entry.current.subscriptions.difference(&self.subscriptions).cloned().collect();
         self.subscriptions.extend(stale.iter().cloned());
         stale
@@ -61,13 +61,13 @@ impl Shape {
 /// What is to be unbound is written down before anything is bound, and struck out after it was unbound; so a crash in
 /// between leaves work to do, and the next one does it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    current: Shape,
+pub(super) struct EndpointEntry {
+    current: Subscriptions,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    former: Vec<Shape>,
+    former: Vec<Subscriptions>,
 }
 
-impl Entry {
+impl EndpointEntry {
     pub(super) fn bindings(&self, names: &Names, queue: &str) -> BTreeSet<Binding> {
         self.current.bindings(names, queue)
     }
@@ -75,59 +75,63 @@ impl Entry {
     /// What an earlier shape had bound and this one does not want.
     pub(super) fn stale(&self, names: &Names, queue: &str) -> BTreeSet<Binding> {
         let wanted = self.bindings(names, queue);
-        self.former.iter().flat_map(|shape| shape.bindings(names, queue)).filter(|b| !wanted.contains(b)).collect()
+        self.former
+            .iter()
+            .flat_map(|subscriptions| subscriptions.bindings(names, queue))
+            .filter(|b| !wanted.contains(b))
+            .collect()
     }
 
-    fn turn_into(&mut self, shape: Shape) {
-        if self.current != shape {
-            self.former.push(std::mem::replace(&mut self.current, shape));
+    fn replace(&mut self, subscriptions: Subscriptions) {
+        if self.current != subscriptions {
+            self.former.push(std::mem::replace(&mut self.current, subscriptions));
         }
     }
 }
 
 /// The endpoints of this prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Endpoints {
+pub(super) struct EndpointRegistry {
     /// Whether everyone was bound after the exchanges were made. Otherwise that was interrupted.
     pub(super) bound: bool,
-    endpoints: BTreeMap<String, Entry>,
+    endpoints: BTreeMap<String, EndpointEntry>,
 }
 
-impl Endpoints {
+impl EndpointRegistry {
     /// Takes in another list; where they differ, the other one is right.
     pub(super) fn merge(&mut self, other: Self) {
         self.bound = other.bound;
         for (queue, entry) in other.endpoints {
             let ours = self.endpoints.entry(queue).or_insert_with(|| entry.clone());
-            ours.turn_into(entry.current);
-            for shape in entry.former {
-                if !ours.former.contains(&shape) {
-                    ours.former.push(shape);
+            ours.replace(entry.current);
+            for subscriptions in entry.former {
+                if !ours.former.contains(&subscriptions) {
+                    ours.former.push(subscriptions);
                 }
             }
         }
     }
 
     /// From now on the endpoint has this shape.
-    pub(super) fn set(&mut self, queue: &str, shape: Shape) {
+    pub(super) fn set(&mut self, queue: &str, subscriptions: Subscriptions) {
         self.endpoints
             .entry(queue.to_string())
-            .or_insert_with(|| Entry { current: shape.clone(), former: Vec::new() })
-            .turn_into(shape);
+            .or_insert_with(|| EndpointEntry { current: subscriptions.clone(), former: Vec::new() })
+            .replace(subscriptions);
     }
 
     /// What was stale is unbound.
-    pub(super) fn settle(&mut self, queue: &str) {
+    pub(super) fn forget_former(&mut self, queue: &str) {
         if let Some(entry) = self.endpoints.get_mut(queue) {
             entry.former.clear();
         }
     }
 
-    pub(super) fn get(&self, queue: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, queue: &str) -> Option<&EndpointEntry> {
         self.endpoints.get(queue)
     }
 
-    pub(super) fn remove(&mut self, queue: &str) -> Option<Entry> {
+    pub(super) fn remove(&mut self, queue: &str) -> Option<EndpointEntry> {
         self.endpoints.remove(queue)
     }
 
@@ -148,47 +152,47 @@ impl Endpoints {
 mod tests {
     use super::*;
 
-    fn shape(topics: &[&str], ordered: bool) -> Shape {
+    fn subscriptions(topics: &[&str], ordered: bool) -> Subscriptions {
         let subscriptions = topics.iter().map(|t| t.to_string()).collect();
-        Shape::of(&Topology { subscriptions, ordered, ..Topology::default() }, 4)
+        Subscriptions::of(&Topology { subscriptions, ordered, ..Topology::default() }, 4)
     }
 
     #[test]
     fn what_was_bound_before_is_known_until_it_is_unbound() {
         let names = Names { prefix: String::new() };
-        let mut list = Endpoints::default();
-        list.set("q", shape(&["a", "b"], false));
+        let mut list = EndpointRegistry::default();
+        list.set("q", subscriptions(&["a", "b"], false));
         assert!(list.endpoints["q"].stale(&names, "q").is_empty());
-        list.set("q", shape(&["b", "c"], false));
+        list.set("q", subscriptions(&["b", "c"], false));
         // a crash here: it is read again, and another change comes
-        let mut list: Endpoints = serde_json::from_slice(&serde_json::to_vec(&list).unwrap()).unwrap();
-        list.set("q", shape(&["b"], false));
+        let mut list: EndpointRegistry = serde_json::from_slice(&serde_json::to_vec(&list).unwrap()).unwrap();
+        list.set("q", subscriptions(&["b"], false));
         let keys: Vec<String> = list.endpoints["q"].stale(&names, "q").into_iter().map(|(_, _, key)| key).collect();
         assert_eq!(keys, ["a", "c", "t.a.*", "t.c.*"]);
-        list.settle("q");
+        list.forget_former("q");
         assert!(list.endpoints["q"].stale(&names, "q").is_empty() && list.subscribed("b") && !list.subscribed("c"));
     }
 
     #[test]
     fn other_numbers_of_partitions_leave_nothing_behind() {
         let names = Names { prefix: String::new() };
-        let mut list = Endpoints::default();
-        list.set("q", shape(&[], true));
+        let mut list = EndpointRegistry::default();
+        list.set("q", subscriptions(&[], true));
         assert_eq!(list.endpoints["q"].bindings(&names, "q").len(), usize::from(SHARDS));
-        list.set("q", shape(&[], false));
+        list.set("q", subscriptions(&[], false));
         assert_eq!(list.endpoints["q"].stale(&names, "q").len(), usize::from(SHARDS));
         assert_eq!(list.endpoints["q"].bindings(&names, "q").len(), 1);
     }
 
     #[test]
     fn two_lists_are_merged() {
-        let mut one = Endpoints::default();
-        one.set("a", shape(&["x"], false));
-        one.set("b", shape(&["x"], false));
-        let mut two = Endpoints::default();
-        two.set("b", shape(&["y"], false));
+        let mut one = EndpointRegistry::default();
+        one.set("a", subscriptions(&["x"], false));
+        one.set("b", subscriptions(&["x"], false));
+        let mut two = EndpointRegistry::default();
+        two.set("b", subscriptions(&["y"], false));
         one.merge(two);
         assert!(one.has("a") && one.has("b") && one.subscribed("y"));
-        assert_eq!(one.endpoints["b"].former, [shape(&["x"], false)]);
+        assert_eq!(one.endpoints["b"].former, [subscriptions(&["x"], false)]);
     }
 }

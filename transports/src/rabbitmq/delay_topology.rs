@@ -14,8 +14,8 @@
 //! - the levels are declared from the last one on, so that nothing enters a level that leads nowhere.
 
 use super::{
+    connection::LiveConnection,
     error::{code, failed},
-    link::Live,
     names::{Names, short},
     topology,
 };
@@ -36,37 +36,42 @@ use std::{
 const LEVELS: u32 = 28;
 
 /// The longest delay: eight and a half years.
-pub(super) const LONGEST: Duration = Duration::from_secs((1 << LEVELS) - 1);
+pub(super) const MAX_DELAY: Duration = Duration::from_secs((1 << LEVELS) - 1);
 
 /// What has no destination is given to this many consumers before the broker drops it: RabbitMQ 4 would do so after 20.
-const STRAY_LIMIT: u32 = 1 << 30;
+const STRAY_DELIVERY_LIMIT: u32 = 1 << 30;
 
 /// Most strays that are looked at in one go.
-const STRAYS: u32 = 500;
+const MAX_STRAYS_PER_CHECK: u32 = 500;
 
 /// What this process knows to be there.
 #[derive(Default)]
-pub(super) struct Delays {
+pub(super) struct DelayTopology {
     /// Whether anything was delayed here.
     used: AtomicBool,
-    state: tokio::sync::Mutex<State>,
+    state: tokio::sync::Mutex<DeclaredDelays>,
 }
 
 #[derive(Default)]
-struct State {
+struct DeclaredDelays {
     declared: bool,
     /// The queues that it leads to.
     bound: BTreeSet<String>,
 }
 
-impl Delays {
+impl DelayTopology {
     /// Whether anything was delayed by this process.
     pub(super) fn used(&self) -> bool {
         self.used.load(Ordering::Acquire)
     }
 
     /// The tree is there, and leads to these queues; false for those that do not exist.
-    pub(super) async fn ready(&self, live: &Live, names: &Names, queues: &BTreeSet<&str>) -> Result<Vec<bool>> {
+    pub(super) async fn ensure(
+        &self,
+        live: &LiveConnection,
+        names: &Names,
+        queues: &BTreeSet<&str>,
+    ) -> Result<Vec<bool>> {
         self.used.store(true, Ordering::Release);
         let mut state = self.state.lock().await;
         if !state.declared {
@@ -75,17 +80,17 @@ impl Delays {
         }
         let mut found = Vec::with_capacity(queues.len());
         for queue in queues {
-            let there = state.bound.contains(*queue) || bind(live, names, queue).await?;
-            if there {
+            let exists = state.bound.contains(*queue) || bind(live, names, queue).await?;
+            if exists {
                 state.bound.insert((*queue).to_string());
             }
-            found.push(there);
+            found.push(exists);
         }
         Ok(found)
     }
 
     /// Makes again what somebody may have removed.
-    pub(super) async fn again(&self, live: &Live, names: &Names) -> Result<()> {
+    pub(super) async fn restore(&self, live: &LiveConnection, names: &Names) -> Result<()> {
         let mut state = self.state.lock().await;
         state.declared = false;
         declare(live, names).await?;
@@ -100,17 +105,17 @@ impl Delays {
     }
 
     /// Sends on what had no destination when it was due, and has one again.
-    pub(super) async fn send_strays(&self, live: &Live, names: &Names) -> Result<()> {
-        let place = names.delay_strays();
-        let Some(count @ 1..) = topology::waiting(live, &place).await? else { return Ok(()) };
-        let doing = || format!("send on what lies in {place}");
+    pub(super) async fn resend_strays(&self, live: &LiveConnection, names: &Names) -> Result<()> {
+        let queue = names.delay_strays();
+        let Some(count @ 1..) = topology::waiting(live, &queue).await? else { return Ok(()) };
+        let doing = || format!("send on what lies in {queue}");
         let channel = topology::open(live).await?;
         channel.confirm_select(Default::default()).await.map_err(|e| failed(doing(), e))?;
         let mut sent = 0;
-        for _ in 0..count.min(STRAYS) {
-            let got = channel.basic_get(short(&place)?, Default::default()).await.map_err(|e| failed(doing(), e))?;
+        for _ in 0..count.min(MAX_STRAYS_PER_CHECK) {
+            let got = channel.basic_get(short(&queue)?, Default::default()).await.map_err(|e| failed(doing(), e))?;
             let Some(stray) = got else { break };
-            if send_on(&channel, &stray).await.map_err(|e| failed(doing(), e))? {
+            if resend(&channel, &stray).await.map_err(|e| failed(doing(), e))? {
                 sent += 1;
                 let tag = stray.delivery.delivery_tag;
                 channel.basic_ack(tag, BasicAckOptions::default()).await.map_err(|e| failed(doing(), e))?;
@@ -118,13 +123,13 @@ impl Delays {
         }
         // what was not acknowledged goes back
         let _ = channel.close(200, "done".into()).await;
-        tracing::warn!(queue = place, count, sent, "delayed messages had no destination when they were due");
+        tracing::warn!(queue = queue, count, sent, "delayed messages had no destination when they were due");
         Ok(())
     }
 }
 
 /// To its destination, if that is there.
-async fn send_on(channel: &Channel, stray: &BasicGetMessage) -> lapin::Result<bool> {
+async fn resend(channel: &Channel, stray: &BasicGetMessage) -> lapin::Result<bool> {
     let Some(queue) = destination(stray.delivery.routing_key.as_str()) else { return Ok(false) };
     let mut properties = stray.delivery.properties.clone();
     // how it got here is nobody's business; older brokers take it for their own record
@@ -142,7 +147,7 @@ async fn send_on(channel: &Channel, stray: &BasicGetMessage) -> lapin::Result<bo
 
 /// Where to publish what is to come to this address so much later: a level, and the routing key.
 pub(super) fn route(delay: Duration, address: &str) -> (u32, String) {
-    let whole = delay.min(LONGEST);
+    let whole = delay.min(MAX_DELAY);
     // whole seconds, and never early
     let seconds = whole.as_secs() + u64::from(whole.subsec_nanos() > 0);
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX).clamp(1, (1 << LEVELS) - 1);
@@ -164,11 +169,11 @@ fn bit(level: u32, bit: char) -> String {
     format!("{}{bit}.#", "*.".repeat((LEVELS - 1 - level) as usize))
 }
 
-async fn declare(live: &Live, names: &Names) -> Result<()> {
+async fn declare(live: &LiveConnection, names: &Names) -> Result<()> {
     let channel = topology::open(live).await?;
     let (strays, out) = (names.delay_strays(), names.delay_out());
     exchange(&channel, &strays, ExchangeKind::Fanout, None).await?;
-    topology::declare_queue(&channel, &strays, vec![("x-delivery-limit", STRAY_LIMIT.into())]).await?;
+    topology::declare_queue(&channel, &strays, vec![("x-delivery-limit", STRAY_DELIVERY_LIMIT.into())]).await?;
     bind_queue(&channel, &strays, &strays, "").await?;
     exchange(&channel, &out, ExchangeKind::Topic, Some(&strays)).await?;
     for level in 0..LEVELS {
@@ -217,7 +222,7 @@ async fn bind_queue(channel: &Channel, queue: &str, exchange: &str, key: &str) -
 }
 
 /// Lets what is for this queue come to it; false if there is no such queue. On a channel of its own, which a no closes.
-async fn bind(live: &Live, names: &Names, queue: &str) -> Result<bool> {
+async fn bind(live: &LiveConnection, names: &Names, queue: &str) -> Result<bool> {
     let channel = topology::open(live).await?;
     let (name, out) = (names.queue(queue), names.delay_out());
     let key = format!("{}{name}", "*.".repeat(LEVELS as usize));
@@ -247,7 +252,7 @@ mod tests {
             let (at, key) = route(Duration::from_millis(millis), "shop");
             assert_eq!((seconds(&key), at), (wanted, level), "{millis} ms");
         }
-        let (at, key) = route(LONGEST, "shop");
+        let (at, key) = route(MAX_DELAY, "shop");
         assert_eq!((seconds(&key), at), ((1 << 28) - 1, 27));
         assert_eq!(seconds(&route(Duration::MAX, "shop").1), (1 << 28) - 1);
     }

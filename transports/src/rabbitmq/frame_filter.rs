@@ -1,6 +1,6 @@
 //! The connection as the client library sees it: every frame has gone through [`mend`] before.
 
-use super::frames::mend;
+use super::frame_repair::repair;
 use async_rs::{Tokio, traits::Reactor, util::RuntimeParts};
 use futures::{
     Stream,
@@ -23,11 +23,11 @@ pub(super) async fn connect(
     tls: OwnedTLSConfig,
 ) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
-    let runtime = async_rs::Runtime::new(RuntimeParts::new(tokio.clone(), Sifting(tokio.clone())));
+    let runtime = async_rs::Runtime::new(RuntimeParts::new(tokio.clone(), FilteringReactor(tokio.clone())));
     let below = async_rs::Runtime::new(tokio);
     let open = async move |uri: AMQPUri, _| {
         let stream = AMQPUriTcpExt::connect_with_config_async(&uri, tls.as_ref(), &below).await?;
-        Ok(AsyncTcpStream::Plain(Sieve::new(stream)))
+        Ok(AsyncTcpStream::Plain(FrameFilter::new(stream)))
     };
     Box::pin(Connection::connector(uri, runtime, open, properties)).await
 }
@@ -36,10 +36,10 @@ type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// Tokio, with another type of streams.
 #[derive(Clone, Debug)]
-pub(super) struct Sifting(Tokio);
+pub(super) struct FilteringReactor(Tokio);
 
-impl Reactor for Sifting {
-    type TcpStream = Sieve<Socket>;
+impl Reactor for FilteringReactor {
+    type TcpStream = FrameFilter<Socket>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     /// Nobody asks for it: lapin connects.
@@ -63,23 +63,23 @@ impl Reactor for Sifting {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move { Ok(FrameFilter::new(AsyncTcpStream::Plain(connecting.await?))) }
     }
 }
 
 /// How much is read at once; more where a frame is larger.
-const ROOM: usize = 128 << 10;
+const READ_BUFFER_BYTES: usize = 128 << 10;
 
 /// A frame that is said to be longer than this is none of AMQP's.
-const LONGEST: usize = 16 << 20;
+const MAX_FRAME_BYTES: usize = 16 << 20;
 
 /// Holds method and header frames back until they are whole and mended; everything else goes through.
-pub(super) struct Sieve<S> {
+pub(super) struct FrameFilter<S> {
     inner: S,
     buffer: Vec<u8>,
     /// What is handed out next, what may be handed out, and what was read.
     begin: usize,
-    mended: usize,
+    repaired: usize,
     end: usize,
     /// How much of a body is still to come.
     body: usize,
@@ -87,30 +87,30 @@ pub(super) struct Sieve<S> {
     raw: bool,
 }
 
-impl<S> Sieve<S> {
+impl<S> FrameFilter<S> {
     fn new(inner: S) -> Self {
-        Self { inner, buffer: vec![0; ROOM], begin: 0, mended: 0, end: 0, body: 0, raw: false }
+        Self { inner, buffer: vec![0; READ_BUFFER_BYTES], begin: 0, repaired: 0, end: 0, body: 0, raw: false }
     }
 
-    fn sift(&mut self) {
-        while self.mended < self.end {
-            let there = self.end - self.mended;
+    fn filter_frames(&mut self) {
+        while self.repaired < self.end {
+            let there = self.end - self.repaired;
             if self.raw || self.body > 0 {
                 let passed = if self.raw { there } else { there.min(self.body) };
                 self.body = self.body.saturating_sub(passed);
-                self.mended += passed;
+                self.repaired += passed;
                 continue;
             }
-            let frame = &mut self.buffer[self.mended..self.end];
+            let frame = &mut self.buffer[self.repaired..self.end];
             let &mut [kind, _, _, a, b, c, d, ..] = frame else { return };
             // with the head and the end byte
             let size = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(8);
             match kind {
                 3 | 8 => self.body = size,
-                1 | 2 if size <= LONGEST => {
+                1 | 2 if size <= MAX_FRAME_BYTES => {
                     let Some(frame) = frame.get_mut(..size) else { return };
-                    mend(kind == 2, &mut frame[7..size - 1]);
-                    self.mended += size;
+                    repair(kind == 2, &mut frame[7..size - 1]);
+                    self.repaired += size;
                 }
                 _ => self.raw = true,
             }
@@ -118,9 +118,9 @@ impl<S> Sieve<S> {
     }
 
     /// Room behind what was read.
-    fn room(&mut self) -> &mut [u8] {
+    fn make_space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.begin..self.end, 0);
-        (self.mended, self.end, self.begin) = (self.mended - self.begin, self.end - self.begin, 0);
+        (self.repaired, self.end, self.begin) = (self.repaired - self.begin, self.end - self.begin, 0);
         if self.end == self.buffer.len() {
             self.buffer.resize(self.end * 2, 0);
         }
@@ -128,29 +128,29 @@ impl<S> Sieve<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Sieve<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameFilter<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         loop {
-            if this.begin < this.mended {
-                let count = into.len().min(this.mended - this.begin);
+            if this.begin < this.repaired {
+                let count = into.len().min(this.repaired - this.begin);
                 into[..count].copy_from_slice(&this.buffer[this.begin..this.begin + count]);
                 this.begin += count;
                 return Poll::Ready(Ok(count));
             }
-            this.room();
-            let (inner, room) = (&mut this.inner, &mut this.buffer[this.end..]);
-            match ready!(Pin::new(inner).poll_read(cx, room))? {
+            this.make_space();
+            let (inner, make_space) = (&mut this.inner, &mut this.buffer[this.end..]);
+            match ready!(Pin::new(inner).poll_read(cx, make_space))? {
                 0 if this.end == this.begin => return Poll::Ready(Ok(0)),
                 0 => this.raw = true,
                 count => this.end += count,
             }
-            this.sift();
+            this.filter_frames();
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Sieve<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameFilter<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
     }
@@ -202,8 +202,8 @@ mod tests {
 
     fn through(bytes: &[u8], at_once: usize) -> Vec<u8> {
         let mut read = Vec::new();
-        let mut sieve = Sieve::new(Drops(bytes.to_vec(), at_once));
-        sieve.read_to_end(&mut read).now_or_never().unwrap().unwrap();
+        let mut filter = FrameFilter::new(Drops(bytes.to_vec(), at_once));
+        filter.read_to_end(&mut read).now_or_never().unwrap().unwrap();
         read
     }
 

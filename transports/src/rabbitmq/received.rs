@@ -3,19 +3,19 @@ use std::sync::Arc;
 
 /// Which of a receiver's queues a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Lane {
+pub(super) enum ConsumerKind {
     /// The endpoint's own: no order.
-    Free,
+    Unordered,
     /// A partition of an ordered endpoint: handed out in its order.
     Ordered,
     /// What the broker gave up on.
-    Dead,
+    DeadLetters,
 }
 
 /// A message as it was read, kept until it is settled: it may have to be handed out again. What the broker sent is gone by
 /// then: with a thousand of them in flight it would take up more of the processor's cache than the messages themselves.
-pub(super) struct Parcel {
-    pub(super) lane: Lane,
+pub(super) struct Received {
+    pub(super) kind: ConsumerKind,
     pub(super) message: Arc<Envelope>,
     pub(super) defect: Option<String>,
     pub(super) suspect: bool,
@@ -23,10 +23,10 @@ pub(super) struct Parcel {
     pub(super) anonymous: bool,
 }
 
-impl Parcel {
+impl Received {
     /// The shard of a message in an ordered lane.
     pub(super) fn shard(&self) -> Option<u16> {
-        if self.lane != Lane::Ordered {
+        if self.kind != ConsumerKind::Ordered {
             return None;
         }
         self.message.headers.order_key.as_ref().map(|key| shard_of(key.as_bytes()))

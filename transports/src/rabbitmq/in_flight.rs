@@ -2,7 +2,7 @@
 
 use super::{
     acks::Acks,
-    parcel::{Lane, Parcel},
+    received::{ConsumerKind, Received},
 };
 use foldhash::{HashMap, HashSet};
 use futures::FutureExt;
@@ -18,13 +18,13 @@ use std::{
 
 /// With so much at hand the receiver reads no more, until it has come down to few. The broker sends a handful at a time;
 /// read as they come, each handful would wake a task while more lies here than anybody takes.
-const PLENTY: usize = 1024;
-const FEW: usize = 256;
+const HIGH_WATERMARK: usize = 1024;
+const LOW_WATERMARK: usize = 256;
 
 /// A message that is requeued stays here and is handed out again after a pause. Were it given back to the broker, it
 /// would count towards the delivery limit, and a store that is down for a minute would empty the queue into the dead
 /// letters; and on an ordered endpoint it would come back behind its successors.
-pub(super) struct Desk {
+pub(super) struct InFlight {
     window: usize,
     /// How many are sent ahead.
     prefetch: usize,
@@ -34,23 +34,23 @@ pub(super) struct Desk {
     pub(super) cancelled: bool,
     epoch: u64,
     channel: Option<Channel>,
-    positions: u64,
+    last_position: u64,
     acks: Acks,
     /// By tag, which is the order of each queue.
-    ready: VecDeque<(u64, Parcel)>,
-    held: BTreeMap<(Duration, u64), Parcel>,
+    ready: VecDeque<(u64, Received)>,
+    held: BTreeMap<(Duration, u64), Received>,
     /// Shards of an ordered endpoint with a requeued message, until when.
     blocked: HashMap<u16, Duration>,
-    out: HashMap<u64, (u64, Parcel)>,
+    out: HashMap<u64, (u64, Received)>,
     /// Handed out on a channel that is gone, and not settled: they mean nothing any more, but the work is under way.
-    void: HashSet<Token>,
+    stale_tokens: HashSet<Token>,
     /// How many are still to be settled before more may be sent ahead.
-    until_faster: Option<u64>,
+    acks_until_raise: Option<u64>,
     /// There is plenty: nothing more is read.
-    sated: bool,
+    reading_paused: bool,
 }
 
-impl Desk {
+impl InFlight {
     pub(super) fn new(window: usize, prefetch: usize) -> Self {
         Self {
             window: window.max(1),
@@ -58,33 +58,33 @@ impl Desk {
             cancelled: false,
             epoch: 0,
             channel: None,
-            positions: 0,
+            last_position: 0,
             acks: Acks::new(prefetch),
             prefetch,
             ready: VecDeque::new(),
             held: BTreeMap::new(),
             blocked: HashMap::default(),
             out: HashMap::default(),
-            void: HashSet::default(),
-            until_faster: None,
-            sated: false,
+            stale_tokens: HashSet::default(),
+            acks_until_raise: None,
+            reading_paused: false,
         }
     }
 
     /// A new channel: everything of the old one is void.
-    pub(super) fn begin(&mut self, channel: Channel) {
-        self.lost();
+    pub(super) fn channel_opened(&mut self, channel: Channel) {
+        self.channel_lost();
         self.channel = Some(channel);
     }
 
     /// The channel is gone: the broker delivers again what was not acknowledged.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn channel_lost(&mut self) {
         let epoch = self.epoch;
-        self.void.extend(self.out.drain().map(|(position, _)| Token { epoch, position }));
+        self.stale_tokens.extend(self.out.drain().map(|(position, _)| Token { epoch, position }));
         self.epoch += 1;
         self.channel = None;
         self.cancelled = false;
-        self.sated = false;
+        self.reading_paused = false;
         self.acks = Acks::new(self.prefetch);
         self.ready.clear();
         self.held.clear();
@@ -92,76 +92,76 @@ impl Desk {
     }
 
     /// Takes in what the broker delivered.
-    pub(super) fn push(&mut self, tag: u64, parcel: Parcel) {
+    pub(super) fn push(&mut self, tag: u64, received: Received) {
         self.acks.add(tag);
-        if self.cancelled && parcel.lane != Lane::Ordered {
-            return self.give_back(tag);
+        if self.cancelled && received.kind != ConsumerKind::Ordered {
+            return self.return_to_broker(tag);
         }
-        self.put(tag, parcel);
+        self.insert_ready(tag, received);
     }
 
     /// To the others at hand, by its tag: nearly always the highest.
-    fn put(&mut self, tag: u64, parcel: Parcel) {
+    fn insert_ready(&mut self, tag: u64, received: Received) {
         if self.ready.back().is_none_or(|(last, _)| *last < tag) {
-            return self.ready.push_back((tag, parcel));
+            return self.ready.push_back((tag, received));
         }
         let at = self.ready.partition_point(|(other, _)| *other < tag);
-        self.ready.insert(at, (tag, parcel));
+        self.ready.insert(at, (tag, received));
     }
 
     /// Whether [`take`](Self::take) may find something now; what is held back or blocked has its own time.
-    pub(super) fn has_some(&self) -> bool {
-        !self.ready.is_empty() && self.out.len() + self.void.len() < self.window
+    pub(super) fn has_deliverable(&self) -> bool {
+        !self.ready.is_empty() && self.out.len() + self.stale_tokens.len() < self.window
     }
 
-    /// Whether so much is at hand that the rest may stay where it is, if nothing has an order. Then [`hungry`](Self::hungry)
+    /// Whether so much is at hand that the rest may stay where it is, if nothing has an order. Then [`take_below_low_watermark`](Self::take_below_low_watermark)
     /// says when it may not.
-    pub(super) fn sated(&mut self) -> bool {
-        self.sated = self.ready.len() >= PLENTY;
-        self.sated
+    pub(super) fn pause_reading(&mut self) -> bool {
+        self.reading_paused = self.ready.len() >= HIGH_WATERMARK;
+        self.reading_paused
     }
 
     /// Once: there was plenty, and now there are few.
-    pub(super) fn hungry(&mut self) -> bool {
-        let hungry = self.sated && self.ready.len() < FEW;
-        self.sated &= !hungry;
-        hungry
+    pub(super) fn take_below_low_watermark(&mut self) -> bool {
+        let below = self.reading_paused && self.ready.len() < LOW_WATERMARK;
+        self.reading_paused &= !below;
+        below
     }
 
     /// Up to `max` within the window.
     pub(super) fn take(&mut self, max: usize, now: Duration) -> Vec<Delivery> {
         while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, tag), parcel) = entry.remove_entry();
-            self.put(tag, parcel);
+            let ((_, tag), received) = entry.remove_entry();
+            self.insert_ready(tag, received);
         }
-        let count = max.min(self.window.saturating_sub(self.out.len() + self.void.len()));
+        let count = max.min(self.window.saturating_sub(self.out.len() + self.stale_tokens.len()));
         let mut taken = Vec::with_capacity(count.min(self.ready.len()));
         if !self.blocked.is_empty() {
             self.blocked.retain(|_, until| *until > now);
         }
         if self.blocked.is_empty() {
             while taken.len() < count
-                && let Some((tag, parcel)) = self.ready.pop_front()
+                && let Some((tag, received)) = self.ready.pop_front()
             {
-                taken.push(self.hand_out(tag, parcel));
+                taken.push(self.hand_out(tag, received));
             }
             return taken;
         }
-        for (tag, parcel) in std::mem::take(&mut self.ready) {
-            let blocked = parcel.shard().is_some_and(|shard| self.blocked.contains_key(&shard));
+        for (tag, received) in std::mem::take(&mut self.ready) {
+            let blocked = received.shard().is_some_and(|shard| self.blocked.contains_key(&shard));
             if blocked || taken.len() == count {
-                self.ready.push_back((tag, parcel));
+                self.ready.push_back((tag, received));
             } else {
-                taken.push(self.hand_out(tag, parcel));
+                taken.push(self.hand_out(tag, received));
             }
         }
         taken
     }
 
-    fn hand_out(&mut self, tag: u64, parcel: Parcel) -> Delivery {
-        self.positions += 1;
-        let delivery = parcel.delivery(Token { epoch: self.epoch, position: self.positions });
-        self.out.insert(self.positions, (tag, parcel));
+    fn hand_out(&mut self, tag: u64, received: Received) -> Delivery {
+        self.last_position += 1;
+        let delivery = received.delivery(Token { epoch: self.epoch, position: self.last_position });
+        self.out.insert(self.last_position, (tag, received));
         delivery
     }
 
@@ -175,32 +175,32 @@ impl Desk {
     pub(super) fn settle(&mut self, settlements: &[Settlement], due: Duration) -> bool {
         for Settlement { token, settle } in settlements {
             if token.epoch != self.epoch {
-                self.void.remove(token);
+                self.stale_tokens.remove(token);
                 continue;
             }
-            let Some((tag, parcel)) = self.out.remove(&token.position) else { continue };
-            let ordered = parcel.lane == Lane::Ordered;
+            let Some((tag, received)) = self.out.remove(&token.position) else { continue };
+            let ordered = received.kind == ConsumerKind::Ordered;
             match settle {
                 Settle::Done | Settle::Committed => {
                     self.acks.done(tag);
-                    self.until_faster = self.until_faster.map(|count| count.saturating_sub(1));
+                    self.acks_until_raise = self.acks_until_raise.map(|count| count.saturating_sub(1));
                 }
-                _ if self.cancelled && !ordered => self.give_back(tag),
-                Settle::Requeue => match parcel.shard() {
+                _ if self.cancelled && !ordered => self.return_to_broker(tag),
+                Settle::Requeue => match received.shard() {
                     Some(shard) => {
                         let until = self.blocked.entry(shard).or_default();
                         *until = due.max(*until);
-                        self.put(tag, parcel);
+                        self.insert_ready(tag, received);
                     }
                     None => {
-                        self.held.insert((due, tag), parcel);
+                        self.held.insert((due, tag), received);
                     }
                 },
-                Settle::Return => self.put(tag, parcel),
+                Settle::Return => self.insert_ready(tag, received),
             }
         }
         self.flush(false);
-        self.acks.waiting()
+        self.acks.has_gap_acks()
     }
 
     /// Acknowledges what can be; with `tick` also what has waited behind a gap. Answers whether some still waits.
@@ -209,7 +209,7 @@ impl Desk {
     /// when they get to the socket is of no interest, and an error is the end of the channel anyway.
     pub(super) fn flush(&mut self, tick: bool) -> bool {
         let prefix = self.acks.prefix();
-        let single = self.acks.stragglers(tick);
+        let single = self.acks.due_gap_acks(tick);
         if let Some(channel) = &self.channel {
             if let Some(tag) = prefix {
                 let _ = channel.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never();
@@ -218,12 +218,12 @@ impl Desk {
                 let _ = channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never();
             }
         }
-        self.acks.waiting()
+        self.acks.has_gap_acks()
     }
 
     /// Not started: for anyone. (Not a reject: from RabbitMQ 4.3 on that would count as a failed delivery.)
-    fn give_back(&mut self, tag: u64) {
-        self.acks.gone(tag);
+    fn return_to_broker(&mut self, tag: u64) {
+        self.acks.forget(tag);
         if let Some(channel) = &self.channel {
             let options = BasicNackOptions { multiple: false, requeue: true };
             let _ = channel.basic_nack(tag, options).now_or_never();
@@ -234,29 +234,29 @@ impl Desk {
     /// until the channel is closed, since the next consumer must not overtake what is still in flight here.
     pub(super) fn cancel(&mut self) {
         self.cancelled = true;
-        for ((_, tag), parcel) in std::mem::take(&mut self.held) {
-            self.put(tag, parcel);
+        for ((_, tag), received) in std::mem::take(&mut self.held) {
+            self.insert_ready(tag, received);
         }
-        for (tag, parcel) in std::mem::take(&mut self.ready) {
-            if parcel.lane == Lane::Ordered {
-                self.ready.push_back((tag, parcel));
+        for (tag, received) in std::mem::take(&mut self.ready) {
+            if received.kind == ConsumerKind::Ordered {
+                self.ready.push_back((tag, received));
             } else {
-                self.give_back(tag);
+                self.return_to_broker(tag);
             }
         }
     }
 
-    /// After so many more are settled, [`faster`](Self::faster) says so.
-    pub(super) fn faster_after(&mut self, count: u64) {
-        self.until_faster = Some(count);
+    /// After so many more are settled, [`take_raise_due`](Self::take_raise_due) says so.
+    pub(super) fn raise_prefetch_after(&mut self, count: u64) {
+        self.acks_until_raise = Some(count);
     }
 
     /// Once: as many are settled as was asked for.
-    pub(super) fn faster(&mut self) -> bool {
-        self.until_faster.take_if(|count| *count == 0).is_some()
+    pub(super) fn take_raise_due(&mut self) -> bool {
+        self.acks_until_raise.take_if(|count| *count == 0).is_some()
     }
 
-    pub(super) fn connected(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.channel.is_some()
     }
 }

@@ -1,6 +1,6 @@
 //! A connection that is made again when it broke.
 
-use super::{error::failed, options::RabbitOptions, sieve};
+use super::{error::failed, frame_filter, options::RabbitMqOptions};
 use crate::lock;
 use futures::StreamExt;
 use lapin::{Connection, ConnectionProperties, Event, tcp::OwnedTLSConfig, uri::AMQPUri};
@@ -17,36 +17,36 @@ use std::{
 /// connection that publishes when it is short of memory or disk; were it the same one, that would stop the acks as well.
 ///
 /// lapin's own recovery is not used: it knows nothing of channels that the broker closed, and one way to recover is enough.
-pub(super) struct Link {
+pub(super) struct ConnectionManager {
     role: &'static str,
     hosts: Vec<AMQPUri>,
-    options: RabbitOptions,
-    state: tokio::sync::Mutex<State>,
+    options: RabbitMqOptions,
+    state: tokio::sync::Mutex<ConnectionState>,
     closed: AtomicBool,
     trouble: Mutex<Option<Error>>,
 }
 
 #[derive(Default)]
-struct State {
-    live: Option<Arc<Live>>,
+struct ConnectionState {
+    live: Option<Arc<LiveConnection>>,
     failures: u32,
     not_before: Duration,
 }
 
 /// A connection that was made.
-pub(super) struct Live {
+pub(super) struct LiveConnection {
     pub(super) connection: Connection,
     blocked: Arc<Mutex<Option<String>>>,
     listener: Task<()>,
 }
 
-impl Drop for Live {
+impl Drop for LiveConnection {
     fn drop(&mut self) {
         self.listener.abort();
     }
 }
 
-impl Live {
+impl LiveConnection {
     /// Why the broker takes nothing from this connection, if so.
     pub(super) fn blocked(&self) -> Option<String> {
         lock(&self.blocked).clone()
@@ -57,12 +57,12 @@ impl Live {
     }
 }
 
-const LEAST_PAUSE: Duration = Duration::from_millis(50);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MOST_PAUSE: Duration = Duration::from_secs(30);
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(50);
+const FIRST_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
 
-impl Link {
-    pub(super) fn new(role: &'static str, hosts: Vec<AMQPUri>, options: RabbitOptions) -> Self {
+impl ConnectionManager {
+    pub(super) fn new(role: &'static str, hosts: Vec<AMQPUri>, options: RabbitMqOptions) -> Self {
         Self {
             role,
             hosts,
@@ -75,7 +75,7 @@ impl Link {
 
     /// The connection, made now if there is none. After failures there is a pause before the next attempt, with jitter
     /// and growing; who is patient waits for it, everyone else is told at once.
-    pub(super) async fn get(&self, patient: bool) -> Result<Arc<Live>> {
+    pub(super) async fn get(&self, patient: bool) -> Result<Arc<LiveConnection>> {
         let runtime = &self.options.runtime;
         let mut state = loop {
             let mut state = self.state.lock().await;
@@ -107,9 +107,10 @@ impl Link {
                 Ok(live)
             }
             Err(error) => {
-                let most = (FIRST_PAUSE * 2u32.saturating_pow(state.failures.min(12))).min(MOST_PAUSE);
+                let most =
+                    (FIRST_RECONNECT_DELAY * 2u32.saturating_pow(state.failures.min(12))).min(MAX_RECONNECT_DELAY);
                 state.failures += 1;
-                state.not_before = runtime.elapsed() + LEAST_PAUSE + runtime.jitter(most);
+                state.not_before = runtime.elapsed() + MIN_RECONNECT_DELAY + runtime.jitter(most);
                 *lock(&self.trouble) = Some(error.clone());
                 Err(error)
             }
@@ -117,7 +118,7 @@ impl Link {
     }
 
     /// A connection for one use, made now. It ends when it is dropped.
-    pub(super) async fn fresh(&self) -> Result<Live> {
+    pub(super) async fn open_single_use(&self) -> Result<LiveConnection> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::closed("the transport is closed"));
         }
@@ -130,7 +131,7 @@ impl Link {
     }
 
     /// Each host once, beginning anywhere.
-    async fn connect(&self) -> Result<Live> {
+    async fn connect(&self) -> Result<LiveConnection> {
         let runtime = &self.options.runtime;
         let start = usize::try_from(runtime.random() % 1024).unwrap_or(0);
         let mut last = Error::new(ErrorKind::Transient, "the rabbitmq URL names no host");
@@ -153,10 +154,10 @@ impl Link {
             identity: self.options.identity_pem.clone().map(|(pem, key)| lapin::tcp::OwnedIdentity::PKCS8 { pem, key }),
             cert_chain: self.options.ca_pem.clone(),
         };
-        sieve::connect(uri.clone(), properties, tls).await
+        frame_filter::connect(uri.clone(), properties, tls).await
     }
 
-    fn adopt(&self, connection: Connection) -> Live {
+    fn adopt(&self, connection: Connection) -> LiveConnection {
         let blocked = Arc::new(Mutex::new(None));
         let mut events = Box::pin(connection.events_listener());
         let listener = {
@@ -175,7 +176,7 @@ impl Link {
                 }
             })
         };
-        Live { connection, blocked, listener }
+        LiveConnection { connection, blocked, listener }
     }
 
     /// Lets go of it for good.

@@ -1,6 +1,6 @@
 //! A publishing channel: what is on its way, and what became of it.
 
-use super::{encode::Wire, error::unknown, link::Live};
+use super::{connection::LiveConnection, encode::Wire, error::unknown};
 use futures::future::{self, BoxFuture, FutureExt};
 use lapin::{
     Channel, Confirmation, PublisherConfirm, message::BasicReturnMessage, options::BasicPublishOptions,
@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What the broker said to one message.
 #[derive(Clone, Debug)]
-pub(super) enum Verdict {
+pub(super) enum PublishOutcome {
     Done,
     /// Nobody takes it.
     Returned,
@@ -32,15 +32,15 @@ pub(super) enum Verdict {
 }
 
 /// One channel in confirm mode with its collector. Only the publisher's task publishes on it.
-pub(super) struct PublishLane {
+pub(super) struct PublishChannel {
     channel: Arc<Channel>,
-    live: Arc<Live>,
-    shared: Arc<Shared>,
+    live: Arc<LiveConnection>,
+    shared: Arc<ConfirmWindow>,
     batches: mpsc::UnboundedSender<Batch>,
     _collector: Task<()>,
 }
 
-struct Shared {
+struct ConfirmWindow {
     /// How many more may be on their way.
     window: Semaphore,
     broken: AtomicBool,
@@ -48,12 +48,12 @@ struct Shared {
 
 struct Batch {
     keys: Vec<Key>,
-    sending: Vec<Sending>,
-    reply: oneshot::Sender<Vec<Verdict>>,
+    sending: Vec<PendingSend>,
+    reply: oneshot::Sender<Vec<PublishOutcome>>,
 }
 
 /// A message until it has got to the socket; then its confirm is what there is to wait for.
-type Sending = BoxFuture<'static, lapin::Result<PublisherConfirm>>;
+type PendingSend = BoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
 /// The id, and the routing key's hash: the same id may be on its way to several destinations.
 type Key = (MessageId, u64);
@@ -64,9 +64,15 @@ fn key(id: MessageId, routing_key: &ShortString) -> Key {
     (id, hasher.finish())
 }
 
-impl PublishLane {
-    pub(super) fn start(channel: Channel, live: Arc<Live>, window: usize, limit: Duration, runtime: &Runtime) -> Self {
-        let shared = Arc::new(Shared { window: Semaphore::new(window), broken: AtomicBool::new(false) });
+impl PublishChannel {
+    pub(super) fn start(
+        channel: Channel,
+        live: Arc<LiveConnection>,
+        window: usize,
+        limit: Duration,
+        runtime: &Runtime,
+    ) -> Self {
+        let shared = Arc::new(ConfirmWindow { window: Semaphore::new(window), broken: AtomicBool::new(false) });
         let (batches, receiver) = mpsc::unbounded_channel();
         let collector = Collector { shared: Arc::clone(&shared), limit, runtime: runtime.clone() };
         let collector = runtime.spawn(collector.run(receiver));
@@ -82,7 +88,7 @@ impl PublishLane {
     }
 
     /// Waits until so many more may be sent. False if that will never be.
-    pub(super) async fn room(&self, count: usize) -> bool {
+    pub(super) async fn reserve(&self, count: usize) -> bool {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         match self.shared.window.acquire_many(count).await {
             Ok(permit) => {
@@ -93,8 +99,8 @@ impl PublishLane {
         }
     }
 
-    /// Sends a batch; there must be [room](Self::room).
-    pub(super) fn publish(&self, wires: Vec<Wire>, reply: oneshot::Sender<Vec<Verdict>>) {
+    /// Sends a batch; there must be [reserve](Self::room).
+    pub(super) fn publish(&self, wires: Vec<Wire>, reply: oneshot::Sender<Vec<PublishOutcome>>) {
         let keys = wires.iter().map(|w| key(w.id, &w.routing_key)).collect();
         // each one takes its number and pushes its frames when it is polled first: that is now and in order, before the next
         // batch's; waiting for the socket is the collector's business
@@ -113,7 +119,7 @@ impl PublishLane {
 }
 
 /// One message; the frames are pushed when this is polled first.
-fn send(channel: Arc<Channel>, wire: Wire) -> Sending {
+fn send(channel: Arc<Channel>, wire: Wire) -> PendingSend {
     Box::pin(async move {
         // an event that nobody takes may be one whose bindings are gone
         let options = BasicPublishOptions { mandatory: true, immediate: false };
@@ -122,7 +128,7 @@ fn send(channel: Arc<Channel>, wire: Wire) -> Sending {
 }
 
 struct Collector {
-    shared: Arc<Shared>,
+    shared: Arc<ConfirmWindow>,
     limit: Duration,
     runtime: Runtime,
 }
@@ -135,28 +141,30 @@ impl Collector {
     /// *and those of all messages before it* are in. So a batch is judged when it and all earlier ones are complete, and
     /// by the ids of the returned messages, never by which confirm carried them.
     async fn run(self, mut batches: mpsc::UnboundedReceiver<Batch>) {
-        let mut returned: Returned = HashMap::new();
+        let mut returned: ReturnCounts = HashMap::new();
         while let Some(batch) = batches.recv().await {
             let count = batch.keys.len();
             let confirms = self.collect(batch.sending, &mut returned).await;
             self.shared.window.add_permits(count);
-            let verdicts = batch.keys.into_iter().zip(confirms).map(|(key, confirm)| match confirm {
-                Verdict::Done | Verdict::Retry(_) if take(&mut returned, &key) => Verdict::Returned,
-                verdict => verdict,
+            let outcomes = batch.keys.into_iter().zip(confirms).map(|(key, confirm)| match confirm {
+                PublishOutcome::Done | PublishOutcome::Retry(_) if take_return(&mut returned, &key) => {
+                    PublishOutcome::Returned
+                }
+                outcome => outcome,
             });
             // whoever asked may be gone
-            let _ = batch.reply.send(verdicts.collect());
+            let _ = batch.reply.send(outcomes.collect());
         }
     }
 
-    async fn collect(&self, mut sending: Vec<Sending>, returned: &mut Returned) -> Vec<Verdict> {
+    async fn collect(&self, mut sending: Vec<PendingSend>, returned: &mut ReturnCounts) -> Vec<PublishOutcome> {
         let count = sending.len();
         if self.shared.broken.load(Ordering::Acquire) {
             // a confirm that nobody waited for may have carried off the message of one of these that was returned
             let text = "rabbitmq did not confirm an earlier message on this channel";
-            return vec![Verdict::Unknown(Error::new(ErrorKind::Unknown, text)); count];
+            return vec![PublishOutcome::Unknown(Error::new(ErrorKind::Unknown, text)); count];
         }
-        let mut verdicts = Vec::with_capacity(count);
+        let mut outcomes = Vec::with_capacity(count);
         let all = async {
             // when the last one is confirmed nearly all are: waiting for each one in turn would wake this task for many of them
             let last = match sending.pop() {
@@ -164,49 +172,49 @@ impl Collector {
                 None => None,
             };
             for sending in sending {
-                verdicts.push(verdict(confirmation(sending).await, returned));
+                outcomes.push(outcome(confirmation(sending).await, returned));
             }
-            verdicts.extend(last.map(|last| verdict(last, returned)));
+            outcomes.extend(last.map(|last| outcome(last, returned)));
         };
         if self.runtime.timeout(self.limit, all).await.is_none() {
             // nothing that is on its way here can be trusted any more
             self.shared.broken.store(true, Ordering::Release);
             let late = Error::new(ErrorKind::Unknown, "rabbitmq did not confirm in time");
-            verdicts.clear();
-            verdicts.resize(count, Verdict::Unknown(late));
-        } else if verdicts.iter().any(|v| matches!(v, Verdict::Unknown(_))) {
+            outcomes.clear();
+            outcomes.resize(count, PublishOutcome::Unknown(late));
+        } else if outcomes.iter().any(|v| matches!(v, PublishOutcome::Unknown(_))) {
             self.shared.broken.store(true, Ordering::Release);
         }
-        verdicts
+        outcomes
     }
 }
 
 /// What the broker says to a message, when it has got to the socket.
-async fn confirmation(sending: Sending) -> lapin::Result<Confirmation> {
+async fn confirmation(sending: PendingSend) -> lapin::Result<Confirmation> {
     sending.await?.await
 }
 
-fn verdict(confirmation: lapin::Result<Confirmation>, returned: &mut Returned) -> Verdict {
+fn outcome(confirmation: lapin::Result<Confirmation>, returned: &mut ReturnCounts) -> PublishOutcome {
     match confirmation {
         Ok(Confirmation::Ack(message)) => {
-            note(returned, message.as_ref());
-            Verdict::Done
+            count_return(returned, message.as_ref());
+            PublishOutcome::Done
         }
         Ok(Confirmation::Nack(message)) => {
-            note(returned, message.as_ref());
-            Verdict::Retry(Error::new(ErrorKind::Transient, "rabbitmq refused the message (nack): it is full"))
+            count_return(returned, message.as_ref());
+            PublishOutcome::Retry(Error::new(ErrorKind::Transient, "rabbitmq refused the message (nack): it is full"))
         }
         Ok(Confirmation::NotRequested) => {
-            Verdict::Unknown(Error::new(ErrorKind::Unknown, "the channel is not in confirm mode"))
+            PublishOutcome::Unknown(Error::new(ErrorKind::Unknown, "the channel is not in confirm mode"))
         }
-        Err(error) => Verdict::Unknown(unknown(error)),
+        Err(error) => PublishOutcome::Unknown(unknown(error)),
     }
 }
 
 /// How often each message came back that is not judged yet: the same one may be on its way twice.
-type Returned = HashMap<Key, usize>;
+type ReturnCounts = HashMap<Key, usize>;
 
-fn note(returned: &mut Returned, message: Option<&BasicReturnMessage>) {
+fn count_return(returned: &mut ReturnCounts, message: Option<&BasicReturnMessage>) {
     let Some(message) = message else { return };
     // one whose id is none of ours was not sent here
     if let Some(id) = message.properties.message_id() {
@@ -215,7 +223,7 @@ fn note(returned: &mut Returned, message: Option<&BasicReturnMessage>) {
     }
 }
 
-fn take(returned: &mut Returned, key: &Key) -> bool {
+fn take_return(returned: &mut ReturnCounts, key: &Key) -> bool {
     if returned.is_empty() {
         return false;
     }
