@@ -16,6 +16,9 @@ use std::{
 /// The message type of what cannot be understood.
 const UNDECODABLE: &str = "sagabus.undecodable";
 
+/// The most headers of ours that are read of a record.
+const MAX_OWN_HEADERS: usize = 64;
+
 /// A message that was read, and why it cannot be understood, if so.
 pub(super) struct Decoded {
     pub(super) message: Envelope,
@@ -35,8 +38,8 @@ pub(super) fn decode(record: &BorrowedMessage<'_>, event: Option<&str>, runtime:
     let id = match &fields.id {
         Some(id) => MessageId::from_foreign(id),
         None => {
-            let place = format!("kafka:{}/{}/{}", record.topic(), record.partition(), record.offset());
-            MessageId::from_foreign(&place)
+            let coordinates = format!("kafka:{}/{}/{}", record.topic(), record.partition(), record.offset());
+            MessageId::from_foreign(&coordinates)
         }
     };
     // before its type: other clients' tombstones have no headers either
@@ -101,7 +104,7 @@ impl<'r> Fields<'r> {
                 h::ID => fields.id = Some(text()).filter(|id| !id.is_empty()),
                 h::TYPE => fields.kind = Some(text()),
                 name if name.starts_with("sagabus-") || h::reserved(name) => {
-                    if fields.own.len() < 64 {
+                    if fields.own.len() < MAX_OWN_HEADERS {
                         fields.own.push((name, value));
                     }
                 }
@@ -114,7 +117,7 @@ impl<'r> Fields<'r> {
         fields
     }
 
-    /// One that does not parse is left out: it is of use to nobody, and the message is handled all the same.
+    /// Fills in the headers. One that does not parse is left out, and the message is handled all the same.
     fn into_headers(self, headers: &mut Headers) {
         headers.user = self.user;
         let mut propagate: Vec<String> = Vec::new();

@@ -32,3 +32,15 @@ pub(super) fn kind_of(code: Code) -> ErrorKind {
         _ => ErrorKind::Transient,
     }
 }
+
+/// The error for settings that the client library refuses before anything is sent.
+pub(super) fn unusable(error: KafkaError) -> Error {
+    // its text names a setting and, for some, the value: never shown
+    let text = match &error {
+        KafkaError::ClientConfig(_, why, setting, _) => format!("make a kafka client: {setting}: {why}"),
+        // about files with certificates: it names the setting, and what is wrong with what is in it
+        KafkaError::ClientCreation(why) if why.starts_with("ssl.") => format!("make a kafka client: {why}"),
+        _ => "make a kafka client: the settings do not work together".to_string(),
+    };
+    Error::invalid(text)
+}

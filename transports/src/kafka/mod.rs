@@ -48,8 +48,6 @@
 //!   own keeps polling.
 //! - A partition that moves to another process is given up when what is in flight of it is finished, or after the drain
 //!   timeout; what finishes later is ignored here, comes again there, and is found to be a duplicate.
-//! - What is requeued waits in this process; on an ordered endpoint its key waits with it, and nobody else.
-//!
 //! - The store learns how far each partition has come, once a second, after the group: it is never ahead of it. At an
 //!   assignment, a group that is behind the store, a topic that ends below, or one where another message lies than the one
 //!   that is remembered, halt the receiver: they mean a replay that nobody has allowed, or another topic.
@@ -69,31 +67,36 @@
 //! - A record whose header has a name that is not UTF-8 is read by catching a panic of the client library: with
 //!   `panic = "abort"` it ends the process.
 
-mod begin;
-mod client;
-mod committer;
+mod cluster;
+mod commit;
+mod consumer_context;
 mod decode;
-mod desk;
 mod encode;
 mod error;
+mod fingerprint;
 mod headers;
-mod keeper;
-mod lane;
-mod marks;
+mod in_flight;
+mod metadata_context;
 mod names;
 mod oauth;
+mod offset_committer;
+mod offset_store_bridge;
+mod offset_tracker;
 mod options;
-mod progress;
+mod partition;
+mod partition_queue;
 mod publisher;
+mod query_client;
 mod receiver;
+mod recreated_topics;
 mod session;
-mod source;
+mod shared;
+mod start_offset;
 mod subscriptions;
-mod takeover;
+mod topic_partition;
 mod topics;
 mod transport;
 mod url;
-mod watch;
 
 pub use oauth::OauthToken;
 pub use options::{KafkaOptions, Sasl};

@@ -1,9 +1,9 @@
-//! What things are called on the cluster.
+//! The names of topics and groups on the cluster.
 
 use sagabus_core::{Error, Result};
 
-/// The longest name that Kafka takes for a topic.
-const LONGEST: usize = 249;
+/// The length of the longest name that Kafka takes for a topic, in bytes.
+const MAX_TOPIC_NAME_LENGTH: usize = 249;
 
 /// The prefix that keeps the systems on one cluster apart, and the names made with it.
 ///
@@ -35,8 +35,8 @@ impl Names {
         format!("{}{queue}", self.prefix)
     }
 
-    fn topic(&self, sort: &str, name: &str) -> Result<String> {
-        let mut topic = format!("{}{sort}.", self.prefix);
+    fn topic(&self, kind: &str, name: &str) -> Result<String> {
+        let mut topic = format!("{}{kind}.", self.prefix);
         for c in name.chars() {
             match c {
                 '_' => topic.push_str("__"),
@@ -45,9 +45,9 @@ impl Names {
                 c => topic.push(c),
             }
         }
-        if topic.len() > LONGEST {
+        if topic.len() > MAX_TOPIC_NAME_LENGTH {
             return Err(Error::invalid(format!(
-                "the topic for {name} would have a name of {} bytes, kafka takes {LONGEST}",
+                "the topic for {name} would have a name of {} bytes, kafka takes {MAX_TOPIC_NAME_LENGTH}",
                 topic.len()
             )));
         }

@@ -4,15 +4,8 @@
 //! so a client that nobody polls never gets one. Producers and receivers have threads that poll. The client for questions
 //! gets one of its own, and those that live for a moment are polled until they have their token, before they are used.
 
-use super::{
-    client::{PATIENCE, Quiet},
-    options::KafkaOptions,
-};
 use crate::lock;
-use rdkafka::{
-    client::OAuthToken,
-    consumer::{BaseConsumer, Consumer},
-};
+use rdkafka::client::OAuthToken;
 use sagabus_core::{Error, ErrorKind, Result, Runtime, Timestamp};
 use std::{
     error::Error as StdError,
@@ -62,21 +55,21 @@ impl fmt::Debug for OauthToken {
     }
 }
 
-/// What a source answers.
+/// The answer of a source.
 type Answer = std::result::Result<OauthToken, Box<dyn StdError + Send + Sync>>;
 
-/// Where all clients of a transport get their tokens.
+/// The tokens that all clients of a transport share.
 #[derive(Clone)]
-pub(super) struct Tokens(Arc<Shared>);
+pub(super) struct Tokens(Arc<TokenSource>);
 
-struct Shared {
+struct TokenSource {
     source: Box<dyn Fn() -> Answer + Send + Sync>,
     runtime: Runtime,
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     last: Option<(OauthToken, Timestamp)>,
     /// Why there was none the last time.
     failure: Option<Error>,
@@ -84,11 +77,11 @@ struct State {
 
 impl Tokens {
     pub(super) fn new(runtime: Runtime, source: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Shared { source: Box::new(source), runtime, state: Mutex::default() }))
+        Self(Arc::new(TokenSource { source: Box::new(source), runtime, state: Mutex::default() }))
     }
 
-    /// The last token while more than half of its life is left, or a new one; and when it expires. Whoever asks
-    /// meanwhile waits: the provider is asked once.
+    /// The last token while more than half of its lifetime is left, or a new one; and when it expires. Other clients that
+    /// ask meanwhile wait: the provider is asked once.
     fn current(&self) -> Result<(OauthToken, Timestamp)> {
         let mut state = lock(&self.0.state);
         let now = self.0.runtime.now();
@@ -137,32 +130,6 @@ pub(super) fn generate(tokens: Option<&Tokens>) -> std::result::Result<OAuthToke
     let tokens = tokens.ok_or_else(|| Error::invalid("take a token: there is no source of tokens"))?;
     let (token, expires) = tokens.current()?;
     Ok(OAuthToken { token: token.token, principal_name: token.principal, lifetime_ms: expires.0 / 1000 })
-}
-
-/// Polls a client that nobody else polls, for as long as it lives.
-pub(super) fn serve(client: &Arc<BaseConsumer<Quiet>>) -> Result<()> {
-    let client = Arc::downgrade(client);
-    let work = move || {
-        while let Some(client) = client.upgrade() {
-            // errors are told to its context
-            drop(client.poll(Duration::from_millis(200)));
-        }
-    };
-    let thread = std::thread::Builder::new().name("sagabus-kafka-token".into()).spawn(work);
-    thread.map(drop).map_err(|e| Error::with_source(ErrorKind::Transient, "start a thread for kafka", e))
-}
-
-/// Polls a new client until it has its token. It has no partitions yet, so there is nothing else to take.
-pub(super) fn prime(client: &BaseConsumer<Quiet>, options: &KafkaOptions) -> Result<()> {
-    let Some(tokens) = &options.tokens else { return Ok(()) };
-    let start = options.runtime.elapsed();
-    while !client.context().has_asked() {
-        drop(client.poll(Duration::from_millis(20)));
-        if options.runtime.elapsed() - start > PATIENCE {
-            return Err(Error::new(ErrorKind::Transient, "make a kafka client: it did not ask for a token in time"));
-        }
-    }
-    tokens.failure().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! Sending: batches in, one outcome per message out.
+//! The publisher: batches in, one outcome per message out.
 
 use super::{
-    client::{Home, log, unusable},
+    cluster::Cluster,
     encode::Wire,
+    error::unusable,
+    metadata_context::log,
     oauth::{self, Tokens},
 };
 use crate::lock;
@@ -26,32 +28,32 @@ use std::{
 use tokio::sync::Notify;
 
 /// How many messages may be on their way in this process.
-const QUEUE: usize = 100_000;
+const MAX_QUEUED_MESSAGES: usize = 100_000;
 
-/// How long a full queue is waited for, again and again.
-const FULL: Duration = Duration::from_millis(2);
+/// How long a full queue is waited for before the next attempt.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
-type Native = ThreadedProducer<Reporter>;
+type ClientProducer = ThreadedProducer<DeliveryContext>;
 
 /// One idempotent producer. One that has failed for good (it lost track of what the broker has) is replaced: what was on
 /// its way is unknown, and is sent again under the same ids.
 pub(super) struct Publisher {
-    home: Arc<Home>,
+    cluster: Arc<Cluster>,
     /// How many records may share a request.
-    company: &'static str,
-    current: Mutex<Option<Arc<Native>>>,
+    records_per_request: &'static str,
+    current: Mutex<Option<Arc<ClientProducer>>>,
 }
 
-/// What was sent together.
+/// The messages of one call.
 struct Batch {
-    outcomes: Mutex<Vec<Option<Verdict>>>,
+    outcomes: Mutex<Vec<Option<PublishOutcome>>>,
     left: AtomicUsize,
     complete: Notify,
 }
 
-/// What became of one record.
+/// The outcome of one record.
 #[derive(Clone, Debug)]
-pub(super) enum Verdict {
+pub(super) enum PublishOutcome {
     Done,
     /// Its topic is gone.
     Missing,
@@ -61,9 +63,9 @@ pub(super) enum Verdict {
 }
 
 impl Batch {
-    fn finish(&self, at: usize, verdict: Verdict) {
+    fn finish(&self, at: usize, outcome: PublishOutcome) {
         if let Some(slot) = lock(&self.outcomes).get_mut(at) {
-            *slot = Some(verdict);
+            *slot = Some(outcome);
         }
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.complete.notify_one();
@@ -71,14 +73,14 @@ impl Batch {
     }
 }
 
-struct Ticket {
+struct DeliveryTicket {
     batch: Arc<Batch>,
     at: usize,
 }
 
-struct Reporter(Option<Tokens>);
+struct DeliveryContext(Option<Tokens>);
 
-impl ClientContext for Reporter {
+impl ClientContext for DeliveryContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
@@ -94,26 +96,28 @@ impl ClientContext for Reporter {
     }
 }
 
-impl ProducerContext for Reporter {
-    type DeliveryOpaque = Box<Ticket>;
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<DeliveryTicket>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        let verdict = match result {
-            Ok(_) => Verdict::Done,
-            Err((error, _)) => verdict(error),
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<DeliveryTicket>) {
+        let outcome = match result {
+            Ok(_) => PublishOutcome::Done,
+            Err((error, _)) => failure_outcome(error),
         };
-        ticket.batch.finish(ticket.at, verdict);
+        ticket.batch.finish(ticket.at, outcome);
     }
 }
 
-/// What an error says about whether the record is there. Only those codes are Retry that the broker answers when it has not
+/// The outcome by an error, which says whether the record is there. Only those codes are Retry that the broker answers when it has not
 /// appended, or that arise before anything is sent.
-fn verdict(error: &KafkaError) -> Verdict {
+fn failure_outcome(error: &KafkaError) -> PublishOutcome {
     let code = error.rdkafka_error_code();
     let text = |what: &str| format!("kafka {what}");
-    Verdict::Other(match code {
-        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => return Verdict::Missing,
-        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => return Verdict::TooLarge,
+    PublishOutcome::Other(match code {
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
+            return PublishOutcome::Missing;
+        }
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => return PublishOutcome::TooLarge,
         Some(
             Code::PurgeQueue
             | Code::QueueFull
@@ -137,24 +141,24 @@ fn verdict(error: &KafkaError) -> Verdict {
 }
 
 impl Publisher {
-    pub(super) fn new(home: Arc<Home>) -> Result<Self> {
-        Self::with(home, "10000")
+    pub(super) fn new(cluster: Arc<Cluster>) -> Result<Self> {
+        Self::with(cluster, "10000")
     }
 
     /// One that sends each record in a request of its own.
-    pub(super) fn alone(home: Arc<Home>) -> Result<Self> {
-        Self::with(home, "1")
+    pub(super) fn one_per_request(cluster: Arc<Cluster>) -> Result<Self> {
+        Self::with(cluster, "1")
     }
 
-    fn with(home: Arc<Home>, company: &'static str) -> Result<Self> {
-        let publisher = Self { home, company, current: Mutex::new(None) };
+    fn with(cluster: Arc<Cluster>, records_per_request: &'static str) -> Result<Self> {
+        let publisher = Self { cluster, records_per_request, current: Mutex::new(None) };
         *lock(&publisher.current) = Some(publisher.make()?);
         Ok(publisher)
     }
 
-    fn make(&self) -> Result<Arc<Native>> {
-        let options = &self.home.options;
-        let mut config = self.home.cluster.config();
+    fn make(&self) -> Result<Arc<ClientProducer>> {
+        let options = &self.cluster.options;
+        let mut config = self.cluster.settings.config();
         config.set("enable.idempotence", "true").set("acks", "all");
         // what the Java clients do, so that a key has one partition whoever sends
         config.set("partitioner", "murmur2_random");
@@ -163,16 +167,21 @@ impl Publisher {
         config.set("message.max.bytes", (options.max_message + 4096).to_string());
         // A partition has one request on its way, and while more wait behind it the client's thread spins. So what is sent
         // together fits into one request, and what comes after it goes to another partition, unless it has a key.
-        config.set("batch.size", "500000").set("batch.num.messages", self.company).set("compression.type", "lz4");
+        config
+            .set("batch.size", "500000")
+            .set("batch.num.messages", self.records_per_request)
+            .set("compression.type", "lz4");
         config.set("sticky.partitioning.linger.ms", options.linger.as_millis().max(1).to_string());
-        config.set("queue.buffering.max.messages", QUEUE.to_string()).set("queue.buffering.max.kbytes", "262144");
+        config
+            .set("queue.buffering.max.messages", MAX_QUEUED_MESSAGES.to_string())
+            .set("queue.buffering.max.kbytes", "262144");
         // topics are looked up before: one that is missing now was removed
         config.set("topic.metadata.propagation.max.ms", "1000");
-        Ok(Arc::new(config.create_with_context(Reporter(options.tokens.clone())).map_err(unusable)?))
+        Ok(Arc::new(config.create_with_context(DeliveryContext(options.tokens.clone())).map_err(unusable)?))
     }
 
     /// The producer to use; a new one where the last one is broken.
-    async fn producer(&self) -> Result<Arc<Native>> {
+    async fn producer(&self) -> Result<Arc<ClientProducer>> {
         let (producer, broken) = {
             let mut current = lock(&self.current);
             let Some(producer) = current.clone() else { return Err(Error::closed("the transport is closed")) };
@@ -193,34 +202,34 @@ impl Publisher {
     }
 
     /// Its drop waits for its thread, and reports what was on its way.
-    async fn discard(&self, producer: Arc<Native>) {
-        let drop_it = move |_: &Home| {
+    async fn discard(&self, producer: Arc<ClientProducer>) {
+        let drop_it = move |_: &Cluster| {
             drop(producer);
             Ok(())
         };
         // nothing can fail in there
-        let _ = self.home.blocking(drop_it).await;
+        let _ = self.cluster.blocking(drop_it).await;
     }
 
     /// Sends in order, and waits for all outcomes. Dropping the future does not stop what was begun.
-    pub(super) async fn publish(&self, wires: Vec<Wire>) -> Vec<Verdict> {
+    pub(super) async fn publish(&self, wires: Vec<Wire>) -> Vec<PublishOutcome> {
         let count = wires.len();
         if count == 0 {
             return Vec::new();
         }
         let producer = match self.producer().await {
             Ok(producer) => producer,
-            Err(error) => return vec![Verdict::Other(SendOutcome::Retry(error)); count],
+            Err(error) => return vec![PublishOutcome::Other(SendOutcome::Retry(error)); count],
         };
         let batch = Arc::new(Batch {
             outcomes: Mutex::new(vec![None; count]),
             left: AtomicUsize::new(count),
             complete: Notify::new(),
         });
-        let runtime = &self.home.options.runtime;
+        let runtime = &self.cluster.options.runtime;
         let start = runtime.elapsed();
         for (at, wire) in wires.into_iter().enumerate() {
-            let ticket = Box::new(Ticket { batch: Arc::clone(&batch), at });
+            let ticket = Box::new(DeliveryTicket { batch: Arc::clone(&batch), at });
             let body: &[u8] = &wire.body;
             let mut record = BaseRecord::<str, [u8], _>::with_opaque_to(&wire.topic, ticket)
                 .payload(body)
@@ -234,17 +243,19 @@ impl Publisher {
                     Ok(()) => break,
                     Err((error, back)) => {
                         let full = error.rdkafka_error_code() == Some(Code::QueueFull);
-                        if full && runtime.elapsed() - start < self.home.options.send_timeout {
+                        if full && runtime.elapsed() - start < self.cluster.options.send_timeout {
                             record = back;
-                            runtime.sleep(FULL).await;
+                            runtime.sleep(QUEUE_FULL_PAUSE).await;
                             continue;
                         }
                         // it was never taken, so nothing but a fatal producer is in the way
-                        let verdict = match verdict(&error) {
-                            Verdict::Other(SendOutcome::Unknown(error)) => Verdict::Other(SendOutcome::Retry(error)),
-                            verdict => verdict,
+                        let outcome = match failure_outcome(&error) {
+                            PublishOutcome::Other(SendOutcome::Unknown(error)) => {
+                                PublishOutcome::Other(SendOutcome::Retry(error))
+                            }
+                            outcome => outcome,
                         };
-                        batch.finish(at, verdict);
+                        batch.finish(at, outcome);
                         break;
                     }
                 }
@@ -254,21 +265,21 @@ impl Publisher {
         while batch.left.load(Ordering::Acquire) > 0 {
             batch.complete.notified().await;
         }
-        let lost = || Verdict::Other(SendOutcome::Unknown(Error::new(ErrorKind::Unknown, "no outcome")));
+        let lost = || PublishOutcome::Other(SendOutcome::Unknown(Error::new(ErrorKind::Unknown, "no outcome")));
         lock(&batch.outcomes).drain(..).map(|outcome| outcome.unwrap_or_else(lost)).collect()
     }
 
     /// Lets what is on its way arrive, for as long as it may take.
     pub(super) async fn close(&self) {
         let Some(producer) = lock(&self.current).take() else { return };
-        let patience = self.home.options.send_timeout;
-        let flush = move |_: &Home| {
+        let patience = self.cluster.options.send_timeout;
+        let flush = move |_: &Cluster| {
             if producer.flush(patience).is_err() {
                 tracing::warn!("some messages were not confirmed before the transport was closed");
             }
             Ok(())
         };
         // nothing can fail in there
-        let _ = self.home.blocking(flush).await;
+        let _ = self.cluster.blocking(flush).await;
     }
 }

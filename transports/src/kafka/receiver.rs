@@ -1,171 +1,62 @@
 //! The receiving end of a queue.
 
 use super::{
-    client::{Home, unusable},
-    desk::Desk,
-    keeper::Keeper,
-    lane::Start,
-    progress::Note,
+    cluster::Cluster,
+    consumer_context::ReceiverContext,
+    error::{failed, unusable},
+    in_flight::InFlight,
+    offset_store_bridge::OffsetStoreBridge,
+    offset_tracker::OffsetNote,
+    partition::ResumePoint,
     session,
+    shared::{Phase, ReceiverState},
     subscriptions::{self, Subscriptions},
-    watch::Watch,
+    topic_partition::TopicPartition,
 };
 use crate::lock;
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement};
+use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settlement};
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, OnceLock},
-    thread::Thread,
+    sync::Arc,
     time::Duration,
 };
-use tokio::sync::{Notify, watch};
 
-/// A requeued message waits for so long, and up to as much again.
-const REQUEUE_PAUSE: Duration = Duration::from_millis(40);
+/// How long [`close`](Receiver::close) waits for the thread, which gives up on the cluster before.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a clean end waits for the cluster.
-const PATIENCE: Duration = Duration::from_secs(5);
-
+/// A receiver of a queue.
+///
 /// Dropping it without a [`close`](Receiver::close) is a crash: it leaves the group, and what was in flight comes again,
 /// as suspect.
 pub(super) struct KafkaReceiver {
-    shared: Arc<Shared>,
-}
-
-pub(super) struct Shared {
-    pub(super) home: Arc<Home>,
-    pub(super) queue: String,
-    /// The topics that are read, and the type of event that each one is for.
-    pub(super) topics: HashMap<Arc<str>, Option<String>>,
-    subscriptions: Subscriptions,
-    pub(super) desk: Mutex<Desk>,
-    /// Something arrived, or the window opened.
-    pub(super) arrived: Notify,
-    phase: watch::Sender<Phase>,
-    ended: watch::Sender<bool>,
-    thread: OnceLock<Thread>,
-    /// For the next `next`.
-    error: Mutex<Option<Error>>,
-    /// For every `next` from now on: a person is needed.
-    halted: Mutex<Option<Error>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Running,
-    Closing,
-    Dropped,
-}
-
-impl Shared {
-    pub(super) fn phase(&self) -> Phase {
-        *self.phase.borrow()
-    }
-
-    pub(super) fn patience(&self) -> Duration {
-        PATIENCE
-    }
-
-    /// Lets the next `next` fail.
-    pub(super) fn report(&self, error: Error) {
-        *lock(&self.error) = Some(error);
-        self.arrived.notify_waiters();
-    }
-
-    /// Lets every `next` fail, until somebody has seen to it.
-    pub(super) fn halt(&self, error: Error) {
-        tracing::error!(queue = self.queue, %error, "receiving from kafka has halted");
-        *lock(&self.halted) = Some(error);
-        self.arrived.notify_waiters();
-    }
-
-    /// Why it has halted.
-    pub(super) fn halted(&self) -> Option<Error> {
-        lock(&self.halted).clone()
-    }
-
-    /// The thread has ended: nothing comes any more.
-    fn end(&self) {
-        self.arrived.notify_waiters();
-        self.ended.send_replace(true);
-    }
-
-    pub(super) fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    /// Which offsets of a partition are wanted; `None` for all.
-    pub(super) fn wanted(&self, topic: &str, partition: i32) -> Option<Vec<(i64, i64)>> {
-        let event = self.topics.get(topic)?.as_ref()?;
-        Some(self.subscriptions.ranges(event, partition))
-    }
-
-    /// What there is, or until when to wait.
-    fn take(&self, max: usize) -> Result<(Vec<Delivery>, Option<Duration>)> {
-        let runtime = &self.home.options.runtime;
-        let (taken, due, wake) = {
-            let mut desk = lock(&self.desk);
-            if desk.stopped {
-                return Err(Error::closed(format!("the receiver of queue {} is stopped", self.queue)));
-            }
-            if let Some(error) = self.halted() {
-                return Err(error);
-            }
-            let now = runtime.elapsed();
-            let taken = desk.take(max, now);
-            (taken, desk.due().map(|due| due.saturating_sub(now)), desk.urgent() || desk.relieved())
-        };
-        if wake {
-            self.wake();
-        }
-        if taken.is_empty()
-            && let Some(error) = lock(&self.error).take()
-        {
-            return Err(error);
-        }
-        Ok((taken, due))
-    }
+    state: Arc<ReceiverState>,
 }
 
 impl KafkaReceiver {
     /// Joins the endpoint's group. A queue with one process (`single`) has no group: all of it is read from its start.
-    pub(super) async fn start(home: Arc<Home>, options: ReceiveOptions, single: bool) -> Result<Self> {
+    pub(super) async fn start(cluster: Arc<Cluster>, options: ReceiveOptions, single: bool) -> Result<Self> {
         let queue = options.queue.clone();
-        let prepared = home.blocking(move |home| prepare(home, &queue, single)).await?;
-        let (topics, subscriptions, consumer) = prepared;
-        let epochs = home.options.runtime.random() >> 16;
-        let mut desk = Desk::new(options.window, options.ordered, epochs);
+        let (topics, subscriptions, consumer) =
+            cluster.blocking(move |cluster| prepare(cluster, &queue, single)).await?;
+        let mut in_flight = InFlight::new(options.window, cluster.options.runtime.random() >> 16);
         if single {
             for topic in topics.keys() {
-                let place = (Arc::clone(topic), 0);
-                let note = Note::at(0);
-                desk.assign(Start { place, note, suspect_until: 0, wanted: None, durable: false, position: None });
+                let partition = TopicPartition::new(Arc::clone(topic), 0);
+                let note = OffsetNote::at(0);
+                let (suspect_until, wanted, durable, position) = (0, None, false, None);
+                in_flight.assign(ResumePoint { partition, note, suspect_until, wanted, durable, position });
             }
         }
-        let shared = Arc::new(Shared {
-            queue: options.queue,
-            topics,
-            subscriptions,
-            desk: Mutex::new(desk),
-            arrived: Notify::new(),
-            phase: watch::Sender::new(Phase::Running),
-            ended: watch::Sender::new(false),
-            thread: OnceLock::new(),
-            error: Mutex::default(),
-            halted: Mutex::default(),
-            home,
-        });
-        let positions = options.offsets.filter(|_| !single);
-        let watch = Arc::clone(consumer.context());
-        let keeper = positions.map(|positions| Keeper::start(positions, Arc::clone(&shared), watch));
-        let running = Arc::clone(&shared);
+        let state = Arc::new(ReceiverState::new(cluster, options.queue, topics, subscriptions, in_flight));
+        let offsets = options.offsets.filter(|_| !single);
+        let context = Arc::clone(consumer.context());
+        let bridge = offsets.map(|offsets| OffsetStoreBridge::start(offsets, Arc::clone(&state), context));
+        let running = Arc::clone(&state);
         let work = move || {
-            let session = || session::run(Arc::clone(&running), consumer, keeper);
+            let session = || session::run(Arc::clone(&running), consumer, bridge);
             // rdkafka panics on some of what others may write, as on offsets with text that is not UTF-8
             if catch_unwind(AssertUnwindSafe(session)).is_err() {
                 let text = format!("receive from {}: the thread that reads kafka has panicked", running.queue);
@@ -176,55 +67,42 @@ impl KafkaReceiver {
         // librdkafka's calls block, and its callbacks come on the thread that polls: a thread of its own
         let thread = std::thread::Builder::new().name("sagabus-kafka".into()).spawn(work);
         let thread = thread.map_err(|e| Error::with_source(ErrorKind::Transient, "start a thread for kafka", e))?;
-        // set once, here
-        let _ = shared.thread.set(thread.thread().clone());
-        Ok(Self { shared })
+        state.set_thread(thread.thread().clone());
+        Ok(Self { state })
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    fn end(&self, phase: Phase) {
-        self.shared.phase.send_if_modified(|now| {
-            let running = *now == Phase::Running;
-            if running {
-                *now = phase;
-            }
-            running
-        });
-        self.shared.wake();
+    pub(super) fn state(&self) -> &Arc<ReceiverState> {
+        &self.state
     }
 }
 
-type Prepared = (HashMap<Arc<str>, Option<String>>, Subscriptions, BaseConsumer<Watch>);
+type Prepared = (HashMap<Arc<str>, Option<String>>, Subscriptions, BaseConsumer<ReceiverContext>);
 
-fn prepare(home: &Home, queue: &str, single: bool) -> Result<Prepared> {
-    let topic = home.names.queue(queue)?;
-    if home.find(&topic)?.is_none() {
+fn prepare(cluster: &Cluster, queue: &str, single: bool) -> Result<Prepared> {
+    let topic = cluster.names.queue(queue)?;
+    if cluster.find(&topic)?.is_none() {
         return Err(Error::new(ErrorKind::NotFound, format!("queue {queue} does not exist: topic {topic} is missing")));
     }
-    let subscriptions = if single { Subscriptions::default() } else { subscriptions::read(home, queue)? };
+    let subscriptions = if single { Subscriptions::default() } else { subscriptions::read(cluster, queue)? };
     let mut topics: HashMap<Arc<str>, Option<String>> = HashMap::from([(Arc::from(topic), None)]);
     for event in subscriptions.events() {
-        let topic = home.names.event(event)?;
-        if home.find(&topic)?.is_some() {
+        let topic = cluster.names.event(event)?;
+        if cluster.find(&topic)?.is_some() {
             topics.insert(Arc::from(topic), Some(event.to_string()));
         }
     }
-    let consumer = consumer(home, queue, single)?;
-    let doing = |e| super::error::failed(format!("receive from {queue}"), e);
+    let consumer = consumer(cluster, queue, single)?;
     let names: Vec<&str> = topics.keys().map(|topic| &**topic).collect();
     if !single {
-        consumer.subscribe(&names).map_err(doing)?;
+        consumer.subscribe(&names).map_err(|e| failed(format!("receive from {queue}"), e))?;
     }
     Ok((topics, subscriptions, consumer))
 }
 
-fn consumer(home: &Home, queue: &str, single: bool) -> Result<BaseConsumer<Watch>> {
-    let options = &home.options;
-    let mut config = home.cluster.config();
-    config.set("group.id", home.names.group(queue));
+fn consumer(cluster: &Cluster, queue: &str, single: bool) -> Result<BaseConsumer<ReceiverContext>> {
+    let options = &cluster.options;
+    let mut config = cluster.settings.config();
+    config.set("group.id", cluster.names.group(queue));
     if !single {
         let session = options.session_timeout;
         config.set("session.timeout.ms", session.as_millis().to_string());
@@ -243,63 +121,48 @@ fn consumer(home: &Home, queue: &str, single: bool) -> Result<BaseConsumer<Watch
     // message that is larger than what is fetched comes all the same, alone.)
     config.set("queued.min.messages", "500").set("queued.max.messages.kbytes", "1024");
     config.set("fetch.message.max.bytes", "131072");
-    config.create_with_context(Watch::new(options.tokens.clone())).map_err(unusable)
+    config.create_with_context(ReceiverContext::new(options.tokens.clone())).map_err(unusable)
 }
 
 impl Drop for KafkaReceiver {
     fn drop(&mut self) {
-        self.end(Phase::Dropped);
+        self.state.leave(Phase::Dropped);
     }
 }
 
 #[async_trait]
 impl Receiver for KafkaReceiver {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
-        let runtime = &self.shared.home.options.runtime;
         loop {
-            let arrived = self.shared.arrived.notified();
+            let arrived = self.state.arrived.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
-            let (deliveries, due) = self.shared.take(max.max(1))?;
+            let deliveries = self.state.take(max.max(1))?;
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
-            match due {
-                Some(pause) => {
-                    tokio::select! {
-                        biased;
-                        () = arrived => {}
-                        // a timer's granularity is a millisecond: without it this would spin through the last one
-                        () = runtime.sleep(pause.max(Duration::from_millis(1))) => {}
-                    }
-                }
-                None => arrived.await,
-            }
+            arrived.await;
         }
     }
 
-    /// What is done is written down within a moment. Should the process die before that, it comes again.
+    /// Commits what is done within a moment. Should the process die before that, it comes again.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<()> {
-        let runtime = &self.shared.home.options.runtime;
-        let requeued = settlements.iter().any(|s| s.settle == Settle::Requeue);
-        let pause = REQUEUE_PAUSE + if requeued { runtime.jitter(REQUEUE_PAUSE) } else { Duration::ZERO };
-        lock(&self.shared.desk).settle(&settlements, runtime.elapsed() + pause);
-        self.shared.arrived.notify_waiters();
+        lock(&self.state.in_flight).settle(&settlements);
+        self.state.arrived.notify_waiters();
         Ok(())
     }
 
     async fn stop(&self) {
-        lock(&self.shared.desk).stopped = true;
-        self.shared.arrived.notify_waiters();
+        lock(&self.state.in_flight).stopped = true;
+        self.state.arrived.notify_waiters();
     }
 
     async fn close(&self) {
         self.stop().await;
-        self.end(Phase::Closing);
-        let mut ended = self.shared.ended.subscribe();
-        let runtime = &self.shared.home.options.runtime;
-        if runtime.timeout(PATIENCE * 3, ended.wait_for(|ended| *ended)).await.is_none() {
-            tracing::warn!(queue = self.shared.queue, "the receiver did not end in time");
+        self.state.leave(Phase::Closing);
+        let runtime = &self.state.cluster.options.runtime;
+        if runtime.timeout(CLOSE_TIMEOUT, self.state.wait_for_end()).await.is_none() {
+            tracing::warn!(queue = self.state.queue, "the receiver did not end in time");
         }
     }
 }

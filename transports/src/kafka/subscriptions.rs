@@ -6,10 +6,12 @@
 //! that say the same the first one counts, and everybody who reads the log sees the same order.
 
 use super::{
-    client::Home,
-    error::failed,
+    cluster::{Cluster, QUERY_TIMEOUT},
+    error::{failed, unusable},
+    metadata_context::log as client_log,
     oauth::{self, Tokens},
-    topics::{Sort, Topics},
+    topic_partition::TopicPartition,
+    topics::{TopicKind, Topics},
 };
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -83,23 +85,22 @@ impl Subscriptions {
 }
 
 /// Reads the log of an endpoint; an endpoint without one has no subscriptions.
-pub(super) fn read(home: &Home, queue: &str) -> Result<Subscriptions> {
-    let topic = home.names.subscriptions(queue)?;
+pub(super) fn read(cluster: &Cluster, queue: &str) -> Result<Subscriptions> {
+    let topic = cluster.names.subscriptions(queue)?;
     let mut subscriptions = Subscriptions::default();
-    if home.find(&topic)?.is_none() {
+    if cluster.find(&topic)?.is_none() {
         return Ok(subscriptions);
     }
-    let (low, high) = home.ends(&topic, 0)?;
+    let (low, high) = cluster.ends(&TopicPartition::new(topic.as_str(), 0))?;
     if low >= high {
         return Ok(subscriptions);
     }
     let doing = || format!("read the subscriptions of {queue}");
-    let consumer = home.onlooker(&format!("{topic}.reader"))?;
+    let consumer = cluster.group_reader(&format!("{topic}.reader"))?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&topic, 0, Offset::Offset(low)).map_err(|e| failed(doing(), e))?;
     consumer.assign(&list).map_err(|e| failed(doing(), e))?;
-    let patience = super::client::PATIENCE;
-    let start = home.options.runtime.elapsed();
+    let start = cluster.options.runtime.elapsed();
     loop {
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(record)) => {
@@ -115,65 +116,69 @@ pub(super) fn read(home: &Home, queue: &str) -> Result<Subscriptions> {
             Some(Err(error)) => return Err(failed(doing(), error)),
             None => {}
         }
-        if home.options.runtime.elapsed() - start > patience {
+        if cluster.options.runtime.elapsed() - start > QUERY_TIMEOUT {
             return Err(Error::new(ErrorKind::Transient, format!("{}: no answer in time", doing())));
         }
     }
 }
 
 /// Makes the subscriptions of an endpoint these.
-pub(super) async fn apply(home: &Arc<Home>, topics: &Topics, queue: &str, wanted: &[String]) -> Result<()> {
+pub(super) async fn apply(cluster: &Arc<Cluster>, topics: &Topics, queue: &str, wanted: &[String]) -> Result<()> {
     for event in wanted {
-        topics.ensure(&home.names.event(event)?, Sort::Work).await?;
+        topics.ensure(&cluster.names.event(event)?, TopicKind::Work).await?;
     }
-    let log = home.names.subscriptions(queue)?;
-    let (name, place) = (queue.to_string(), log.clone());
-    let has_log = home.blocking(move |home| home.find(&place)).await?.is_some();
+    let log = cluster.names.subscriptions(queue)?;
+    let (name, log_topic) = (queue.to_string(), log.clone());
+    let has_log = cluster.blocking(move |cluster| cluster.find(&log_topic)).await?.is_some();
     if !has_log && wanted.is_empty() {
         return Ok(());
     }
     if !has_log {
-        topics.ensure(&log, Sort::Log).await?;
+        topics.ensure(&log, TopicKind::Log).await?;
     }
     let wanted: BTreeSet<String> = wanted.iter().cloned().collect();
-    home.blocking(move |home| {
-        let known = read(home, &name)?;
-        let current = known.current();
-        let begun = wanted.iter().filter(|event| !current.contains(event.as_str())).map(|event| (event.as_str(), true));
-        let ended = current.iter().filter(|event| !wanted.contains(**event)).map(|event| (*event, false));
-        let changes = begun.chain(ended).map(|(event, wanted)| change(home, event, wanted));
-        append(home, &log, &changes.collect::<Result<Vec<Change>>>()?)
-    })
-    .await
+    cluster
+        .blocking(move |cluster| {
+            let known = read(cluster, &name)?;
+            let current = known.current();
+            let begun =
+                wanted.iter().filter(|event| !current.contains(event.as_str())).map(|event| (event.as_str(), true));
+            let ended = current.iter().filter(|event| !wanted.contains(**event)).map(|event| (*event, false));
+            let changes = begun.chain(ended).map(|(event, wanted)| change(cluster, event, wanted));
+            append(cluster, &log, &changes.collect::<Result<Vec<Change>>>()?)
+        })
+        .await
 }
 
 /// From the ends of the partitions as they are now.
-fn change(home: &Home, event: &str, wanted: bool) -> Result<Change> {
-    let topic = home.names.event(event)?;
-    let partitions = home.find(&topic)?.map_or(0, |known| known.partitions);
-    let offsets = (0..partitions).map(|n| Ok((n, home.ends(&topic, n)?.1))).collect::<Result<BTreeMap<i32, i64>>>()?;
+fn change(cluster: &Cluster, event: &str, wanted: bool) -> Result<Change> {
+    let topic = cluster.names.event(event)?;
+    let partitions = cluster.find(&topic)?.map_or(0, |known| known.partitions);
+    let topic: Arc<str> = topic.into();
+    let end = |n| Ok((n, cluster.ends(&TopicPartition::new(Arc::clone(&topic), n))?.1));
+    let offsets = (0..partitions).map(end).collect::<Result<BTreeMap<i32, i64>>>()?;
     if !wanted {
         tracing::info!(event, "the subscription has ended: what is published from now on is not received");
     }
     Ok(Change { event: event.to_string(), wanted, offsets })
 }
 
-fn append(home: &Home, log: &str, changes: &[Change]) -> Result<()> {
+fn append(cluster: &Cluster, log: &str, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
     let doing = || format!("write down subscriptions in topic {log}");
-    let mut config = home.cluster.config();
+    let mut config = cluster.settings.config();
     config.set("enable.idempotence", "true").set("message.timeout.ms", "10000").set("linger.ms", "0");
-    let context = Appender { failure: Arc::default(), tokens: home.options.tokens.clone() };
+    let context = AppendContext { failure: Arc::default(), tokens: cluster.options.tokens.clone() };
     let failure = Arc::clone(&context.failure);
-    let producer: ThreadedProducer<Appender> = config.create_with_context(context).map_err(super::client::unusable)?;
+    let producer: ThreadedProducer<AppendContext> = config.create_with_context(context).map_err(unusable)?;
     for change in changes {
         let body = serde_json::to_vec(change)
             .map_err(|e| Error::with_source(ErrorKind::Invalid, "encode a subscription", e))?;
         producer.send(BaseRecord::<[u8], [u8]>::to(log).payload(&body)).map_err(|(e, _)| failed(doing(), e))?;
     }
-    producer.flush(super::client::PATIENCE).map_err(|e| failed(doing(), e))?;
+    producer.flush(QUERY_TIMEOUT).map_err(|e| failed(doing(), e))?;
     match crate::lock(&failure).take() {
         Some(error) => Err(failed(doing(), error)),
         None => Ok(()),
@@ -181,12 +186,12 @@ fn append(home: &Home, log: &str, changes: &[Change]) -> Result<()> {
 }
 
 /// Keeps the last failure of a delivery.
-struct Appender {
+struct AppendContext {
     failure: Arc<std::sync::Mutex<Option<KafkaError>>>,
     tokens: Option<Tokens>,
 }
 
-impl rdkafka::ClientContext for Appender {
+impl rdkafka::ClientContext for AppendContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(
@@ -197,11 +202,11 @@ impl rdkafka::ClientContext for Appender {
     }
 
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        super::client::log(level, facility, text);
+        client_log(level, facility, text);
     }
 }
 
-impl rdkafka::producer::ProducerContext for Appender {
+impl rdkafka::producer::ProducerContext for AppendContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &rdkafka::message::DeliveryResult<'_>, (): ()) {

@@ -1,40 +1,40 @@
 //! Taking over partitions: where to begin, by what the group, the topic and the store say.
 
 use super::{
-    begin::{Facts, begin},
+    begin::{Known, begin},
     client::committed,
-    lane::{Place, Start},
-    marks::{Mark, strangers},
+    lane::{TopicPartition, ResumePoint},
+    marks::{Fingerprint, strangers},
     receiver::Shared,
-    watch::Watch,
+    watch::ReceiverContext,
 };
 use rdkafka::consumer::BaseConsumer;
 use sagabus_core::{Error, ErrorKind, Position, Result};
 use std::{collections::HashMap, sync::Arc};
 
 /// Where to begin; and why not, if there are partitions that a person has to see to first.
-pub(super) struct Starts {
-    pub(super) starts: Vec<Start>,
+pub(super) struct ResumePoints {
+    pub(super) starts: Vec<ResumePoint>,
     pub(super) trouble: Option<Error>,
 }
 
 /// Finds out where to begin with these partitions. `positions` are what the store knows of them.
 pub(super) fn starts(
     shared: &Shared,
-    consumer: &BaseConsumer<Watch>,
-    places: &[Place],
-    positions: &HashMap<Place, Position>,
-) -> Result<Starts> {
-    let mut all = Starts { starts: Vec::with_capacity(places.len()), trouble: None };
+    consumer: &BaseConsumer<ReceiverContext>,
+    places: &[TopicPartition],
+    positions: &HashMap<TopicPartition, Position>,
+) -> Result<ResumePoints> {
+    let mut all = ResumePoints { starts: Vec::with_capacity(places.len()), trouble: None };
     if places.is_empty() {
         return Ok(all);
     }
     let notes = committed(consumer, places)?;
     let ends =
-        places.iter().map(|(topic, partition)| shared.home.ends(topic, *partition)).collect::<Result<Vec<_>>>()?;
+        places.iter().map(|(topic, partition)| shared.cluster.ends(topic, *partition)).collect::<Result<Vec<_>>>()?;
     let mut marks = HashMap::new();
     for (place, (low, high)) in places.iter().zip(&ends) {
-        let mark = positions.get(place).and_then(|position| Mark::read(&position.fingerprint));
+        let mark = positions.get(place).and_then(|position| Fingerprint::read(&position.fingerprint));
         // what retention has removed cannot be looked at, and beyond the end there is nothing
         if let Some(mark) = mark.filter(|mark| (*low..*high).contains(&mark.offset)) {
             marks.insert(place.clone(), mark);
@@ -46,7 +46,7 @@ pub(super) fn starts(
         let position = positions.get(place);
         let base = position.map_or(0, |position| position.handled_below);
         let forgotten = note.is_none() && base > 0;
-        let facts = Facts { note, ends, wanted: wanted.as_deref(), base, stranger: strangers.contains(place) };
+        let facts = Known { note, ends, wanted: wanted.as_deref(), base, stranger: strangers.contains(place) };
         match begin(facts) {
             Ok(note) => {
                 if forgotten {
@@ -55,7 +55,7 @@ pub(super) fn starts(
                 }
                 let suspect_until = note.limit.min(ends.1);
                 let place = (Arc::clone(&place.0), place.1);
-                all.starts.push(Start {
+                all.starts.push(ResumePoint {
                     place,
                     note,
                     suspect_until,
@@ -65,7 +65,7 @@ pub(super) fn starts(
                 });
             }
             Err(trouble) => {
-                let text = trouble.text(&shared.queue, place, &shared.home.names.group(&shared.queue), (base, ends.1));
+                let text = trouble.text(&shared.queue, place, &shared.cluster.names.group(&shared.queue), (base, ends.1));
                 all.trouble.get_or_insert_with(|| Error::new(ErrorKind::Backend, text));
             }
         }

@@ -1,8 +1,9 @@
 //! Topics: made where they are missing, checked where they are there.
 
 use super::{
-    client::{Home, Known, PATIENCE, Quiet, unusable},
-    error::{failed, failed_with},
+    cluster::{Cluster, QUERY_TIMEOUT, TopicMetadata},
+    error::{failed, failed_with, kind_of, unusable},
+    metadata_context::MetadataContext,
 };
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -11,9 +12,9 @@ use rdkafka::{
 use sagabus_core::{Error, ErrorKind, Result};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-/// What a topic is for.
+/// The purpose of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum TopicKind {
     /// Commands of an endpoint, or events of a type.
     Work,
     /// Replies to one process.
@@ -22,41 +23,41 @@ pub(super) enum Sort {
     Log,
 }
 
-/// Of a topic that is created, unless something else is asked for.
-const PARTITIONS: u16 = 12;
+/// Partitions of a topic that is created, unless another number is asked for.
+const DEFAULT_PARTITIONS: u16 = 12;
 
-/// What the records of a batch cost besides our bytes.
-const OVERHEAD: usize = 4096;
+/// Bytes that the records of a batch take besides our bytes.
+const BATCH_OVERHEAD_BYTES: usize = 4096;
 
 /// How long a new topic may take to be seen.
-const VISIBLE: Duration = Duration::from_secs(10);
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Topics {
-    home: Arc<Home>,
+    cluster: Arc<Cluster>,
     /// With OAUTHBEARER there is none: rdkafka never polls it for what a token is asked for by.
-    admin: Option<AdminClient<Quiet>>,
+    admin: Option<AdminClient<MetadataContext>>,
 }
 
 impl Topics {
-    pub(super) fn new(home: Arc<Home>) -> Result<Self> {
-        let admin = match home.options.tokens {
+    pub(super) fn new(cluster: Arc<Cluster>) -> Result<Self> {
+        let admin = match cluster.options.tokens {
             Some(_) => None,
-            None => Some(home.cluster.config().create_with_context(Quiet::new(None)).map_err(unusable)?),
+            None => Some(cluster.settings.config().create_with_context(MetadataContext::new(None)).map_err(unusable)?),
         };
-        Ok(Self { home, admin })
+        Ok(Self { cluster, admin })
     }
 
     fn options(&self) -> AdminOptions {
-        AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+        AdminOptions::new().request_timeout(Some(QUERY_TIMEOUT)).operation_timeout(Some(QUERY_TIMEOUT))
     }
 
-    /// Sees to it that a topic is there and fits.
-    pub(super) async fn ensure(&self, topic: &str, sort: Sort) -> Result<()> {
+    /// Makes a topic where it is missing, and checks that it fits.
+    pub(super) async fn ensure(&self, topic: &str, kind: TopicKind) -> Result<()> {
         let name = topic.to_string();
-        let found = self.home.blocking(move |home| home.find(&name)).await?;
+        let found = self.cluster.blocking(move |cluster| cluster.find(&name)).await?;
         if let Some(known) = found {
-            self.check(topic, sort).await?;
-            let (has, asked) = (known.partitions, self.home.options.partitions.filter(|_| sort == Sort::Work));
+            self.check(topic, kind).await?;
+            let (has, asked) = (known.partitions, self.cluster.options.partitions.filter(|_| kind == TopicKind::Work));
             return match asked.filter(|asked| has < i32::from(*asked)) {
                 None => Ok(()),
                 Some(asked) => Err(Error::invalid(format!(
@@ -65,46 +66,46 @@ impl Topics {
                 ))),
             };
         }
-        if !self.home.options.create {
+        if !self.cluster.options.create {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("topic {topic} does not exist, and the kafka URL says create=no"),
             ));
         }
-        self.create(topic, sort).await?;
+        self.create(topic, kind).await?;
         self.visible(topic).await
     }
 
-    fn partitions(&self, sort: Sort) -> u16 {
-        if sort == Sort::Work { self.home.options.partitions.unwrap_or(PARTITIONS) } else { 1 }
+    fn partitions(&self, kind: TopicKind) -> u16 {
+        if kind == TopicKind::Work { self.cluster.options.partitions.unwrap_or(DEFAULT_PARTITIONS) } else { 1 }
     }
 
-    async fn create(&self, topic: &str, sort: Sort) -> Result<()> {
-        let options = &self.home.options;
-        let Some(admin) = &self.admin else { return Err(self.foreign(topic, sort)) };
+    async fn create(&self, topic: &str, kind: TopicKind) -> Result<()> {
+        let options = &self.cluster.options;
+        let Some(admin) = &self.admin else { return Err(self.cannot_create(topic, kind)) };
         let replication = TopicReplication::Fixed(options.replication.map_or(-1, i32::from));
-        let size = (options.max_message + OVERHEAD).to_string();
-        let mut new = NewTopic::new(topic, self.partitions(sort).into(), replication)
+        let size = (options.max_message + BATCH_OVERHEAD_BYTES).to_string();
+        let mut new = NewTopic::new(topic, self.partitions(kind).into(), replication)
             .set("cleanup.policy", "delete")
             .set("max.message.bytes", &size);
-        match sort {
-            Sort::Work => {}
-            Sort::Replies => new = new.set("retention.ms", "3600000"),
-            Sort::Log => new = new.set("retention.ms", "-1").set("retention.bytes", "-1"),
+        match kind {
+            TopicKind::Work => {}
+            TopicKind::Replies => new = new.set("retention.ms", "3600000"),
+            TopicKind::Log => new = new.set("retention.ms", "-1").set("retention.bytes", "-1"),
         }
         let doing = || format!("create topic {topic}");
         let results = admin.create_topics([&new], &self.options()).await.map_err(|e| failed(doing(), e))?;
         match results.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(failed_with(doing(), code)),
-            // somebody else was faster, with the same settings or with ones that the check below finds
+            // another process was faster, with the same settings or with ones that the check below finds
             _ => Ok(()),
         }
     }
 
-    /// It is missing, and we cannot make it.
-    fn foreign(&self, topic: &str, sort: Sort) -> Error {
-        let (partitions, bytes) = (self.partitions(sort), self.home.options.max_message + OVERHEAD);
-        let retention = if sort == Sort::Log { ", retention.ms=-1, retention.bytes=-1" } else { "" };
+    /// The error for a topic that is missing and cannot be made from here.
+    fn cannot_create(&self, topic: &str, kind: TopicKind) -> Error {
+        let (partitions, bytes) = (self.partitions(kind), self.cluster.options.max_message + BATCH_OVERHEAD_BYTES);
+        let retention = if kind == TopicKind::Log { ", retention.ms=-1, retention.bytes=-1" } else { "" };
         Error::new(
             ErrorKind::NotFound,
             format!(
@@ -116,15 +117,17 @@ impl Topics {
 
     /// Waits until the brokers that we ask know of it.
     async fn visible(&self, topic: &str) -> Result<()> {
-        let runtime = &self.home.options.runtime;
+        let runtime = &self.cluster.options.runtime;
         let start = runtime.elapsed();
         loop {
             let name = topic.to_string();
             // right after its creation a topic may have no leader yet, which is an error
-            if let Ok(Some(Known { led: true, .. })) = self.home.blocking(move |home| home.find(&name)).await {
+            if let Ok(Some(TopicMetadata { led: true, .. })) =
+                self.cluster.blocking(move |cluster| cluster.find(&name)).await
+            {
                 return Ok(());
             }
-            if runtime.elapsed() - start > VISIBLE {
+            if runtime.elapsed() - start > VISIBILITY_TIMEOUT {
                 return Err(Error::new(ErrorKind::Transient, format!("topic {topic} was created and is not there")));
             }
             runtime.sleep(Duration::from_millis(10)).await;
@@ -132,7 +135,7 @@ impl Topics {
     }
 
     /// Settings that would lose messages are refused.
-    async fn check(&self, topic: &str, sort: Sort) -> Result<()> {
+    async fn check(&self, topic: &str, kind: TopicKind) -> Result<()> {
         let Some(admin) = &self.admin else {
             tracing::debug!(topic, "with OAUTHBEARER a topic's settings cannot be asked for: they are not checked");
             return Ok(());
@@ -141,7 +144,7 @@ impl Topics {
         let configs = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &self.options()).await;
         let config = match configs.map_err(|e| failed(doing(), e))?.into_iter().next() {
             Some(Ok(config)) => config,
-            Some(Err(code)) if super::error::kind_of(code) == ErrorKind::Backend => {
+            Some(Err(code)) if kind_of(code) == ErrorKind::Backend => {
                 // reading settings is a right of its own, and having it is not worth a refusal
                 tracing::warn!(topic, "kafka does not let us see the topic's settings: they are not checked");
                 return Ok(());
@@ -157,14 +160,14 @@ impl Topics {
             )));
         }
         let takes = settings.get("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
-        let wanted = self.home.options.max_message + OVERHEAD;
-        if sort == Sort::Work
+        let wanted = self.cluster.options.max_message + BATCH_OVERHEAD_BYTES;
+        if kind == TopicKind::Work
             && let Some(takes) = takes.filter(|takes| *takes < wanted)
         {
             return Err(Error::invalid(format!(
                 "topic {topic} takes messages of {takes} bytes, and {wanted} are asked for: raise its max.message.bytes, \
                  or set max_message in the kafka URL to {} or less",
-                takes.saturating_sub(OVERHEAD)
+                takes.saturating_sub(BATCH_OVERHEAD_BYTES)
             )));
         }
         Ok(())

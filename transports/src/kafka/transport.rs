@@ -1,12 +1,14 @@
 use super::{
-    client::{Home, committed},
+    cluster::{Cluster, committed},
     encode::{Wire, wire},
+    offset_tracker::OffsetNote,
     options::KafkaOptions,
-    progress::Note,
-    publisher::{Publisher, Verdict},
-    receiver::{KafkaReceiver, Shared},
+    publisher::{PublishOutcome, Publisher},
+    receiver::KafkaReceiver,
+    shared::ReceiverState,
     subscriptions,
-    topics::{Sort, Topics},
+    topic_partition::TopicPartition,
+    topics::{TopicKind, Topics},
     url,
 };
 use crate::lock;
@@ -26,24 +28,27 @@ use std::{
 };
 use tokio::sync::OnceCell;
 
-/// How often, and after how long, a topic that is missing is looked for again: another broker may know it a moment later.
-const LOOKS: (u32, Duration) = (3, Duration::from_millis(60));
+/// How often a topic that is missing is looked for: another broker may know it a moment later.
+const TOPIC_LOOKUPS: u32 = 3;
+
+/// How long after a topic was not found it is looked for again.
+const TOPIC_LOOKUP_PAUSE: Duration = Duration::from_millis(60);
 
 /// A Kafka cluster as a transport: see the [module](super) for what it makes of it.
 ///
 /// Dropping it without [`close`](Transport::close) is a crash: sends on their way are unknown, and what was in flight comes
 /// again.
 pub struct KafkaTransport {
-    home: Arc<Home>,
+    cluster: Arc<Cluster>,
     topics: Topics,
     publisher: Publisher,
-    /// For what is too large for its topic only together with others.
-    alone: OnceCell<Publisher>,
-    /// Topics that were there when we looked.
-    known: Mutex<HashSet<String>>,
+    /// For messages that are too large for their topic only together with others.
+    single_publisher: OnceCell<Publisher>,
+    /// Topics that were found.
+    known_topics: Mutex<HashSet<String>>,
     /// Reply queues of this process.
     temporary: Mutex<BTreeSet<String>>,
-    receivers: Mutex<Vec<Weak<Shared>>>,
+    receivers: Mutex<Vec<Weak<ReceiverState>>>,
     closed: AtomicBool,
 }
 
@@ -56,18 +61,18 @@ impl KafkaTransport {
     /// build lacks, [transient](Error::is_transient) when no broker answers. None of them shows the URL.
     pub async fn connect(url: &str, options: KafkaOptions) -> Result<Self> {
         let (cluster, options) = url::parse(url, options)?;
-        let home = Arc::new(Home::new(cluster, options)?);
-        let limit = home.options.connect_timeout;
-        home.blocking(move |home| home.reach(limit)).await?;
+        let cluster = Arc::new(Cluster::new(cluster, options)?);
+        let limit = cluster.options.connect_timeout;
+        cluster.blocking(move |cluster| cluster.reach(limit)).await?;
         Ok(Self {
-            topics: Topics::new(Arc::clone(&home))?,
-            publisher: Publisher::new(Arc::clone(&home))?,
-            alone: OnceCell::new(),
-            known: Mutex::default(),
+            topics: Topics::new(Arc::clone(&cluster))?,
+            publisher: Publisher::new(Arc::clone(&cluster))?,
+            single_publisher: OnceCell::new(),
+            known_topics: Mutex::default(),
             temporary: Mutex::default(),
             receivers: Mutex::default(),
             closed: AtomicBool::new(false),
-            home,
+            cluster,
         })
     }
 
@@ -77,7 +82,7 @@ impl KafkaTransport {
         self.open()?;
         check_name("queue", queue)?;
         let queue = queue.to_string();
-        self.home.blocking(move |home| backlog(home, &queue)).await
+        self.cluster.blocking(move |cluster| backlog(cluster, &queue)).await
     }
 
     fn open(&self) -> Result<()> {
@@ -90,88 +95,91 @@ impl KafkaTransport {
     /// Looks for the topics of a batch that were not seen yet. Answers those that are missing.
     async fn missing(&self, wires: &[Wire]) -> Result<HashSet<String>> {
         let unseen: BTreeSet<(String, bool)> = {
-            let known = lock(&self.known);
+            let known = lock(&self.known_topics);
             let unseen = wires.iter().filter(|wire| !known.contains(&wire.topic));
             unseen.map(|wire| (wire.topic.clone(), wire.must_exist)).collect()
         };
         let mut missing = HashSet::new();
         for (topic, must_exist) in unseen {
-            let mut looks = if must_exist { LOOKS.0 } else { 1 };
+            let mut lookups = if must_exist { TOPIC_LOOKUPS } else { 1 };
             loop {
-                looks -= 1;
+                lookups -= 1;
                 let name = topic.clone();
-                if self.home.blocking(move |home| home.find(&name)).await?.is_some() {
-                    lock(&self.known).insert(topic);
+                if self.cluster.blocking(move |cluster| cluster.find(&name)).await?.is_some() {
+                    lock(&self.known_topics).insert(topic);
                     break;
                 }
-                if looks == 0 {
+                if lookups == 0 {
                     missing.insert(topic);
                     break;
                 }
-                self.home.options.runtime.sleep(LOOKS.1).await;
+                self.cluster.options.runtime.sleep(TOPIC_LOOKUP_PAUSE).await;
             }
         }
         Ok(missing)
     }
 
-    /// Sends what was refused in company once more. Who made a topic may have allowed it less than we send together.
+    /// Sends messages that were refused together once more, each alone. A topic may allow less than is sent together.
     async fn send_alone(&self, messages: &[&Outgoing]) -> Vec<SendOutcome> {
-        let publisher = match self.alone.get_or_try_init(async || Publisher::alone(Arc::clone(&self.home))).await {
+        let make = async || Publisher::one_per_request(Arc::clone(&self.cluster));
+        let publisher = match self.single_publisher.get_or_try_init(make).await {
             Ok(publisher) => publisher,
             Err(error) => return vec![SendOutcome::Retry(error); messages.len()],
         };
-        let encode = |outgoing: &&Outgoing| wire(outgoing, &self.home.names, self.home.options.max_message);
+        let encode = |outgoing: &&Outgoing| wire(outgoing, &self.cluster.names, self.cluster.options.max_message);
         let wires: Vec<Wire> = match messages.iter().map(encode).collect() {
             Ok(wires) => wires,
             Err(error) => return vec![SendOutcome::Retry(error); messages.len()],
         };
-        let verdicts = publisher.publish(wires).await;
+        let outcomes = publisher.publish(wires).await;
         let too_large = || SendOutcome::Unroutable("kafka refused the message: it is too large for its topic".into());
-        let outcome = |(verdict, outgoing): (Verdict, &&Outgoing)| match verdict {
-            Verdict::Done => SendOutcome::Done,
-            Verdict::Missing => missing(outgoing),
-            Verdict::TooLarge => too_large(),
-            Verdict::Other(outcome) => outcome,
+        let outcome = |(outcome, outgoing): (PublishOutcome, &&Outgoing)| match outcome {
+            PublishOutcome::Done => SendOutcome::Done,
+            PublishOutcome::Missing => missing(outgoing),
+            PublishOutcome::TooLarge => too_large(),
+            PublishOutcome::Other(outcome) => outcome,
         };
-        verdicts.into_iter().zip(messages).map(outcome).collect()
+        outcomes.into_iter().zip(messages).map(outcome).collect()
     }
 
-    /// One verdict per record.
-    async fn publish(&self, wires: Vec<Wire>) -> Vec<Verdict> {
+    /// One outcome per record.
+    async fn publish(&self, wires: Vec<Wire>) -> Vec<PublishOutcome> {
         let missing = match self.missing(&wires).await {
             Ok(missing) => missing,
-            Err(error) => return vec![Verdict::Other(SendOutcome::Retry(error)); wires.len()],
+            Err(error) => return vec![PublishOutcome::Other(SendOutcome::Retry(error)); wires.len()],
         };
         if missing.is_empty() {
             return self.publisher.publish(wires).await;
         }
         let there: Vec<bool> = wires.iter().map(|wire| !missing.contains(&wire.topic)).collect();
         let sent = wires.into_iter().zip(&there).filter_map(|(wire, there)| there.then_some(wire)).collect();
-        let mut verdicts = self.publisher.publish(sent).await.into_iter();
-        let mut next = || verdicts.next().unwrap_or_else(|| Verdict::Other(lost()));
-        there.iter().map(|there| if *there { next() } else { Verdict::Missing }).collect()
+        let mut outcomes = self.publisher.publish(sent).await.into_iter();
+        let mut next = || outcomes.next().unwrap_or_else(|| PublishOutcome::Other(no_outcome()));
+        there.iter().map(|there| if *there { next() } else { PublishOutcome::Missing }).collect()
     }
 }
 
-fn lost() -> SendOutcome {
+fn no_outcome() -> SendOutcome {
     SendOutcome::Unknown(Error::new(ErrorKind::Unknown, "no outcome"))
 }
 
-fn backlog(home: &Home, queue: &str) -> Result<u64> {
-    let group = home.onlooker(&home.names.group(queue))?;
-    let subscriptions = subscriptions::read(home, queue)?;
-    let mut topics = vec![(home.names.queue(queue)?, None)];
+fn backlog(cluster: &Cluster, queue: &str) -> Result<u64> {
+    let group = cluster.group_reader(&cluster.names.group(queue))?;
+    let subscriptions = subscriptions::read(cluster, queue)?;
+    let mut topics = vec![(cluster.names.queue(queue)?, None)];
     for event in subscriptions.events() {
-        topics.push((home.names.event(event)?, Some(event)));
+        topics.push((cluster.names.event(event)?, Some(event)));
     }
     let mut waiting = 0;
     for (topic, event) in topics {
-        let partitions = home.find(&topic)?.map_or(0, |known| known.partitions);
-        let places: Vec<(Arc<str>, i32)> = (0..partitions).map(|n| (Arc::from(topic.as_str()), n)).collect();
-        for ((_, partition), note) in places.iter().zip(committed(&group, &places)?) {
-            let (low, high) = home.ends(&topic, *partition)?;
-            let note = note.unwrap_or_else(|| Note::at(low));
-            let ranges = event.map_or_else(|| vec![(low, high)], |event| subscriptions.ranges(event, *partition));
+        let count = cluster.find(&topic)?.map_or(0, |known| known.partitions);
+        let topic: Arc<str> = topic.into();
+        let partitions: Vec<_> = (0..count).map(|n| TopicPartition::new(Arc::clone(&topic), n)).collect();
+        for (partition, note) in partitions.iter().zip(committed(&group, &partitions)?) {
+            let (low, high) = cluster.ends(partition)?;
+            let note = note.unwrap_or_else(|| OffsetNote::at(low));
+            let number = partition.partition;
+            let ranges = event.map_or_else(|| vec![(low, high)], |event| subscriptions.ranges(event, number));
             let count = |(from, until): &(i64, i64)| note.unfinished(*from.max(&low), (*until).min(high));
             waiting += ranges.iter().map(count).sum::<i64>();
         }
@@ -181,7 +189,7 @@ fn backlog(home: &Home, queue: &str) -> Result<u64> {
 
 impl fmt::Debug for KafkaTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaTransport").field("options", &self.home.options).finish_non_exhaustive()
+        f.debug_struct("KafkaTransport").field("options", &self.cluster.options).finish_non_exhaustive()
     }
 }
 
@@ -189,9 +197,9 @@ impl fmt::Debug for KafkaTransport {
 impl Transport for KafkaTransport {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all();
-        capabilities.max_message = self.home.options.max_message;
+        capabilities.max_message = self.cluster.options.max_message;
         // their topics would have to be created
-        capabilities.reply_queues = self.home.options.tokens.is_none();
+        capabilities.reply_queues = self.cluster.options.tokens.is_none();
         capabilities
     }
 
@@ -203,27 +211,27 @@ impl Transport for KafkaTransport {
         self.open()?;
         crate::refuse(topology, &self.capabilities())?;
         let Some(queue) = &topology.queue else { return Ok(()) };
-        let topic = self.home.names.queue(queue)?;
+        let topic = self.cluster.names.queue(queue)?;
         if topology.temporary {
             if !topology.subscriptions.is_empty() {
                 return Err(Error::unsupported("a reply queue on kafka has no subscriptions"));
             }
-            self.topics.ensure(&topic, Sort::Replies).await?;
+            self.topics.ensure(&topic, TopicKind::Replies).await?;
             lock(&self.temporary).insert(queue.clone());
             return Ok(());
         }
-        self.topics.ensure(&topic, Sort::Work).await?;
-        subscriptions::apply(&self.home, &self.topics, queue, &topology.subscriptions).await
+        self.topics.ensure(&topic, TopicKind::Work).await?;
+        subscriptions::apply(&self.cluster, &self.topics, queue, &topology.subscriptions).await
     }
 
     async fn receive(&self, options: ReceiveOptions) -> Result<Arc<dyn Receiver>> {
         self.open()?;
         check_name("queue", &options.queue)?;
         let single = lock(&self.temporary).contains(&options.queue);
-        let receiver = KafkaReceiver::start(Arc::clone(&self.home), options, single).await?;
+        let receiver = KafkaReceiver::start(Arc::clone(&self.cluster), options, single).await?;
         let mut receivers = lock(&self.receivers);
         receivers.retain(|known| known.strong_count() > 0);
-        receivers.push(Arc::downgrade(receiver.shared()));
+        receivers.push(Arc::downgrade(receiver.state()));
         Ok(Arc::new(receiver))
     }
 
@@ -235,7 +243,7 @@ impl Transport for KafkaTransport {
         let mut wires = Vec::with_capacity(batch.len());
         let mut topics = Vec::with_capacity(batch.len());
         for (outgoing, refused) in batch.iter().zip(&mut refused) {
-            match wire(outgoing, &self.home.names, self.home.options.max_message) {
+            match wire(outgoing, &self.cluster.names, self.cluster.options.max_message) {
                 Ok(wire) => {
                     topics.push(wire.topic.clone());
                     wires.push(wire);
@@ -243,30 +251,30 @@ impl Transport for KafkaTransport {
                 Err(error) => *refused = Some(error.to_string()),
             }
         }
-        let mut verdicts = self.publish(wires).await.into_iter().zip(topics);
+        let mut published = self.publish(wires).await.into_iter().zip(topics);
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut again = Vec::new();
+        let mut alone = Vec::new();
         for (outgoing, refused) in batch.iter().zip(refused) {
             outcomes.push(match refused {
                 Some(text) => SendOutcome::Unroutable(text),
-                None => match verdicts.next() {
-                    Some((Verdict::Done, _)) => SendOutcome::Done,
-                    Some((Verdict::Missing, topic)) => {
-                        lock(&self.known).remove(&topic);
+                None => match published.next() {
+                    Some((PublishOutcome::Done, _)) => SendOutcome::Done,
+                    Some((PublishOutcome::Missing, topic)) => {
+                        lock(&self.known_topics).remove(&topic);
                         missing(outgoing)
                     }
-                    Some((Verdict::TooLarge, _)) => {
-                        again.push((outcomes.len(), outgoing));
-                        lost()
+                    Some((PublishOutcome::TooLarge, _)) => {
+                        alone.push((outcomes.len(), outgoing));
+                        no_outcome()
                     }
-                    Some((Verdict::Other(outcome), _)) => outcome,
-                    None => lost(),
+                    Some((PublishOutcome::Other(outcome), _)) => outcome,
+                    None => no_outcome(),
                 },
             });
         }
-        if !again.is_empty() {
-            let (places, messages): (Vec<usize>, Vec<&Outgoing>) = again.into_iter().unzip();
-            for (at, outcome) in places.into_iter().zip(self.send_alone(&messages).await) {
+        if !alone.is_empty() {
+            let (indices, messages): (Vec<usize>, Vec<&Outgoing>) = alone.into_iter().unzip();
+            for (at, outcome) in indices.into_iter().zip(self.send_alone(&messages).await) {
                 outcomes[at] = outcome;
             }
         }
@@ -276,8 +284,8 @@ impl Transport for KafkaTransport {
     async fn health(&self) -> Result<()> {
         self.open()?;
         let limit = Duration::from_secs(2);
-        self.home.blocking(move |home| home.reach(limit)).await?;
-        let receivers: Vec<Arc<Shared>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
+        self.cluster.blocking(move |cluster| cluster.reach(limit)).await?;
+        let receivers: Vec<Arc<ReceiverState>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
         receivers.iter().find_map(|receiver| receiver.halted()).map_or(Ok(()), Err)
     }
 
@@ -286,16 +294,17 @@ impl Transport for KafkaTransport {
             return;
         }
         self.publisher.close().await;
-        if let Some(alone) = self.alone.get() {
+        if let Some(alone) = self.single_publisher.get() {
             alone.close().await;
         }
         let queues = std::mem::take(&mut *lock(&self.temporary));
-        let topics: Vec<String> = queues.iter().filter_map(|queue| self.home.names.queue(queue).ok()).collect();
+        let topics: Vec<String> = queues.iter().filter_map(|queue| self.cluster.names.queue(queue).ok()).collect();
         self.topics.remove(&topics).await;
     }
 }
 
-/// A topic is made with the first subscription: where there is none, nobody wants the event.
+/// The outcome for a missing topic. An event's topic is made with the first subscription: without one, the event has no
+/// subscriber.
 fn missing(outgoing: &Outgoing) -> SendOutcome {
     match &outgoing.to {
         Destination::Queue(name) => SendOutcome::Unroutable(format!("queue {name} does not exist")),

@@ -6,9 +6,9 @@ use sagabus_core::{Error, Result};
 
 /// What every client of the cluster needs to know. It holds the password, and has no `Debug`.
 #[derive(Clone)]
-pub(super) struct Cluster(ClientConfig);
+pub(super) struct ClientSettings(ClientConfig);
 
-impl Cluster {
+impl ClientSettings {
     /// The settings that all clients share.
     pub(super) fn config(&self) -> ClientConfig {
         self.0.clone()
@@ -17,7 +17,7 @@ impl Cluster {
 
 /// Reads `kafka://user:password@host:port,host2:port2/?prefix=shop.` or `kafka+ssl://…`. No error repeats any of it, since
 /// all of it may be secret.
-pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(Cluster, KafkaOptions)> {
+pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(ClientSettings, KafkaOptions)> {
     let wrong = || Error::invalid("the kafka URL cannot be read: it is kafka://user:password@host:port,host:port");
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -82,7 +82,7 @@ pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(Cluster, Ka
             config.set("ssl.certificate.location", cert).set("ssl.key.location", key);
         }
     }
-    Ok((Cluster(config), options))
+    Ok((ClientSettings(config), options))
 }
 
 /// `host`, `host:port` or `[v6]:port`, with the port.

@@ -1,10 +1,10 @@
-//! What a consumer is told besides records: kept here until its thread has time for it.
+//! The context of a receiver's consumer: keeps events besides records until the consumer's thread has time for them.
 
 use super::{
-    client::log,
-    committer::Committed,
-    lane::Place,
+    commit::CommitOutcome,
+    metadata_context::log,
     oauth::{self, Tokens},
+    topic_partition::TopicPartition,
 };
 use crate::lock;
 use rdkafka::{
@@ -15,39 +15,39 @@ use rdkafka::{
     error::KafkaError,
     types::RDKafkaRespErr,
 };
-use sagabus_core::Position;
+use sagabus_core::{Position, Result};
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-/// What happened.
+/// An event for a receiver's thread.
 pub(super) enum Event {
-    /// These partitions are ours from now on.
-    Assigned(Vec<Place>),
-    /// These are to be given up. When they are lost, somebody else may already have them.
-    Revoked { places: Vec<Place>, lost: bool },
+    /// These partitions belong to this process from now on.
+    Assigned(Vec<TopicPartition>),
+    /// These partitions are to be given up. When they are lost, another process may already have them.
+    Revoked { partitions: Vec<TopicPartition>, lost: bool },
     /// The outcome of the last commit.
-    Committed(Committed),
-    /// What the store knows of partitions that were asked for in this round.
-    Claimed { round: u64, outcome: sagabus_core::Result<Vec<Position>> },
-    /// Whether positions were raised: the numbers of their assignments, and the bases.
-    Raised { what: Vec<(u64, i64)>, outcome: sagabus_core::Result<Vec<bool>> },
+    Committed(CommitOutcome),
+    /// The store's positions of the partitions that were claimed in this round.
+    Claimed { round: u64, outcome: Result<Vec<Position>> },
+    /// Whether the store has advanced these positions: the numbers of their assignments, and the offsets.
+    Advanced { positions: Vec<(u64, i64)>, outcome: Result<Vec<bool>> },
 }
 
 /// The context of a receiver's consumer.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct ReceiverContext {
     tokens: Option<Tokens>,
     events: Mutex<VecDeque<Event>>,
-    /// The consumer is being closed: what is revoked goes at once.
+    /// Whether the consumer is being closed: revoked partitions go at once.
     pub(super) closing: AtomicBool,
 }
 
-impl Watch {
+impl ReceiverContext {
     pub(super) fn new(tokens: Option<Tokens>) -> Self {
         Self { tokens, ..Self::default() }
     }
@@ -56,7 +56,7 @@ impl Watch {
         lock(&self.events).pop_front()
     }
 
-    pub(super) fn waiting(&self) -> bool {
+    pub(super) fn has_events(&self) -> bool {
         !lock(&self.events).is_empty()
     }
 
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-impl ClientContext for Watch {
+impl ClientContext for ReceiverContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
@@ -81,7 +81,7 @@ impl ClientContext for Watch {
     }
 }
 
-impl ConsumerContext for Watch {
+impl ConsumerContext for ReceiverContext {
     /// The answer, taking the partitions or giving them up, is due later, from the consumer's thread: it goes on reading
     /// meanwhile, and the group waits.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -94,10 +94,10 @@ impl ConsumerContext for Watch {
             };
             return;
         }
-        let places = list.elements().iter().map(|e| (Arc::from(e.topic()), e.partition())).collect();
+        let partitions = list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
         self.add(match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Event::Assigned(places),
-            _ => Event::Revoked { places, lost: consumer.assignment_lost() },
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Event::Assigned(partitions),
+            _ => Event::Revoked { partitions, lost: consumer.assignment_lost() },
         });
     }
 }
