@@ -137,11 +137,11 @@ impl ConnectionManager {
         let mut last = Error::new(ErrorKind::Transient, "the rabbitmq URL names no host");
         for number in 0..self.hosts.len() {
             let Some(uri) = self.hosts.get((start + number) % self.hosts.len()) else { continue };
-            let place = format!("connect to rabbitmq at {}:{}", uri.authority.host, uri.authority.port);
+            let action = format!("connect to rabbitmq at {}:{}", uri.authority.host, uri.authority.port);
             match runtime.timeout(self.options.connect_timeout, self.open(uri)).await {
                 Some(Ok(connection)) => return Ok(self.adopt(connection)),
-                Some(Err(error)) => last = failed(place, error),
-                None => last = Error::new(ErrorKind::Transient, format!("{place}: no answer in time")),
+                Some(Err(error)) => last = failed(action, error),
+                None => last = Error::new(ErrorKind::Transient, format!("{action}: no answer in time")),
             }
         }
         Err(last)

@@ -42,11 +42,11 @@ impl Decoder {
         };
         let (headers, defect) = self.headers(&delivery, id);
         let dead = kind == ConsumerKind::DeadLetters;
-        let buried = dead.then(|| self.buried(properties.headers().as_ref())).flatten();
+        let dead_letter_cause = dead.then(|| self.dead_letter_cause(properties.headers().as_ref())).flatten();
         Received {
             kind,
             message: Arc::new(Envelope::new(headers, delivery.data)),
-            defect: buried.or(defect),
+            defect: dead_letter_cause.or(defect),
             suspect: delivery.redelivered || dead,
             anonymous,
         }
@@ -114,7 +114,7 @@ impl Decoder {
     /// One that was only delivered too often gets another chance, alone: whatever ended processes or connections again and
     /// again, it wore out the deliveries of all that were on their way. One that does it by itself is set aside by the
     /// limit of this queue. What had an order does not get it: its successors are through.
-    fn buried(&self, table: Option<&FieldTable>) -> Option<String> {
+    fn dead_letter_cause(&self, table: Option<&FieldTable>) -> Option<String> {
         let death = table.and_then(|t| t.inner().get("x-death")).and_then(|deaths| array(deaths).first());
         let Some(AMQPValue::FieldTable(death)) = death else {
             return Some("rabbitmq took it out of its queue, and does not say why".into());
