@@ -157,18 +157,18 @@ pub(super) fn committed<C: ConsumerContext>(
     let list = consumer
         .committed_offsets(list_of(partitions), QUERY_TIMEOUT)
         .map_err(|e| failed("ask for committed offsets", e))?;
-    let mut notes = Vec::with_capacity(partitions.len());
+    let mut found = Vec::with_capacity(partitions.len());
     for TopicPartition { topic, partition } in partitions {
         let Some(entry) = list.find_partition(topic, *partition) else {
-            notes.push(None);
+            found.push(None);
             continue;
         };
         entry.error().map_err(|e| failed(format!("ask for the committed offset of topic {topic}"), e))?;
-        notes.push(match entry.offset() {
+        found.push(match entry.offset() {
             // rdkafka panics where the text is not UTF-8; ours is, and a group belongs to one endpoint
             Offset::Offset(offset) => Some(OffsetNote::read(offset, entry.metadata())),
             _ => None,
         });
     }
-    Ok(notes)
+    Ok(found)
 }

@@ -138,7 +138,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
-    fn a_token_is_shared_until_half_of_its_life_is_over() {
+    fn a_token_is_shared_until_half_of_its_time_is_over() {
         let runtime = Runtime::manual(1);
         let asked = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&asked);

@@ -61,10 +61,10 @@ impl OffsetCommitter {
 fn group_offsets(consumer: &BaseConsumer<ReceiverContext>, commits: &[Commit]) -> Vec<(u64, i64)> {
     let partitions: Vec<TopicPartition> = commits.iter().map(|commit| commit.partition.clone()).collect();
     match committed(consumer, &partitions) {
-        Ok(notes) => {
+        Ok(found) => {
             let offset = |(commit, note): (&Commit, Option<_>)| Some((commit.assignment, note?));
-            let notes = notes.into_iter().map(|note| note.map(|note| note.handled_below));
-            commits.iter().zip(notes).filter_map(offset).collect()
+            let found = found.into_iter().map(|note| note.map(|note| note.handled_below));
+            commits.iter().zip(found).filter_map(offset).collect()
         }
         Err(error) => {
             tracing::debug!(%error, "positions are written later");

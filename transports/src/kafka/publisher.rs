@@ -272,9 +272,9 @@ impl Publisher {
     /// Lets what is on its way arrive, for as long as it may take.
     pub(super) async fn close(&self) {
         let Some(producer) = lock(&self.current).take() else { return };
-        let patience = self.cluster.options.send_timeout;
+        let timeout = self.cluster.options.send_timeout;
         let flush = move |_: &Cluster| {
-            if producer.flush(patience).is_err() {
+            if producer.flush(timeout).is_err() {
                 tracing::warn!("some messages were not confirmed before the transport was closed");
             }
             Ok(())

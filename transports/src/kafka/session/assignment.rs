@@ -134,7 +134,7 @@ fn resume_points(
     if partitions.is_empty() {
         return Ok(found);
     }
-    let notes = committed(consumer, partitions)?;
+    let stored = committed(consumer, partitions)?;
     let ends = partitions.iter().map(|partition| state.cluster.ends(partition)).collect::<Result<Vec<_>>>()?;
     let mut fingerprints = HashMap::new();
     for (partition, (low, high)) in partitions.iter().zip(&ends) {
@@ -145,7 +145,7 @@ fn resume_points(
         }
     }
     let recreated = recreated(state, &fingerprints)?;
-    for ((partition, note), ends) in partitions.iter().zip(notes).zip(ends) {
+    for ((partition, note), ends) in partitions.iter().zip(stored).zip(ends) {
         let wanted = state.wanted(&partition.topic, partition.partition);
         let position = positions.get(partition);
         let handled_below = position.map_or(0, |position| position.handled_below);
