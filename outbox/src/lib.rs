@@ -7,9 +7,9 @@
 //! All implement the ports [`Store`](sagabus_core::Store) and [`Queues`](sagabus_core::Queues) and pass the same
 //! conformance suite. [`TransactionExt`] gives handlers the connection of their unit's transaction.
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod dedup;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod fold;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod membership;

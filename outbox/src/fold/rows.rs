@@ -6,7 +6,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 /// A message that is sent.
 pub(crate) struct FoldedSend<'b> {
     /// The index of its unit in the batch.
-    #[allow(dead_code, reason = "only the sqlite store reads it")]
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "only the sqlite store reads it"))]
     pub(crate) unit: usize,
     pub(crate) outgoing: &'b Outgoing,
     /// See [`UnitOfWork::fresh_ids`](sagabus_core::UnitOfWork::fresh_ids).
@@ -72,6 +72,7 @@ pub(crate) struct ParkedRow<'b> {
     /// From the commit until it is due; 0 for a message whose saga is created by this batch.
     pub(crate) delay: Duration,
     /// The saga may exist already: only the database knows.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "the sqlite store always asks"))]
     pub(crate) ask: bool,
 }
 

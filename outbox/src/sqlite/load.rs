@@ -89,7 +89,7 @@ async fn probes(
         |args, (handler, id): &(Arc<str>, MessageId)| {
             args.int(index);
             index += 1;
-            args.maybe_int(dedup_slot(*id, now, horizon).day());
+            args.maybe_int(dedup_slot(*id, now, horizon).day.map(i64::from));
             args.shared(&request.endpoint);
             args.shared(handler);
             args.id(id.0);

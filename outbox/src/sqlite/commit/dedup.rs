@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        dedup_day::{DedupSlot, dedup_slot},
+        dedup_day::dedup_slot,
         sql::{self, Rows, Step},
         write_context::WriteContext,
     },
@@ -50,17 +50,16 @@ pub(super) fn remember(context: &WriteContext<'_>, rows: &[QueueInsert<'_>]) -> 
     let (mut dated, mut misc) = (Vec::new(), Vec::new());
     for row in rows.iter().filter(|row| !row.fresh_id) {
         let id = row.outgoing.message.headers.message_id;
-        match dedup_slot(id, context.now, context.shared.options.horizon) {
-            DedupSlot::Day(day) => dated.push((day, &row.queue, id)),
-            DedupSlot::Misc(day) => misc.push((day, &row.queue, id)),
-        }
+        let slot = dedup_slot(id, context.now, context.shared.options.horizon);
+        let list = if slot.misc { &mut misc } else { &mut dated };
+        list.push((slot.day.map(i64::from), &row.queue, id));
     }
     let first = Step::rows(
         &REMEMBER,
         &dated,
         |_| {},
         |args, (day, queue, id)| {
-            args.int(*day);
+            args.maybe_int(*day);
             args.shared(queue);
             args.id(id.0);
             Ok(())
@@ -92,7 +91,7 @@ async fn seen(context: &mut WriteContext<'_>, rows: &[QueueInsert<'_>]) -> Resul
             let id = row.outgoing.message.headers.message_id;
             args.int(index);
             index += 1;
-            args.maybe_int(dedup_slot(id, now, horizon).day());
+            args.maybe_int(dedup_slot(id, now, horizon).day.map(i64::from));
             args.shared(&row.queue);
             args.id(id.0);
             Ok(())

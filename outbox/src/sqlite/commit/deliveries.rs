@@ -5,10 +5,10 @@ use super::{
         sql::{Args, Rows, Step},
         write_context::WriteContext,
     },
-    plan::{DispositionRow, FoldedBatch, shard_of_row},
     statements::StatementBatch,
 };
-use sagabus_core::{CommitBatch, Disposition, Envelope, ParkedUntil, Result, RowTable};
+use crate::fold::{DeadLetterRow, FoldedBatch, shard_of_row};
+use sagabus_core::{CommitBatch, Due, Envelope, Result, RowTable};
 use std::{collections::BTreeSet, sync::Arc};
 
 static CANCEL: Rows = Rows::new(
@@ -83,15 +83,6 @@ static FORGET_ATTEMPT: Rows =
 
 pub(crate) static DELETE_SENT: Rows = Rows::new("delete from outbox where id in (values ", "(?)", ")");
 
-/// A message that becomes a dead letter.
-pub(super) struct DeadLetterRow<'a> {
-    pub(super) handler: &'a Arc<str>,
-    pub(super) message: &'a Envelope,
-    pub(super) attempts: u32,
-    pub(super) reason: &'a str,
-    pub(super) detail: &'a [String],
-}
-
 /// Writes all of it.
 pub(super) fn write(
     context: &mut WriteContext<'_>,
@@ -100,14 +91,15 @@ pub(super) fn write(
     lines: &BTreeSet<(Arc<str>, String)>,
     statements: &mut StatementBatch<'_>,
 ) -> Result<()> {
-    timers(folded, statements)?;
-    disposition_rows(context, folded, statements)?;
+    let endpoint = &batch.owner.endpoint;
+    timers(context, endpoint, folded, statements)?;
+    disposition_rows(context, endpoint, folded, statements)?;
     statements.add_any(Step::rows(
         &ADVANCE,
         &lines.iter().collect::<Vec<_>>(),
         |args| args.time(context.now),
         |args, line| {
-            args.shared(folded.endpoint);
+            args.shared(endpoint);
             args.shared(&line.0);
             args.text(&line.1);
             Ok(())
@@ -115,10 +107,10 @@ pub(super) fn write(
     )?);
     statements.add_any(Step::rows(
         &FORGET_ATTEMPT,
-        &folded.counted,
+        &folded.attempt_rows,
         |_| {},
         |args, (handler, id)| {
-            args.shared(folded.endpoint);
+            args.shared(endpoint);
             args.shared(handler);
             args.id(id.0);
             Ok(())
@@ -135,13 +127,19 @@ pub(super) fn write(
     )?);
     context.announcements.deleted_sent |= !batch.sent.is_empty();
     let moves = folded.rows.keys().any(|table| *table != RowTable::Queue);
-    if moves || !(folded.timers.is_empty() && folded.disposition_rows.is_empty() && folded.adopt.is_empty()) {
-        context.announcements.due(folded.endpoint);
+    let rows = folded.retries.len() + folded.dead_letters.len() + folded.parked.len();
+    if moves || rows > 0 || !(folded.timers.is_empty() && folded.adopt.is_empty()) {
+        context.announcements.due(endpoint);
     }
     Ok(())
 }
 
-fn timers(folded: &FoldedBatch<'_>, statements: &mut StatementBatch<'_>) -> Result<()> {
+fn timers(
+    context: &WriteContext<'_>,
+    endpoint: &Arc<str>,
+    folded: &FoldedBatch<'_>,
+    statements: &mut StatementBatch<'_>,
+) -> Result<()> {
     statements.add_any(Step::rows(
         &CANCEL,
         &folded.cancels,
@@ -182,10 +180,13 @@ fn timers(folded: &FoldedBatch<'_>, statements: &mut StatementBatch<'_>) -> Resu
         |_| {},
         |args, timer| {
             let headers = &timer.message.headers;
-            args.shared(folded.endpoint);
+            args.shared(endpoint);
             args.shared(timer.handler);
             args.int(i64::from(shard_of_row(None, timer.message)));
-            args.time(timer.due);
+            args.time(match timer.due {
+                Due::After(delay) => context.now.plus(delay),
+                Due::At(time) => time,
+            });
             args.id(timer.id.0);
             args.maybe_text(headers.saga.as_ref().map(|saga| saga.kind.as_str()));
             args.maybe_text(headers.saga.as_ref().map(|saga| saga.key.as_str()));
@@ -199,6 +200,7 @@ fn timers(folded: &FoldedBatch<'_>, statements: &mut StatementBatch<'_>) -> Resu
 
 fn disposition_rows(
     context: &WriteContext<'_>,
+    endpoint: &Arc<str>,
     folded: &FoldedBatch<'_>,
     statements: &mut StatementBatch<'_>,
 ) -> Result<()> {
@@ -212,53 +214,34 @@ fn disposition_rows(
             Ok(())
         },
     )?);
-    let (mut deferred, mut dead, mut parked) = (Vec::new(), Vec::new(), Vec::new());
-    for DispositionRow { handler, disposition } in &folded.disposition_rows {
-        match disposition {
-            Disposition::Deferred { message, key, attempts, delay, reason } => {
-                deferred.push((*handler, message, key.as_deref(), *attempts, context.now.plus(*delay), reason));
-            }
-            Disposition::DeadLettered { message, attempts, reason, detail } => {
-                dead.push(DeadLetterRow { handler, message, attempts: *attempts, reason, detail });
-            }
-            Disposition::Parked { message, attempts, until } => parked.push((*handler, message, *attempts, until)),
-            Disposition::Handled | Disposition::Dropped { .. } => {}
-        }
-    }
     statements.add_any(Step::rows(
         &DEFER,
-        &deferred,
+        &folded.retries,
         |_| {},
-        |args, (handler, message, key, attempts, due, reason)| {
-            owner_columns(args, folded.endpoint, handler, *key, message);
-            args.time(*due);
-            args.maybe_text(*key);
-            args.int(i64::from(*attempts));
-            args.text(reason);
-            envelope(args, message)
+        |args, row| {
+            owner_columns(args, endpoint, row.handler, row.key, row.message);
+            args.time(context.now.plus(row.delay));
+            args.maybe_text(row.key);
+            args.int(i64::from(row.attempts));
+            args.text(row.reason);
+            envelope(args, row.message)
         },
     )?);
-    statements.add_any(dead_letter_steps(context, folded.endpoint, &dead)?);
+    statements.add_any(dead_letter_steps(context, endpoint, &folded.dead_letters)?);
     statements.add_any(Step::rows(
         &PARK,
-        &parked,
+        &folded.parked,
         |args| args.time(context.now),
-        |args, (handler, message, attempts, until)| {
-            let (order_key, saga) = match until {
-                ParkedUntil::KeyUnblocked { key } => (Some(key.as_str()), None),
-                ParkedUntil::Saga { kind, key, at_most } => {
-                    (None, Some((kind, key.as_str(), context.now.plus(*at_most))))
-                }
-            };
-            owner_columns(args, folded.endpoint, handler, order_key, message);
-            args.maybe_text(order_key);
-            args.maybe_text(saga.map(|(kind, _, _)| &**kind));
-            args.maybe_text(saga.map(|(_, key, _)| key));
-            args.int(i64::from(*attempts));
-            envelope(args, message)?;
-            args.maybe_int(saga.map(|(_, _, due)| due.0));
+        |args, row| {
+            owner_columns(args, endpoint, row.handler, row.blocked_key, row.message);
+            args.maybe_text(row.blocked_key);
+            args.maybe_text(row.saga.map(|(kind, _)| &**kind));
+            args.maybe_text(row.saga.map(|(_, key)| key));
+            args.int(i64::from(row.attempts));
+            envelope(args, row.message)?;
+            args.maybe_int(row.saga.map(|_| context.now.plus(row.delay).0));
             // an alias's key is name=value (`alias_key`), and a name has no equals sign
-            let alias = saga.and_then(|(_, key, _)| key.split_once('='));
+            let alias = row.saga.and_then(|(_, key)| key.split_once('='));
             args.maybe_text(alias.map(|(name, _)| name));
             args.maybe_text(alias.map(|(_, value)| value));
             Ok(())
@@ -280,8 +263,8 @@ pub(super) fn dead_letter_steps(
         |args, row| {
             owner_columns(args, endpoint, row.handler, None, row.message);
             args.int(i64::from(row.attempts));
-            args.text(row.reason);
-            args.text(&serde_json::Value::from(row.detail).to_string());
+            args.text(&row.reason);
+            args.text(&serde_json::Value::from(&*row.detail).to_string());
             envelope(args, row.message)
         },
     )

@@ -5,9 +5,8 @@ use super::super::{
     sql::{self, Rows, Step},
     write_context::WriteContext,
 };
-use sagabus_core::{
-    CommitBatch, Fence, Gate, InstanceId, Outcome, Result, RowTable, SagaChange, SagaWrite, UnitOfWork, sabotage,
-};
+use crate::fold::{LiveRow, apply_write};
+use sagabus_core::{CommitBatch, Fence, Gate, InstanceId, Outcome, Result, RowTable, SagaWrite, UnitOfWork, sabotage};
 use std::collections::{HashMap, HashSet};
 
 static INBOX: Rows = Rows::new(
@@ -47,9 +46,6 @@ static SAGAS: Rows = Rows::new(
     ") w cross join saga s on s.kind=w.column2 and s.key=w.column3 where s.completed_at is null",
 );
 
-/// A live saga, as the units before have left it.
-type Live = Option<(InstanceId, i64)>;
-
 /// The units that cannot apply, with their outcomes.
 pub(super) async fn diagnose(
     context: &mut WriteContext<'_>,
@@ -71,7 +67,7 @@ pub(super) async fn diagnose(
             Some(Outcome::Stale)
         } else {
             let write = unit.saga.as_ref().zip(key);
-            let fits = write.is_none_or(|(write, key)| fits(sagas.entry(key).or_default(), write));
+            let fits = write.is_none_or(|(write, key)| apply_write(sagas.entry(key).or_default(), write));
             (!fits).then_some(Outcome::Stale)
         };
         if let Some(outcome) = outcome {
@@ -83,30 +79,7 @@ pub(super) async fn diagnose(
     Ok(found)
 }
 
-/// Whether a write fits; if so, what the saga is afterwards.
-fn fits(row: &mut Live, write: &SagaWrite) -> bool {
-    let (fits, after) = match &write.change {
-        SagaChange::Create { instance, .. } => (row.is_none(), Some((*instance, 1))),
-        SagaChange::Complete { version: 0, .. } => (row.is_none(), None),
-        SagaChange::Update { instance, version, .. } => {
-            (same(row, *instance, *version), Some((*instance, version + 1)))
-        }
-        SagaChange::Complete { instance, version, .. } => (same(row, *instance, *version), None),
-    };
-    if fits {
-        *row = after;
-    }
-    fits
-}
-
-fn same(row: &Live, instance: InstanceId, version: i64) -> bool {
-    row.is_some_and(|(i, v)| {
-        (i == instance || sabotage::active("no-instance-check"))
-            && (v == version || sabotage::active("no-version-check"))
-    })
-}
-
-/// The units whose gate is open already.
+/// The units whose gate is claimed already.
 async fn claimed(
     context: &mut WriteContext<'_>,
     batch: &CommitBatch,
@@ -121,7 +94,9 @@ async fn claimed(
             |_| {},
             |args, (index, unit)| {
                 args.int(number(*index));
-                args.maybe_int(dedup_slot(unit.message_id, context.now, context.shared.options.horizon).day());
+                args.maybe_int(
+                    dedup_slot(unit.message_id, context.now, context.shared.options.horizon).day.map(i64::from),
+                );
                 args.shared(&batch.owner.endpoint);
                 args.shared(&unit.handler);
                 args.id(unit.message_id.0);
@@ -190,7 +165,7 @@ async fn held(context: &mut WriteContext<'_>, units: &[(usize, &UnitOfWork)]) ->
 async fn sagas<'u>(
     context: &mut WriteContext<'_>,
     units: &[(usize, &'u UnitOfWork)],
-) -> Result<HashMap<(&'u str, &'u str), Live>> {
+) -> Result<HashMap<(&'u str, &'u str), LiveRow>> {
     let writes: Vec<&SagaWrite> = units.iter().filter_map(|(_, unit)| unit.saga.as_ref()).collect();
     let mut index = 0usize;
     let steps = Step::rows(

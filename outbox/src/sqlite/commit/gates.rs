@@ -1,4 +1,4 @@
-//! Gates: what opens once.
+//! Gates, which are claimed once, and fences.
 
 use super::{
     super::{
@@ -6,11 +6,11 @@ use super::{
         sql::{self, Rows, Step},
         write_context::{Tx, WriteContext},
     },
-    plan::FoldedBatch,
     statements::{ExpectedRows, StatementBatch},
 };
+use crate::{dedup::DedupSlot, fold::FoldedBatch};
 use futures::future::BoxFuture;
-use sagabus_core::{Result, RowTable, sabotage};
+use sagabus_core::{MessageId, Result, RowTable, sabotage};
 use std::{collections::BTreeSet, sync::Arc};
 
 static INBOX: Rows = Rows::new(
@@ -64,40 +64,46 @@ static FENCES: Rows = Rows::new(
     ") w cross join shard s on s.grp=w.column1 and s.shard=w.column2 and s.epoch=w.column3",
 );
 
+/// (slot, handler, id)
+type InboxRow<'b> = &'b (DedupSlot, &'b Arc<str>, MessageId);
+
 /// Opens the gates: inserts the inbox rows and deletes the rows that are gates.
 pub(super) fn claim(
     context: &WriteContext<'_>,
+    endpoint: &Arc<str>,
     folded: &FoldedBatch<'_>,
     statements: &mut StatementBatch<'_>,
 ) -> Result<()> {
     let unchecked = sabotage::active("skip-inbox-check");
     let inbox = if unchecked { |_| ExpectedRows::Any } else { ExpectedRows::Exactly };
+    let (usual, misc): (Vec<InboxRow<'_>>, Vec<InboxRow<'_>>) =
+        folded.inbox.iter().partition(|(slot, _, _)| !slot.misc);
     let steps = Step::rows(
         &INBOX,
-        &folded.inbox,
+        &usual,
         |_| {},
-        |args, (day, handler, id)| {
-            args.int(*day);
-            args.shared(folded.endpoint);
+        |args, (slot, handler, id)| {
+            args.maybe_int(slot.day.map(i64::from));
+            args.shared(endpoint);
             args.shared(handler);
             args.id(id.0);
             Ok(())
         },
     )?;
-    statements.add(steps, folded.inbox.len(), inbox);
+    statements.add(steps, usual.len(), inbox);
     let steps = Step::rows(
         &INBOX_MISC,
-        &folded.inbox_misc,
+        &misc,
         |args| args.time(context.now),
-        |args, (day, handler, id)| {
-            args.maybe_int(*day);
-            args.shared(folded.endpoint);
+        |args, (slot, handler, id)| {
+            args.maybe_int(slot.day.map(i64::from));
+            args.shared(endpoint);
             args.shared(handler);
             args.id(id.0);
             Ok(())
         },
     )?;
-    statements.add(steps, folded.inbox_misc.len(), inbox);
+    statements.add(steps, misc.len(), inbox);
     for (table, rows) in &folded.rows {
         let steps = delete(*table, rows)?;
         // with this bug, `due` has deleted the row already
@@ -179,7 +185,9 @@ pub(super) async fn lines(
     context: &mut WriteContext<'_>,
     folded: &FoldedBatch<'_>,
 ) -> Result<BTreeSet<(Arc<str>, String)>> {
-    let mut lines = folded.waiting_lines();
+    let parked = folded.parked.iter();
+    let mut lines: BTreeSet<_> =
+        parked.filter_map(|row| Some((Arc::clone(row.handler), row.blocked_key?.to_owned()))).collect();
     for (table, statement) in [(RowTable::Retry, &RETRY_LINES), (RowTable::Parked, &PARKED_LINES)] {
         let Some(rows) = folded.rows.get(&table) else { continue };
         let steps = Step::rows(

@@ -4,14 +4,12 @@
 //! hits fewer, everything is rolled back, the gates, fences and sagas are looked at, the units that cannot apply are told
 //! apart, and the rest is tried again: the write lock is held all the while, so that what was seen holds.
 
-mod chain;
 mod dedup;
 mod deliveries;
 mod diagnose;
 mod enlist;
 mod enqueue;
 mod gates;
-mod plan;
 mod queue_row;
 mod sagas;
 mod sends;
@@ -24,13 +22,14 @@ pub(crate) use gates::DeleteRow;
 pub(crate) use sends::dead_letter_rows;
 
 use super::{
+    dedup_day::dedup_slot,
     error::doing,
     op::{Op, OpError},
     sql,
     write_context::{Tx, WriteContext},
 };
+use crate::fold::fold;
 use futures::future::BoxFuture;
-use plan::FoldedBatch;
 use sagabus_core::{CommitBatch, CommitReply, Error, ErrorKind, Outcome, Result};
 
 /// A batch to commit.
@@ -134,11 +133,17 @@ enum Tried {
 
 /// All of these units, or none.
 async fn attempt(context: &mut WriteContext<'_>, batch: &CommitBatch, live: &[usize], mode: Mode) -> Result<Tried> {
-    let folded = match FoldedBatch::new(context, batch, live) {
-        Ok(folded) => folded,
-        Err(plan::Refused::Broken) => return Ok(Tried::Refused),
-        Err(plan::Refused::Failed(error)) => return Err(error),
+    let (now, horizon) = (context.now, context.shared.options.horizon);
+    let Ok(mut folded) = fold(batch, live, |_, unit| dedup_slot(unit.message_id, now, horizon)) else {
+        return Ok(Tried::Refused);
     };
+    if folded.units.len() < live.len() {
+        // an instance that ends in this batch is the last of its key in it
+        return Ok(Tried::Refused);
+    }
+    // in the order of the tables: each row is found near the one before
+    folded.chains.sort_unstable_by(|a, b| (a.kind, a.key).cmp(&(b.kind, b.key)));
+    folded.rows.values_mut().for_each(|rows| rows.sort_unstable());
     if !live.is_empty() {
         context.announcements.has_units = true;
     }
@@ -151,7 +156,7 @@ async fn attempt(context: &mut WriteContext<'_>, batch: &CommitBatch, live: &[us
     if mode == Mode::Nested {
         statements.add_any(vec![sql::Step::new("release o"), sql::Step::new("savepoint e")]);
     }
-    gates::claim(context, &folded, &mut statements)?;
+    gates::claim(context, &batch.owner.endpoint, &folded, &mut statements)?;
     sagas::write(context, &folded, &mut statements)?;
     deliveries::write(context, batch, &folded, &lines, &mut statements)?;
     sends::write(context, batch, &folded, &routed, &mut statements)?;

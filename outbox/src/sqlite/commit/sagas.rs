@@ -5,10 +5,9 @@ use super::{
         sql::{self, Rows, Step},
         write_context::WriteContext,
     },
-    chain::{Chain, End, Need},
-    plan::FoldedBatch,
     statements::{ExpectedRows, StatementBatch},
 };
+use crate::fold::{Chain, End, FoldedBatch, Start};
 use sagabus_core::{Result, Timestamp, sabotage};
 
 // `or fail`: a statement that could abort would copy every page it touches first, and whatever goes wrong here rolls the
@@ -84,7 +83,7 @@ pub(super) async fn absent(context: &mut WriteContext<'_>, folded: &FoldedBatch<
 }
 
 fn fleeting<'p, 'b>(folded: &'p FoldedBatch<'b>) -> Vec<&'p Chain<'b>> {
-    folded.chains.iter().filter(|chain| chain.need == Need::Absent && chain.end == End::Gone).collect()
+    folded.chains.iter().filter(|chain| chain.start == Start::Absent && chain.end == End::Gone).collect()
 }
 
 fn key_steps(statement: &Rows, chains: &[&Chain<'_>]) -> Result<Vec<Step>> {
@@ -108,7 +107,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let now = context.now;
     let chosen = |choose: &dyn Fn(&Chain<'_>) -> bool| folded.chains.iter().filter(|c| choose(c)).collect::<Vec<_>>();
-    let created = chosen(&|chain| chain.need == Need::Absent && chain.end != End::Gone);
+    let created = chosen(&|chain| chain.start == Start::Absent && chain.end != End::Gone);
     let steps = Step::rows(
         &CREATE,
         &created,
@@ -121,7 +120,7 @@ pub(super) fn write(
             args.text(chain.key);
             args.id(chain.instance.0);
             args.int(chain.version);
-            args.blob(chain.state.map_or(&[], |state| state));
+            args.blob(chain.stored_state());
             args.int(i64::from(chain.schema.unwrap_or(0)));
             args.maybe_blob(chain.origin.map(|origin| &**origin));
             ending(args, chain, now);
@@ -129,7 +128,7 @@ pub(super) fn write(
         },
     )?;
     statements.add(steps, created.len(), ExpectedRows::Exactly);
-    let updated = chosen(&|chain| matches!(chain.need, Need::At(_)) && chain.end != End::Gone);
+    let updated = chosen(&|chain| chain.start != Start::Absent && chain.end != End::Gone);
     let steps = Step::rows(
         update(),
         &updated,
@@ -138,16 +137,16 @@ pub(super) fn write(
             args.shared(chain.kind);
             args.text(chain.key);
             args.id(chain.instance.0);
-            args.int(chain.version - chain.units);
-            args.int(chain.units);
-            args.blob(chain.state.map_or(&[], |state| state));
+            args.int(chain.expected_version());
+            args.int(chain.version - chain.expected_version());
+            args.blob(chain.stored_state());
             args.maybe_int(chain.schema.map(i64::from));
             ending(args, chain, now);
             Ok(())
         },
     )?;
     statements.add(steps, updated.len(), ExpectedRows::Exactly);
-    let deleted = chosen(&|chain| matches!(chain.need, Need::At(_)) && chain.end == End::Gone);
+    let deleted = chosen(&|chain| chain.start != Start::Absent && chain.end == End::Gone);
     let steps = Step::rows(
         &DELETE,
         &deleted,
@@ -156,7 +155,7 @@ pub(super) fn write(
             args.shared(chain.kind);
             args.text(chain.key);
             args.id(chain.instance.0);
-            args.int(chain.version - chain.units);
+            args.int(chain.expected_version());
             Ok(())
         },
     )?;
@@ -178,7 +177,7 @@ fn update() -> &'static Rows {
 /// When it completed and until when it is kept; nothing while it lives.
 fn ending(args: &mut sql::Args, chain: &Chain<'_>, now: Timestamp) {
     let kept = match chain.end {
-        End::Kept(time) => Some((now.0, now.plus(time).0)),
+        End::Kept(time, _) => Some((now.0, now.plus(time).0)),
         End::Live | End::Gone => None,
     };
     args.maybe_int(kept.map(|(completed, _)| completed));

@@ -6,13 +6,14 @@ use super::{
         write_context::WriteContext,
     },
     dedup,
-    deliveries::{DeadLetterRow, dead_letter_steps, envelope},
-    plan::FoldedBatch,
+    deliveries::{dead_letter_steps, envelope},
     queue_row::{QueueInsert, Routed},
     statements::{ExpectedRows, StatementBatch},
 };
-use sagabus_core::{CommitBatch, Destination, Headers, OutboxId, Outcome, Outgoing, Owner, Result, shard_of};
+use crate::fold::{DeadLetterRow, FoldedBatch, shard_of_queued};
+use sagabus_core::{CommitBatch, Destination, OutboxId, Outcome, Outgoing, Owner, Result};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError},
 };
@@ -45,14 +46,6 @@ static BLOCKED_BY_PREDECESSOR: Rows = Rows::new(
 
 /// So many rows are worth encoding beside the statements before them; fewer go with those in one text.
 const MIN_ROWS_ENCODED_ASIDE: usize = 64;
-
-/// The shard of a queue's row: of its order key, or of its message.
-fn shard_in_queue(headers: &Headers) -> u16 {
-    match &headers.order_key {
-        Some(key) => shard_of(key.as_bytes()),
-        None => shard_of(headers.message_id.0.as_bytes()),
-    }
-}
 
 /// The queues that each send goes to, in order. `is_new` says of which places the id is new.
 pub(super) async fn queues_of<'a>(
@@ -178,7 +171,7 @@ fn encode_rows(rows: &[QueueInsert<'_>]) -> Result<Vec<Step>> {
         |args, row| {
             let headers = &row.outgoing.message.headers;
             args.shared(&row.queue);
-            args.int(i64::from(shard_in_queue(headers)));
+            args.int(i64::from(shard_of_queued(&row.outgoing.message)));
             args.id(headers.message_id.0);
             envelope(args, &row.outgoing.message)
         },
@@ -196,11 +189,8 @@ pub(super) async fn resolve<'b>(
     if !batch.joined || folded.sends.is_empty() {
         return Ok(Routed::default());
     }
-    let sends: Vec<&'b Outgoing> = folded.sends.iter().map(|(_, outgoing)| *outgoing).collect();
-    let is_new = |index: usize| {
-        let unit = folded.sends.get(index).and_then(|(unit, _)| batch.units.get(*unit));
-        unit.is_some_and(|unit| unit.fresh_ids)
-    };
+    let sends: Vec<&'b Outgoing> = folded.sends.iter().map(|send| send.outgoing).collect();
+    let is_new = |index: usize| folded.sends.get(index).is_some_and(|send| send.fresh_id);
     let mut routed = queues_of(context, &sends, is_new).await?;
     if with_savepoints {
         dedup::drop_seen(context, &mut routed).await?;
@@ -216,7 +206,7 @@ pub(super) fn write<'a>(
     routed: &'a Routed<'_>,
     statements: &mut StatementBatch<'a>,
 ) -> Result<()> {
-    let sends: Vec<&Outgoing> = folded.sends.iter().map(|(_, outgoing)| *outgoing).collect();
+    let sends: Vec<&Outgoing> = folded.sends.iter().map(|send| send.outgoing).collect();
     if !batch.joined {
         statements.add(outbox_steps(&batch.owner, &sends)?, sends.len(), |rows| {
             ExpectedRows::Outbox(i64::try_from(rows).unwrap_or(i64::MAX))
@@ -282,8 +272,8 @@ pub(crate) fn dead_letter_rows(
             handler: &no_handler,
             message: &outgoing.message,
             attempts: 0,
-            reason,
-            detail,
+            reason: Cow::Borrowed(*reason),
+            detail: Cow::Borrowed(detail.as_slice()),
         })
         .collect();
     dead_letter_steps(context, &owner.endpoint, &dead)
@@ -305,8 +295,8 @@ pub(super) async fn outcomes(
     }
     let late = blocked_units(context, batch, folded).await?;
     let mut by_unit: BTreeMap<usize, Vec<OutboxId>> = BTreeMap::new();
-    for ((unit, _), id) in folded.sends.iter().zip(ids) {
-        by_unit.entry(*unit).or_default().push(*id);
+    for (send, id) in folded.sends.iter().zip(ids) {
+        by_unit.entry(send.unit).or_default().push(*id);
     }
     let outcome = |unit: &usize| Outcome::Applied {
         outbox: by_unit.remove(unit).unwrap_or_default(),
@@ -324,7 +314,7 @@ async fn blocked_units(
     let keyed: Vec<(usize, &str)> = folded
         .sends
         .iter()
-        .filter_map(|(unit, outgoing)| outgoing.message.headers.order_key.as_deref().map(|key| (*unit, key)))
+        .filter_map(|send| send.outgoing.message.headers.order_key.as_deref().map(|key| (send.unit, key)))
         .collect();
     let steps = Step::rows(
         &BLOCKED_BY_PREDECESSOR,
