@@ -10,6 +10,10 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::{Broken, FoldedBatch, fold};
+#[cfg(any(test, feature = "postgres"))]
+pub(crate) use batch::Broken;
+pub(crate) use batch::{FoldedBatch, fold};
 pub(crate) use chain::{Chain, End, LiveRow, Start, apply_write};
-pub(crate) use rows::{DeadLetterRow, FoldedSend, ParkedRow, shard_of_queued, shard_of_row};
+pub(crate) use rows::{DeadLetterRow, shard_of_queued, shard_of_row};
+#[cfg(feature = "postgres")]
+pub(crate) use rows::{FoldedSend, ParkedRow};
