@@ -1,11 +1,12 @@
 //! How to use the cluster.
 
-use super::{
-    oauth::{OauthToken, Tokens},
-    url,
-};
+use super::oauth::{OauthToken, Tokens};
+use crate::url::Parameter;
 use sagabus_core::{Error, Result, Runtime};
 use std::{fmt, time::Duration};
+
+/// The unit of a URL's durations that name none.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How a [`KafkaTransport`](super::KafkaTransport) works. `Debug` shows no secret.
 #[derive(Clone)]
@@ -24,17 +25,17 @@ pub struct KafkaOptions {
     /// Largest message in bytes, headers included (URL: `max_message`; default 1 MiB + 64 KiB). Topics are created with
     /// it; one that exists and takes less is refused at start.
     pub max_message: usize,
-    /// How long a batch waits for company (URL: `linger`, in milliseconds; default 1).
+    /// How long a batch waits for company (URL: `linger`, such as `5ms`; a bare number counts milliseconds; default 1 ms).
     pub linger: Duration,
-    /// How long to try to send before the outcome is unknown (URL: `send_timeout`, in seconds; default 30).
+    /// How long to try to send before the outcome is unknown (URL: `send_timeout`, such as `30s`; a bare number counts seconds; default 30 s).
     pub send_timeout: Duration,
-    /// How long to wait for the cluster's first answer (URL: `connect_timeout`, in seconds; default 10).
+    /// How long to wait for the cluster's first answer (URL: `connect_timeout`; default 10 s).
     pub connect_timeout: Duration,
     /// After so long without a sign of life a process is taken for dead and its partitions go to others (URL:
-    /// `session_timeout`, in seconds; default 15, at least what the brokers allow, usually 6).
+    /// `session_timeout`; default 15 s, at least what the brokers allow, usually 6).
     pub session_timeout: Duration,
     /// When a partition is to move to another process: how long its messages in flight may take to finish first (URL:
-    /// `drain_timeout`, in seconds; default 30). What takes longer runs a second time elsewhere; the inbox sees to it
+    /// `drain_timeout`; default 30 s). What takes longer runs a second time elsewhere; the inbox sees to it
     /// that it counts once.
     pub drain_timeout: Duration,
     /// A stable name of this process, for static membership: a restart within the session timeout moves no partitions
@@ -129,43 +130,35 @@ impl KafkaOptions {
         self
     }
 
-    /// One parameter of the URL. No error repeats the value.
-    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let bad = || Error::invalid(format!("the parameter {name} of the kafka URL has no value in its range"));
-        let number = || value.parse::<u32>().map_err(|_| bad());
-        let small = || value.parse::<u16>().map_err(|_| bad());
-        let seconds = || number().map(|n| Duration::from_secs(n.into()));
-        match name {
-            "prefix" => self.prefix = value.to_string(),
-            "partitions" => self.partitions = Some(small()?),
-            "replication" => self.replication = Some(small()?),
-            "create" => {
-                self.create = match value {
-                    "yes" => true,
-                    "no" => false,
-                    _ => return Err(bad()),
-                }
+    /// Sets one parameter of the URL.
+    pub(super) fn set(&mut self, parameter: Parameter<'_>) -> Result<()> {
+        match parameter.name() {
+            "prefix" => self.prefix = parameter.raw().to_string(),
+            "partitions" => self.partitions = Some(parameter.number()?),
+            "replication" => self.replication = Some(parameter.number()?),
+            "create" => self.create = parameter.one_of(&[("yes", true), ("no", false)])?,
+            "max_message" => {
+                let bytes: u32 = parameter.number()?;
+                self.max_message = usize::try_from(bytes).map_err(|_| parameter.out_of_range())?;
             }
-            "max_message" => self.max_message = usize::try_from(number()?).map_err(|_| bad())?,
-            "linger" => self.linger = Duration::from_millis(number()?.into()),
-            "send_timeout" => self.send_timeout = seconds()?,
-            "connect_timeout" => self.connect_timeout = seconds()?,
-            "session_timeout" => self.session_timeout = seconds()?,
-            "drain_timeout" => self.drain_timeout = seconds()?,
-            "instance" => self.instance = Some(url::decode(value).ok_or_else(bad)?),
+            "linger" => self.linger = parameter.duration(Duration::from_millis(1))?,
+            "send_timeout" => self.send_timeout = parameter.duration(SECOND)?,
+            "connect_timeout" => self.connect_timeout = parameter.duration(SECOND)?,
+            "session_timeout" => self.session_timeout = parameter.duration(SECOND)?,
+            "drain_timeout" => self.drain_timeout = parameter.duration(SECOND)?,
+            "instance" => self.instance = Some(parameter.text()?),
             "sasl" => {
-                self.sasl = match value {
-                    "plain" => Sasl::Plain,
-                    "scram-sha-256" => Sasl::ScramSha256,
-                    "scram-sha-512" => Sasl::ScramSha512,
-                    "oauthbearer" => Sasl::OauthBearer,
-                    _ => return Err(bad()),
-                }
+                self.sasl = parameter.one_of(&[
+                    ("plain", Sasl::Plain),
+                    ("scram-sha-256", Sasl::ScramSha256),
+                    ("scram-sha-512", Sasl::ScramSha512),
+                    ("oauthbearer", Sasl::OauthBearer),
+                ])?;
             }
-            "ca_file" => self.ca_file = Some(url::decode(value).ok_or_else(bad)?),
-            "cert_file" => self.identity_files.get_or_insert_default().0 = url::decode(value).ok_or_else(bad)?,
-            "key_file" => self.identity_files.get_or_insert_default().1 = url::decode(value).ok_or_else(bad)?,
-            _ => return Err(Error::invalid(format!("the kafka URL has an unknown parameter {name:?}"))),
+            "ca_file" => self.ca_file = Some(parameter.text()?),
+            "cert_file" => self.identity_files.get_or_insert_default().0 = parameter.text()?,
+            "key_file" => self.identity_files.get_or_insert_default().1 = parameter.text()?,
+            _ => return Err(parameter.unknown()),
         }
         Ok(())
     }

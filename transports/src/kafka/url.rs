@@ -1,6 +1,7 @@
 //! Where the cluster is, and who we are there.
 
 use super::options::{KafkaOptions, Sasl};
+use crate::url::{Authority, percent_decode, read_parameters};
 use rdkafka::ClientConfig;
 use sagabus_core::{Error, Result};
 
@@ -19,11 +20,7 @@ impl ClientSettings {
 /// all of it may be secret.
 pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(ClientSettings, KafkaOptions)> {
     let wrong = || Error::invalid("the kafka URL cannot be read: it is kafka://user:password@host:port,host:port");
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        options.set(name, value)?;
-    }
+    let base = read_parameters("kafka", url, |parameter| options.set(parameter))?;
     options.check()?;
     let (scheme, rest) = base.split_once("://").ok_or_else(wrong)?;
     let tls = match scheme {
@@ -34,9 +31,8 @@ pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(ClientSetti
     if tls && !cfg!(feature = "tls") {
         return Err(Error::unsupported("kafka+ssl:// needs the feature `tls`, which this build does not have"));
     }
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-    let servers = hosts.split(',').map(|host| server(host).ok_or_else(wrong)).collect::<Result<Vec<_>>>()?;
+    let authority = Authority::parse(rest.strip_suffix('/').unwrap_or(rest));
+    let servers = authority.hosts().map(|host| server(host).ok_or_else(wrong)).collect::<Result<Vec<_>>>()?;
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers.join(","));
     config.set("client.id", "sagabus");
@@ -46,7 +42,7 @@ pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(ClientSetti
     config.set("topic.metadata.refresh.interval.ms", "30000");
     // lost connections are reported by what fails because of them
     config.set("log.connection.close", "false");
-    let user = user.filter(|user| !user.is_empty());
+    let user = authority.user;
     let oauth = options.sasl == Sasl::OauthBearer;
     if oauth && user.is_some() {
         return Err(Error::invalid("sasl=oauthbearer takes no user in the kafka URL: the token says who we are"));
@@ -71,8 +67,8 @@ pub(super) fn parse(url: &str, mut options: KafkaOptions) -> Result<(ClientSetti
     }
     if let Some(user) = user {
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
-        config.set("sasl.username", decode(name).ok_or_else(wrong)?);
-        config.set("sasl.password", decode(password).ok_or_else(wrong)?);
+        config.set("sasl.username", percent_decode(name).ok_or_else(wrong)?);
+        config.set("sasl.password", percent_decode(password).ok_or_else(wrong)?);
     }
     if tls {
         if let Some(file) = &options.ca_file {
@@ -95,24 +91,6 @@ fn server(host: &str) -> Option<String> {
     (!name.is_empty() && name.chars().all(fits)).then(|| format!("{name}:{port}"))
 }
 
-/// Undoes percent encoding.
-pub(super) fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = after;
-    }
-    // what reaches a C library must not hold its end of text
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,13 +105,14 @@ mod tests {
     #[test]
     fn several_hosts_a_user_and_parameters() {
         let (config, options) =
-            read("kafka://me:p%40s%3As@a:1,b,[::1]:3/?partitions=4&prefix=x.&session_timeout=7&instance=pod%2D1")
+            read("kafka://me:p%40s%3As@a:1,b,[::1]:3/?partitions=4&prefix=x.&session_timeout=7s&linger=5&send_timeout=1500ms&instance=pod%2D1")
                 .unwrap();
         assert_eq!(config.get("bootstrap.servers"), Some("a:1,b:9092,[::1]:3"));
         assert_eq!(config.get("security.protocol"), Some("sasl_plaintext"));
         assert_eq!(config.get("sasl.username"), Some("me"));
         assert_eq!(config.get("sasl.password"), Some("p@s:s"));
         assert_eq!((options.partitions, options.prefix.as_str()), (Some(4), "x."));
+        assert_eq!((options.linger, options.send_timeout), (Duration::from_millis(5), Duration::from_millis(1500)));
         assert_eq!((options.session_timeout, options.instance.as_deref()), (Duration::from_secs(7), Some("pod-1")));
         assert_eq!(read("kafka://localhost").unwrap().0.get("security.protocol"), Some("plaintext"));
     }

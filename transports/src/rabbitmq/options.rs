@@ -1,8 +1,12 @@
 //! Where the broker is and how to use it.
 
+use crate::url::{Authority, Parameter, read_parameters};
 use lapin::uri::AMQPUri;
 use sagabus_core::{Error, ErrorKind, Result, Runtime};
 use std::{fmt, time::Duration};
+
+/// The unit of a URL's durations that name none.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How a [`RabbitMqTransport`](super::RabbitMqTransport) works. `Debug` shows no secret.
 #[derive(Clone)]
@@ -20,14 +24,14 @@ pub struct RabbitMqOptions {
     pub partitions: u16,
     /// How many messages may be unconfirmed on the way to the broker (default 1000).
     pub publish_window: usize,
-    /// How long a connection attempt may take per host (URL: `connect_timeout`, in seconds; default 5 s).
+    /// How long a connection attempt may take per host (URL: `connect_timeout`, such as `5s`; a bare number counts seconds; default 5 s).
     pub connect_timeout: Duration,
-    /// How long to wait for a confirm before the outcome is unknown (URL: `confirm_timeout`, in seconds; default 30 s: a
+    /// How long to wait for a confirm before the outcome is unknown (URL: `confirm_timeout`; default 30 s: a
     /// change of a quorum queue's leader takes seconds).
     pub confirm_timeout: Duration,
     /// Heartbeat (URL: `heartbeat`, in seconds; default 10). A dead peer is noticed within two of them.
     pub heartbeat: u16,
-    /// How often to make sure that this process's queues and bindings are there (URL: `topology_check`, in seconds;
+    /// How often to make sure that this process's queues and bindings are there (URL: `topology_check`;
     /// default 60 s). What is missing usually shows itself at once; the removal of a single binding does not.
     pub topology_check: Duration,
     /// Whether what an endpoint had subscribed to before, and does not name any more, is kept and reported (URL:
@@ -62,28 +66,25 @@ impl RabbitMqOptions {
         }
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let bad = || Error::invalid(format!("the parameter {name} of the rabbitmq URL is not in its range"));
-        let number = || value.parse::<u32>().map_err(|_| bad());
-        let small = || value.parse::<u16>().map_err(|_| bad());
-        match name {
+    fn set(&mut self, parameter: Parameter<'_>) -> Result<()> {
+        let file = |parameter: Parameter<'_>| read_file(parameter.name(), parameter.raw());
+        let text = |pem| String::from_utf8(pem).map_err(|_| parameter.out_of_range());
+        match parameter.name() {
             "prefix" => {
-                sagabus_core::check_name("prefix", value)?;
-                self.prefix = value.to_string();
+                sagabus_core::check_name("prefix", parameter.raw())?;
+                self.prefix = parameter.raw().to_string();
             }
-            "delivery_limit" => self.delivery_limit = number()?,
-            "partitions" => self.partitions = small()?,
-            "stale" if value == "keep" => self.keep_stale = true,
-            "stale" if value == "remove" => self.keep_stale = false,
-            "stale" => return Err(bad()),
-            "heartbeat" => self.heartbeat = small()?,
-            "ca_file" => self.ca_pem = Some(String::from_utf8(file(name, value)?).map_err(|_| bad())?),
-            "cert_file" => self.identity_pem.get_or_insert_default().0 = file(name, value)?,
-            "key_file" => self.identity_pem.get_or_insert_default().1 = file(name, value)?,
-            "connect_timeout" => self.connect_timeout = Duration::from_secs(number()?.into()),
-            "topology_check" => self.topology_check = Duration::from_secs(number()?.into()),
-            "confirm_timeout" => self.confirm_timeout = Duration::from_secs(number()?.into()),
-            _ => return Err(Error::invalid(format!("the rabbitmq URL has an unknown parameter {name:?}"))),
+            "delivery_limit" => self.delivery_limit = parameter.number()?,
+            "partitions" => self.partitions = parameter.number()?,
+            "stale" => self.keep_stale = parameter.one_of(&[("keep", true), ("remove", false)])?,
+            "heartbeat" => self.heartbeat = parameter.number()?,
+            "ca_file" => self.ca_pem = Some(text(file(parameter)?)?),
+            "cert_file" => self.identity_pem.get_or_insert_default().0 = file(parameter)?,
+            "key_file" => self.identity_pem.get_or_insert_default().1 = file(parameter)?,
+            "connect_timeout" => self.connect_timeout = parameter.duration(SECOND)?,
+            "topology_check" => self.topology_check = parameter.duration(SECOND)?,
+            "confirm_timeout" => self.confirm_timeout = parameter.duration(SECOND)?,
+            _ => return Err(parameter.unknown()),
         }
         Ok(())
     }
@@ -108,7 +109,7 @@ impl RabbitMqOptions {
     }
 }
 
-fn file(name: &str, path: &str) -> Result<Vec<u8>> {
+fn read_file(name: &str, path: &str) -> Result<Vec<u8>> {
     let failed = |e| Error::with_source(ErrorKind::Invalid, format!("read the file of parameter {name}"), e);
     std::fs::read(path).map_err(failed)
 }
@@ -129,31 +130,27 @@ impl fmt::Debug for RabbitMqOptions {
 /// may be secret.
 pub(super) fn parse(url: &str, mut options: RabbitMqOptions) -> Result<(Vec<AMQPUri>, RabbitMqOptions)> {
     let wrong = || Error::invalid("the rabbitmq URL cannot be read: it is amqp://user:password@host:port/vhost");
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        options.set(name, value)?;
-    }
+    let base = read_parameters("rabbitmq", url, |parameter| options.set(parameter))?;
     options.check()?;
     let (scheme, rest) = base.split_once("://").ok_or_else(wrong)?;
     if scheme == "amqps" && !cfg!(feature = "tls") {
         return Err(Error::unsupported("amqps:// needs the feature `tls`, which this build does not have"));
     }
     let (authority, vhost) = rest.split_once('/').unwrap_or((rest, "%2f"));
-    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
-    if hosts.contains('[') {
+    let authority = Authority::parse(authority);
+    if authority.hosts().any(|host| host.contains('[')) {
         // the URL parser below would silently connect to localhost instead
         return Err(Error::invalid("the rabbitmq URL has an IPv6 address: write a host name"));
     }
     let vhost = if vhost.is_empty() { "%2f" } else { vhost };
-    let at = if user.is_empty() { "" } else { "@" };
+    let user = authority.user.map(|user| format!("{user}@")).unwrap_or_default();
     let uri = |host: &str| {
-        let mut uri: AMQPUri = format!("{scheme}://{user}{at}{host}/{vhost}").parse().map_err(|_| wrong())?;
+        let mut uri: AMQPUri = format!("{scheme}://{user}{host}/{vhost}").parse().map_err(|_| wrong())?;
         uri.query.heartbeat = Some(options.heartbeat);
         uri.query.connection_timeout = Some(u64::try_from(options.connect_timeout.as_millis()).unwrap_or(u64::MAX));
         Ok(uri)
     };
-    let uris = hosts.split(',').map(uri).collect::<Result<Vec<AMQPUri>>>()?;
+    let uris = authority.hosts().map(uri).collect::<Result<Vec<AMQPUri>>>()?;
     Ok((uris, options))
 }
 
@@ -167,7 +164,9 @@ mod tests {
 
     #[test]
     fn several_hosts_and_parameters() {
-        let (uris, options) = read("amqp://me:p%40ss@a:1,b,c:3/shop?partitions=4&prefix=x.&heartbeat=7").unwrap();
+        let (uris, options) = read("amqp://me:p%40ss@a:1,b,c:3/shop?partitions=4&prefix=x.&heartbeat=7&confirm_timeout=1500ms&topology_check=9").unwrap();
+        let timeouts = (options.confirm_timeout, options.topology_check);
+        assert_eq!(timeouts, (Duration::from_millis(1500), Duration::from_secs(9)));
         let hosts: Vec<_> = uris.iter().map(|u| (u.authority.host.as_str(), u.authority.port)).collect();
         assert_eq!(hosts, [("a", 1), ("b", 5672), ("c", 3)]);
         assert!(uris.iter().all(|u| u.vhost == "shop" && u.authority.userinfo.password == "p@ss"));
