@@ -52,7 +52,7 @@ impl Loader {
     }
 
     /// The units in the load under way that have not gone meanwhile.
-    #[cfg(debug_assertions)]
+    #[cfg(all(debug_assertions, feature = "testing"))]
     pub(super) fn loading<'a>(&'a self, is_here: impl Fn(UnitId) -> bool + 'a) -> impl Iterator<Item = UnitId> + 'a {
         let units = self.under_way.iter().flat_map(|load| &load.units);
         units.map(|entry| entry.unit).filter(move |unit| is_here(*unit))

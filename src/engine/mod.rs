@@ -145,7 +145,7 @@ impl Engine {
         self.flush_commits();
         self.settlements.flush();
         self.shared.counters.in_flight.store(self.units.len() as u64, Ordering::Relaxed);
-        #[cfg(debug_assertions)]
+        #[cfg(all(debug_assertions, feature = "testing"))]
         if self.units.len() <= MAX_CHECKED_UNITS {
             self.check_locations();
         }
@@ -220,5 +220,5 @@ impl Engine {
 }
 
 /// The most units in flight at which debug builds check where each of them is, after each step.
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, feature = "testing"))]
 const MAX_CHECKED_UNITS: usize = 256;

@@ -102,7 +102,7 @@ impl Scheduler {
     }
 }
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, feature = "testing"))]
 impl Engine {
     /// Checks that each unit is in exactly one place, and that each lane with waiting units will be woken.
     pub(super) fn check_locations(&self) {

@@ -39,6 +39,7 @@ impl<'a> Parameter<'a> {
     }
 
     /// The value without percent encoding.
+    #[cfg(any(test, feature = "kafka"))]
     pub(crate) fn text(self) -> Result<String> {
         percent_decode(self.value).ok_or_else(|| self.out_of_range())
     }
@@ -112,6 +113,7 @@ impl<'a> Authority<'a> {
 }
 
 /// Undoes percent encoding. The result has no NUL, which would end a text in a C library.
+#[cfg(any(test, feature = "kafka"))]
 pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

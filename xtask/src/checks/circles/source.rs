@@ -136,10 +136,12 @@ impl<'a> Reader<'a> {
                     self.file.items.insert(self.token(1).to_owned());
                 }
                 "crate" | "super" | "self" if self.at_path_separator(1) => self.read_path(),
-                child if self.children.contains(child) && self.at_path_separator(1) => {
-                    if self.at < 2 || self.tokens[self.at - 1] != ":" {
-                        self.read_path();
-                    }
+                child
+                    if self.children.contains(child)
+                        && self.at_path_separator(1)
+                        && (self.at < 2 || self.tokens[self.at - 1] != ":") =>
+                {
+                    self.read_path();
                 }
                 _ => {}
             }
