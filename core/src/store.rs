@@ -97,7 +97,7 @@ pub trait Store: Send + Sync + 'static {
     /// The progress of endpoints in logs; `None` if the store keeps none.
     fn offsets(&self) -> Option<Arc<dyn OffsetStore>>;
 
-    /// For how long it can hold back a message that a unit sends [later](crate::UnitOfWork::later); `None`: not at all.
+    /// For how long it can hold back a message that a unit sends [later](crate::UnitOfWork::delayed_sends); `None`: not at all.
     fn longest_delay(&self) -> Option<Duration> {
         None
     }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// A token for [`KafkaOptions::oauth`]. `Debug` does not show it.
+/// A token for [`KafkaOptions::oauth`](super::KafkaOptions::oauth). `Debug` does not show it.
 #[derive(Clone)]
 pub struct OauthToken {
     token: String,
