@@ -1,6 +1,6 @@
 //! What cannot be handled becomes a dead letter with a reason, or is counted.
 
-use crate::world::{Book, World, messages};
+use crate::fixture::{Fixture, Ledger, messages};
 use sagabus::{
     Limits, RunningEndpoint, Timestamp,
     admin::Cursor,
@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 messages! {
     Good "bad.good"
-    Nobodys "bad.nobodys"
+    Unhandled "bad.unhandled"
     Alarm "bad.alarm"
 }
 
@@ -46,146 +46,159 @@ impl Handle<Alarm> for Clock {
     }
 }
 
-fn body(w: &World) -> Vec<u8> {
-    serde_json::to_vec(&Good::new(w.run, "k", 1)).unwrap()
+fn body(f: &Fixture) -> Vec<u8> {
+    serde_json::to_vec(&Good::new(f.run, "k", 1)).unwrap()
 }
 
 /// The one dead letter; and the endpoint still works.
-async fn buried(w: &World, shop: &RunningEndpoint) -> DeadLetter {
-    w.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;
-    let mut letters = w.admin().await.dead_letters("shop", 0, 10).await.unwrap();
+async fn dead_letter(f: &Fixture, shop: &RunningEndpoint) -> DeadLetter {
+    f.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;
+    let mut letters = f.admin().await.dead_letters("shop", 0, 10).await.unwrap();
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!(w.run.notes(), [""; 0]);
-    shop.bus().send(Good::new(w.run, "k", 1)).await.unwrap();
-    w.noted("good", 1).await;
+    assert_eq!(f.run.notes(), [""; 0]);
+    shop.bus().send(Good::new(f.run, "k", 1)).await.unwrap();
+    f.noted("good", 1).await;
     letters.remove(0)
 }
 
-async fn shop(w: &World) -> Arc<RunningEndpoint> {
-    w.start(w.endpoint("shop").await.on(good).saga::<Book>()).await
+async fn shop(f: &Fixture) -> Arc<RunningEndpoint> {
+    f.start(f.endpoint("shop").await.on(good).saga::<Ledger>()).await
 }
 
-pub(crate) async fn an_expired_message_is_dropped_and_counted(w: &World) {
-    let shop = shop(w).await;
+pub(crate) async fn an_expired_message_is_dropped_and_counted(f: &Fixture) {
+    let shop = shop(f).await;
     let expired = SendOptions::new().expires_in(Duration::ZERO);
-    shop.bus().send_with(Good::new(w.run, "k", 1), expired).await.unwrap();
-    w.eventually("the drop", || async { !shop.stats().dropped.is_empty() }).await;
+    shop.bus().send_with(Good::new(f.run, "k", 1), expired).await.unwrap();
+    f.eventually("the drop", || async { !shop.stats().dropped.is_empty() }).await;
     assert_eq!(shop.stats().dropped["expired"], 1);
-    assert!(w.run.notes().is_empty());
+    assert!(f.run.notes().is_empty());
     let in_time = SendOptions::new().expires_in(Duration::from_secs(3600));
-    shop.bus().send_with(Good::new(w.run, "k", 1), in_time).await.unwrap();
-    w.noted("good", 1).await;
+    shop.bus().send_with(Good::new(f.run, "k", 1), in_time).await.unwrap();
+    f.noted("good", 1).await;
     assert_eq!(shop.stats().dead, 0);
 }
 
-pub(crate) async fn an_unknown_type_is_buried(w: &World) {
-    let shop = shop(w).await;
-    let bus = w.endpoint("other").await.build().await.unwrap().bus();
-    bus.send_with(Nobodys::new(w.run, "k", 3), SendOptions::new().to("shop")).await.unwrap();
-    let letter = buried(w, &shop).await;
+pub(crate) async fn an_unknown_type_is_dead_lettered(f: &Fixture) {
+    let shop = shop(f).await;
+    let bus = f.endpoint("other").await.build().await.unwrap().bus();
+    bus.send_with(Unhandled::new(f.run, "k", 3), SendOptions::new().to("shop")).await.unwrap();
+    let letter = dead_letter(f, &shop).await;
     assert_eq!((letter.reason.as_str(), letter.handler.as_str()), ("unknown message type", ""));
-    assert_eq!(letter.detail, ["endpoint shop has no handler for bad.nobodys"]);
-    let body: Nobodys = serde_json::from_slice(&letter.message.body).unwrap();
+    assert_eq!(letter.attempts, 0);
+    assert_eq!(letter.detail, ["endpoint shop has no handler for bad.unhandled"]);
+    let body: Unhandled = serde_json::from_slice(&letter.message.body).unwrap();
     assert_eq!(body.n, 3);
 }
 
-pub(crate) async fn an_undecodable_body_is_buried(w: &World) {
-    let shop = shop(w).await;
-    w.inject("shop", "bad.good", Intent::Command, b"{\"run\": 1, \"key\"", |_| {}).await;
-    let letter = buried(w, &shop).await;
+pub(crate) async fn an_undecodable_body_is_dead_lettered(f: &Fixture) {
+    let shop = shop(f).await;
+    f.inject("shop", "bad.good", Intent::Command, b"{\"run\": 1, \"key\"", |_| {}).await;
+    let letter = dead_letter(f, &shop).await;
     assert_eq!((letter.reason.as_str(), letter.handler.as_str()), ("undecodable", "bad.good"));
     assert!(letter.detail[0].contains("decode bad.good"), "{letter:?}");
     assert_eq!(&letter.message.body[..], b"{\"run\": 1, \"key\"");
 }
 
-pub(crate) async fn what_is_over_the_limits_is_buried(w: &World) {
+pub(crate) async fn what_is_over_the_limits_is_dead_lettered(f: &Fixture) {
     let mut small = Limits::default();
     small.body = 1000;
-    let shop = w.start(w.endpoint("shop").await.on(good).limits(small)).await;
-    let long = [body(w), vec![b' '; 1000]].concat();
-    w.inject("shop", "bad.good", Intent::Command, &long, |_| {}).await;
-    let letter = buried(w, &shop).await;
+    let shop = f.start(f.endpoint("shop").await.on(good).limits(small)).await;
+    let long = [body(f), vec![b' '; 1000]].concat();
+    f.inject("shop", "bad.good", Intent::Command, &long, |_| {}).await;
+    let letter = dead_letter(f, &shop).await;
     assert_eq!(letter.reason, "over the limits");
     assert!(letter.detail[0].contains("1000 are allowed"), "{letter:?}");
-    w.inject("shop", "bad.good", Intent::Command, &body(w), |headers| {
+    f.inject("shop", "bad.good", Intent::Command, &body(f), |headers| {
         for n in 0..100 {
             headers.user.insert(format!("h{n}"), UserHeader { value: "v".into(), propagate: false });
         }
     })
     .await;
-    w.eventually("the second", || async { shop.stats().dead == 2 }).await;
-    let letters = w.admin().await.dead_letters("shop", letter.id, 10).await.unwrap();
+    f.eventually("the second", || async { shop.stats().dead == 2 }).await;
+    let letters = f.admin().await.dead_letters("shop", letter.id, 10).await.unwrap();
     assert!(letters[0].detail[0].contains("64 are allowed"), "{letters:?}");
+
+    // the endpoint itself refuses to send such a message; one with other limits does not
+    let long = Good::new(f.run, &"x".repeat(2000), 1);
+    let error = shop.bus().send(long.clone()).await.unwrap_err();
+    assert!(error.is_invalid() && error.to_string().contains("1000 are allowed"), "{error:?}");
+    let generous = f.endpoint("generous").await.route::<Good>("shop").build().await.unwrap();
+    generous.bus().send(long).await.unwrap();
+    f.eventually("the third", || async { shop.stats().dead == 3 }).await;
+    let letters = f.admin().await.dead_letters("shop", letters[0].id, 10).await.unwrap();
+    assert_eq!((letters[0].reason.as_str(), letters[0].attempts), ("over the limits", 0), "{letters:?}");
 }
 
-pub(crate) async fn a_timeout_over_the_transport_is_buried(w: &World) {
-    let shop = w.start(w.endpoint("shop").await.on(good).saga::<Clock>()).await;
-    let alarm = serde_json::to_vec(&Alarm::new(w.run, "k", 1)).unwrap();
-    w.inject("shop", "bad.alarm", Intent::Timeout, &alarm, |headers| headers.sent_at = Timestamp(1)).await;
-    let letter = buried(w, &shop).await;
+pub(crate) async fn a_timeout_over_the_transport_is_dead_lettered(f: &Fixture) {
+    let shop = f.start(f.endpoint("shop").await.on(good).saga::<Clock>()).await;
+    let alarm = serde_json::to_vec(&Alarm::new(f.run, "k", 1)).unwrap();
+    f.inject("shop", "bad.alarm", Intent::Timeout, &alarm, |headers| headers.sent_at = Timestamp(1)).await;
+    let letter = dead_letter(f, &shop).await;
     assert_eq!(letter.reason, "not a timer's");
     // nor as a command
-    w.inject("shop", "bad.alarm", Intent::Command, &alarm, |_| {}).await;
-    w.eventually("the second", || async { shop.stats().dead == 2 }).await;
-    assert_eq!(w.run.count("alarm"), 0);
+    f.inject("shop", "bad.alarm", Intent::Command, &alarm, |_| {}).await;
+    f.eventually("the second", || async { shop.stats().dead == 2 }).await;
+    assert_eq!(f.run.count("alarm"), 0);
 }
 
-pub(crate) async fn what_cannot_be_sent_is_refused_at_the_sender(w: &World) {
-    let shop = shop(w).await;
+pub(crate) async fn what_cannot_be_sent_is_refused_at_the_sender(f: &Fixture) {
+    let shop = shop(f).await;
     let bus = shop.bus();
-    let error = bus.send(Nobodys::new(w.run, "k", 1)).await.unwrap_err();
+    let error = bus.send(Unhandled::new(f.run, "k", 1)).await.unwrap_err();
     assert!(error.is_invalid() && error.to_string().contains(".route::<"), "{error:?}");
-    let error = bus.send_with(Nobodys::new(w.run, "k", 1), SendOptions::new().to("nowhere")).await.unwrap_err();
-    assert!(error.is_not_found(), "{error:?}");
-    let error = bus.send(Good::new(w.run, &"x".repeat(2 << 20), 1)).await.unwrap_err();
+    let error = bus.send_with(Unhandled::new(f.run, "k", 1), SendOptions::new().to("nowhere")).await.unwrap_err();
+    assert!(error.is_not_found() && error.to_string().contains("nowhere"), "{error:?}");
+    // an event without subscribers is no error: that is what events are for
+    bus.publish(Unhandled::new(f.run, "k", 1)).await.unwrap();
+    let error = bus.send(Good::new(f.run, &"x".repeat(2 << 20), 1)).await.unwrap_err();
     assert!(error.is_invalid() && error.to_string().contains("1048576 are allowed"), "{error:?}");
     assert_eq!(shop.stats().received, 0);
 }
 
-async fn nobodys(m: Nobodys, _: &mut Context) -> Result {
-    m.run.note(format!("nobodys {}", m.n));
+async fn unhandled(m: Unhandled, _: &mut Context) -> Result {
+    m.run.note(format!("unhandled {}", m.n));
     Ok(())
 }
 
-pub(crate) async fn a_buried_unknown_type_is_handled_by_a_later_program(w: &World) {
-    let first = shop(w).await;
+pub(crate) async fn a_dead_lettered_unknown_type_is_handled_by_a_later_program(f: &Fixture) {
+    let first = shop(f).await;
     let bus = first.bus();
-    bus.send_with(Nobodys::new(w.run, "k", 3), SendOptions::new().to("shop")).await.unwrap();
-    let letter = buried(w, &first).await;
+    bus.send_with(Unhandled::new(f.run, "k", 3), SendOptions::new().to("shop")).await.unwrap();
+    let letter = dead_letter(f, &first).await;
     first.stop().await.unwrap();
 
-    let second = w.start(w.endpoint("shop").await.on(good).on(nobodys)).await;
+    let second = f.start(f.endpoint("shop").await.on(good).on(unhandled)).await;
     let admin = second.admin().unwrap();
     assert_eq!(admin.retry_dead_letters(&[letter.id]).await.unwrap(), 1);
-    w.noted("nobodys 3", 1).await;
+    f.noted("unhandled 3", 1).await;
     assert_eq!(admin.retry_dead_letters(&[letter.id]).await.unwrap(), 0);
-    w.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
+    f.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
         .await;
 }
 
 async fn forward(m: Good, ctx: &mut Context) -> Result {
     m.run.note("good");
-    ctx.send(Nobodys::new(m.run, &m.key, 3));
+    ctx.send(Unhandled::new(m.run, &m.key, 3));
     Ok(())
 }
 
-pub(crate) async fn a_message_for_a_missing_queue_is_buried_and_sent_again(w: &World) {
-    let shop = w.start(w.endpoint("shop").await.on(forward).route::<Nobodys>("late")).await;
-    shop.bus().send(Good::new(w.run, "k", 1)).await.unwrap();
+pub(crate) async fn a_message_for_a_missing_queue_is_dead_lettered_and_sent_again(f: &Fixture) {
+    let shop = f.start(f.endpoint("shop").await.on(forward).route::<Unhandled>("late")).await;
+    shop.bus().send(Good::new(f.run, "k", 1)).await.unwrap();
     let admin = shop.admin().unwrap();
-    w.eventually("the dead letter", || async {
+    f.eventually("the dead letter", || async {
         admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.len() == 1
     })
     .await;
     let letter = admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.remove(0);
-    assert_eq!(letter.message.headers.message_type, "bad.nobodys");
+    assert_eq!(letter.message.headers.message_type, "bad.unhandled");
     assert!(format!("{} {:?}", letter.reason, letter.detail).contains("late"), "{letter:?}");
     // the engine hears of its commit a moment after others see it
-    w.eventually("its sender took effect", || async { shop.stats().handled == 1 }).await;
-    w.start(w.endpoint("late").await.on(nobodys)).await;
+    f.eventually("its sender took effect", || async { shop.stats().handled == 1 }).await;
+    f.start(f.endpoint("late").await.on(unhandled)).await;
     assert_eq!(admin.retry_dead_letters(&[letter.id]).await.unwrap(), 1);
-    w.noted("nobodys 3", 1).await;
-    w.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
+    f.noted("unhandled 3", 1).await;
+    f.eventually("its removal", || async { admin.dead_letters(&Cursor::start(), 10).await.unwrap().items.is_empty() })
         .await;
-    assert_eq!(w.run.count("good"), 1);
+    assert_eq!(f.run.count("good"), 1);
 }

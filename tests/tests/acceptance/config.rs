@@ -1,6 +1,6 @@
 //! What is wrong with a configuration is said at `build`, with what to change.
 
-use crate::world::{World, messages};
+use crate::fixture::{Fixture, messages};
 use sagabus::{
     Error, Runtime, ports::Capabilities, prelude::*, store::memory::MemoryStore, transport::memory::MemoryBroker,
 };
@@ -43,10 +43,10 @@ async fn error(builder: sagabus::EndpointBuilder, texts: &[&str]) -> Error {
     error
 }
 
-pub(crate) async fn what_is_wrong_fails_at_build_with_the_fix(w: &World) {
+pub(crate) async fn what_is_wrong_fails_at_build_with_the_fix(f: &Fixture) {
     let name = |name: &str| Endpoint::builder(name);
     let memory = || Arc::new(MemoryStore::new(Runtime::system()));
-    let ok = || async { w.endpoint("shop").await };
+    let ok = || async { f.endpoint("shop").await };
 
     let invalid = [
         error(name("shop"), &["neither transport nor store", ".transport(\"sqlite://shop.db\")"]).await,

@@ -1,6 +1,6 @@
 //! Encodings, and states that outlive the program that wrote them.
 
-use crate::world::{Entry, World, messages};
+use crate::fixture::{Entry, Fixture, messages};
 use sagabus::{
     Error, ErrorKind,
     message::{BodyCodec, Codec, Intent},
@@ -91,42 +91,42 @@ async fn entry(m: Entry, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-pub(crate) async fn a_custom_codec_carries_messages(w: &World) {
-    let build = || async { w.endpoint("shop").await.saga::<Old>().on(entry).codec(Codec::custom(Reversed)) };
-    let first = w.start(build().await).await;
-    first.bus().send(Add::new(w.run, "k", 1)).await.unwrap();
-    w.noted("total 1", 1).await;
-    first.bus().send(Entry::new(w.run, "k", 1)).await.unwrap();
-    w.noted("application/x-reversed", 1).await;
+pub(crate) async fn a_custom_codec_carries_messages(f: &Fixture) {
+    let build = || async { f.endpoint("shop").await.saga::<Old>().on(entry).codec(Codec::custom(Reversed)) };
+    let first = f.start(build().await).await;
+    first.bus().send(Add::new(f.run, "k", 1)).await.unwrap();
+    f.noted("total 1", 1).await;
+    first.bus().send(Entry::new(f.run, "k", 1)).await.unwrap();
+    f.noted("application/x-reversed", 1).await;
     first.stop().await.unwrap();
-    let row = w.admin().await.saga("shop/sum", "k").await.unwrap().unwrap();
+    let row = f.admin().await.saga("shop/sum", "k").await.unwrap().unwrap();
     assert_eq!(&row.state[..], b"{\"total\":1}", "states stay readable");
 
     // the next program reads JSON too, which may have been under way
-    let second = w.start(build().await).await;
-    let json = serde_json::to_vec(&Add::new(w.run, "k", 4)).unwrap();
-    w.inject("shop", "format.add", Intent::Command, &json, |_| {}).await;
-    w.noted("total 5", 1).await;
+    let second = f.start(build().await).await;
+    let json = serde_json::to_vec(&Add::new(f.run, "k", 4)).unwrap();
+    f.inject("shop", "format.add", Intent::Command, &json, |_| {}).await;
+    f.noted("total 5", 1).await;
     assert_eq!(second.stats().dead, 0);
 }
 
-pub(crate) async fn an_older_state_is_upgraded(w: &World) {
-    let first = w.start(w.endpoint("shop").await.saga::<Old>()).await;
-    first.bus().send(Add::new(w.run, "k", 3)).await.unwrap();
-    w.noted("total 3", 1).await;
+pub(crate) async fn an_older_state_is_upgraded(f: &Fixture) {
+    let first = f.start(f.endpoint("shop").await.saga::<Old>()).await;
+    first.bus().send(Add::new(f.run, "k", 3)).await.unwrap();
+    f.noted("total 3", 1).await;
     first.stop().await.unwrap();
-    let second = w.start(w.endpoint("shop").await.saga::<New>()).await;
+    let second = f.start(f.endpoint("shop").await.saga::<New>()).await;
     for (n, after) in [(4, "sum 7 of 2"), (5, "sum 12 of 3")] {
-        second.bus().send(Add::new(w.run, "k", n)).await.unwrap();
-        w.noted(after, 1).await;
+        second.bus().send(Add::new(f.run, "k", n)).await.unwrap();
+        f.noted(after, 1).await;
     }
-    assert_eq!(w.run.notes(), ["total 3", "sum 7 of 2", "sum 12 of 3"]);
+    assert_eq!(f.run.notes(), ["total 3", "sum 7 of 2", "sum 12 of 3"]);
     second.stop().await.unwrap();
-    assert_eq!(w.admin().await.saga("shop/sum", "k").await.unwrap().unwrap().schema, 2);
+    assert_eq!(f.admin().await.saga("shop/sum", "k").await.unwrap().unwrap().schema, 2);
 
     // the older program, still running beside it, leaves what it does not understand to the newer one
-    let old = w.start(w.endpoint("shop").await.saga::<Old>()).await;
-    old.bus().send(Add::new(w.run, "k", 1)).await.unwrap();
-    w.eventually("failures", || async { old.stats().failures >= 2 }).await;
-    assert_eq!(w.run.count("total 13"), 0);
+    let old = f.start(f.endpoint("shop").await.saga::<Old>()).await;
+    old.bus().send(Add::new(f.run, "k", 1)).await.unwrap();
+    f.eventually("failures", || async { old.stats().failures >= 2 }).await;
+    assert_eq!(f.run.count("total 13"), 0);
 }

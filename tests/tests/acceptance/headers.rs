@@ -1,6 +1,6 @@
 //! What travels with a message, from one to the next.
 
-use crate::world::{World, messages};
+use crate::fixture::{Fixture, messages};
 use sagabus::{message::Headers, prelude::*};
 use std::sync::Mutex;
 
@@ -11,9 +11,9 @@ messages! {
 }
 
 /// By the first message's id, so that the set-ups do not see each other's.
-static SEEN: Mutex<Vec<(crate::world::Run, Headers)>> = Mutex::new(Vec::new());
+static SEEN: Mutex<Vec<(crate::fixture::Run, Headers)>> = Mutex::new(Vec::new());
 
-fn see(run: crate::world::Run, ctx: &Context) {
+fn see(run: crate::fixture::Run, ctx: &Context) {
     SEEN.lock().unwrap().push((run, ctx.headers().clone()));
     run.note("seen");
 }
@@ -39,21 +39,21 @@ async fn third(m: Third, ctx: &mut Context) -> Result {
     Ok(())
 }
 
-async fn chain(w: &World, n: u64) -> Vec<Headers> {
-    let shop = w.start(w.endpoint("shop").await.on(first).on(second)).await;
-    w.start(w.endpoint("mail").await.on(third)).await;
+async fn chain(f: &Fixture, n: u64) -> Vec<Headers> {
+    let shop = f.start(f.endpoint("shop").await.on(first).on(second)).await;
+    f.start(f.endpoint("mail").await.on(third)).await;
     let options = SendOptions::new().header("local", "1").propagated_header("tenant", "acme");
-    shop.bus().send_with(First::new(w.run, "k", n), options).await.unwrap();
-    w.noted("seen", 3).await;
-    SEEN.lock().unwrap().iter().filter(|(run, _)| *run == w.run).map(|(_, headers)| headers.clone()).collect()
+    shop.bus().send_with(First::new(f.run, "k", n), options).await.unwrap();
+    f.noted("seen", 3).await;
+    SEEN.lock().unwrap().iter().filter(|(run, _)| *run == f.run).map(|(_, headers)| headers.clone()).collect()
 }
 
 fn names(headers: &Headers) -> Vec<String> {
     headers.user.iter().map(|(name, header)| format!("{name}={}", header.value)).collect()
 }
 
-pub(crate) async fn user_headers_propagate_when_marked(w: &World) {
-    let seen = chain(w, 1).await;
+pub(crate) async fn user_headers_propagate_when_marked(f: &Fixture) {
+    let seen = chain(f, 1).await;
     assert_eq!(names(&seen[0]), ["local=1", "tenant=acme"]);
     assert_eq!(names(&seen[1]), ["own=2", "tenant=other"], "its own first");
     assert_eq!(names(&seen[2]), ["tenant=other"]);
@@ -61,8 +61,8 @@ pub(crate) async fn user_headers_propagate_when_marked(w: &World) {
     assert_eq!(keys, [None, Some("k"), None]);
 }
 
-pub(crate) async fn causation_and_conversation_are_kept(w: &World) {
-    let seen = chain(w, 0).await;
+pub(crate) async fn causation_and_conversation_are_kept(f: &Fixture) {
+    let seen = chain(f, 0).await;
     assert_eq!(seen[0].causation_id, None);
     assert_eq!(seen[0].conversation_id, seen[0].message_id.0);
     for (cause, effect) in seen.iter().zip(&seen[1..]) {

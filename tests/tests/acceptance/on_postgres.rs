@@ -1,4 +1,4 @@
-//! The same cases on the PostgreSQL server that `SAGABUS_POSTGRES_URL` names. See `main.rs`.
+//! The cases of `cases.rs` on the PostgreSQL server that `SAGABUS_POSTGRES_URL` names. See `main.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -6,16 +6,18 @@
 )]
 
 #[macro_use]
-mod list;
-#[path = "postgres.rs"]
-mod place;
+mod cases;
+#[path = "own_postgres.rs"]
+mod own_database;
 
 mod bad_input;
 mod config;
+mod environment;
 mod fanout;
+mod fixture;
 mod formats;
 mod headers;
-mod life;
+mod lifecycle;
 mod ordered;
 mod own_sql;
 mod parking;
@@ -25,7 +27,7 @@ mod run;
 mod send_in;
 mod starts;
 mod timeouts;
-mod world;
 
 every_case_on! { postgres_joined postgres_split }
 every_own_sql_case_on! { postgres_joined postgres_split }
+every_split_own_sql_case_on! { postgres_split }

@@ -1,6 +1,6 @@
 //! What the handlers of one test tell it, and what it tells them.
 
-use crate::world::POLL;
+use crate::fixture::POLL;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},

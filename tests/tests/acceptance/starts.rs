@@ -1,6 +1,6 @@
 //! Who starts a saga, and what a completed one leaves behind.
 
-use crate::world::{World, messages};
+use crate::fixture::{Fixture, messages};
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -62,40 +62,40 @@ impl Handle<Tick> for Kept {
 }
 
 /// What it has seen, and whether it is over.
-async fn kept(w: &World) -> (Vec<u64>, bool) {
-    let row = w.admin().await.saga("shop/kept", "k").await.unwrap();
+async fn kept(f: &Fixture) -> (Vec<u64>, bool) {
+    let row = f.admin().await.saga("shop/kept", "k").await.unwrap();
     row.map_or_else(Default::default, |row| (serde_json::from_slice::<Kept>(&row.state).unwrap().seen, row.completed))
 }
 
-pub(crate) async fn a_starter_of_a_running_saga_meets_its_policy(w: &World) {
-    let shop = w.start(w.endpoint("shop").await.saga::<Kept>()).await;
+pub(crate) async fn a_starter_of_a_running_saga_meets_its_policy(f: &Fixture) {
+    let shop = f.start(f.endpoint("shop").await.saga::<Kept>()).await;
     let bus = shop.bus();
-    bus.send(BeginOnce::new(w.run, "k", 1)).await.unwrap();
-    w.eventually("the start", || async { kept(w).await.0 == [1] }).await;
-    bus.send(Begin::new(w.run, "k", 2)).await.unwrap();
-    bus.send(BeginOnce::new(w.run, "k", 3)).await.unwrap();
-    bus.send(BeginOrNothing::new(w.run, "k", 4)).await.unwrap();
-    w.eventually("all", || async { shop.stats().dead == 1 && !shop.stats().dropped.is_empty() }).await;
-    w.eventually("the second", || async { kept(w).await.0 == [1, 2] }).await;
+    bus.send(BeginOnce::new(f.run, "k", 1)).await.unwrap();
+    f.eventually("the start", || async { kept(f).await.0 == [1] }).await;
+    bus.send(Begin::new(f.run, "k", 2)).await.unwrap();
+    bus.send(BeginOnce::new(f.run, "k", 3)).await.unwrap();
+    bus.send(BeginOrNothing::new(f.run, "k", 4)).await.unwrap();
+    f.eventually("all", || async { shop.stats().dead == 1 && !shop.stats().dropped.is_empty() }).await;
+    f.eventually("the second", || async { kept(f).await.0 == [1, 2] }).await;
     assert_eq!(shop.stats().dropped["saga-exists"], 1);
-    let letters = w.admin().await.dead_letters("shop", 0, 10).await.unwrap();
+    let letters = f.admin().await.dead_letters("shop", 0, 10).await.unwrap();
     assert!(letters[0].reason.contains("exists already"), "{letters:?}");
 }
 
-pub(crate) async fn a_completed_saga_is_kept_and_takes_nothing(w: &World) {
-    let shop = w.start(w.endpoint("shop").await.saga::<Kept>()).await;
+pub(crate) async fn a_completed_saga_is_kept_and_takes_nothing(f: &Fixture) {
+    let shop = f.start(f.endpoint("shop").await.saga::<Kept>()).await;
     let bus = shop.bus();
-    bus.send(Begin::new(w.run, "k", 1)).await.unwrap();
-    w.eventually("the start", || async { kept(w).await.0 == [1] }).await;
-    bus.send(Finish::new(w.run, "k", 2)).await.unwrap();
-    w.eventually("the end", || async { kept(w).await == (vec![1, 2], true) }).await;
-    assert!(w.admin().await.timers("shop", None, 10).await.unwrap().is_empty());
-    // it is over: nobody waits for it to start
-    bus.send(Finish::new(w.run, "k", 3)).await.unwrap();
-    w.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;
-    assert_eq!(kept(w).await, (vec![1, 2], true));
-    // a starter begins a new life in its place, even one that starts only new ones
-    bus.send(BeginOnce::new(w.run, "k", 4)).await.unwrap();
-    w.eventually("the new life", || async { kept(w).await == (vec![4], false) }).await;
+    bus.send(Begin::new(f.run, "k", 1)).await.unwrap();
+    f.eventually("the start", || async { kept(f).await.0 == [1] }).await;
+    bus.send(Finish::new(f.run, "k", 2)).await.unwrap();
+    f.eventually("the end", || async { kept(f).await == (vec![1, 2], true) }).await;
+    assert!(f.admin().await.timers("shop", None, 10).await.unwrap().is_empty());
+    // it is over: no message waits for it to start
+    bus.send(Finish::new(f.run, "k", 3)).await.unwrap();
+    f.eventually("the dead letter", || async { shop.stats().dead == 1 }).await;
+    assert_eq!(kept(f).await, (vec![1, 2], true));
+    // a starter begins a new instance in its place, even one that starts only new ones
+    bus.send(BeginOnce::new(f.run, "k", 4)).await.unwrap();
+    f.eventually("the new instance", || async { kept(f).await == (vec![4], false) }).await;
     assert_eq!((shop.stats().dead, shop.stats().parked), (1, 0));
 }

@@ -1,7 +1,10 @@
 //! What every case stands on.
 
-use crate::place::{Connection, Place, Setup};
 pub(crate) use crate::run::{Run, messages};
+use crate::{
+    environment::{Setup, TestEnvironment},
+    own_database::{self, Connection},
+};
 use sagabus::{
     Endpoint, EndpointBuilder, MessageId, Recoverability, RunningEndpoint, Runtime,
     message::{Envelope, Headers, Intent},
@@ -21,61 +24,75 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const POLL: Duration = Duration::from_millis(3);
 
 messages! {
-    Entry "book.entry"
+    Entry "ledger.entry"
 }
 
 /// A durable list per key: what is in it took effect, as often as it is in it.
 #[derive(Default, Serialize, Deserialize)]
-pub(crate) struct Book {
+pub(crate) struct Ledger {
     pub(crate) entries: Vec<u64>,
 }
 
-impl Saga for Book {
-    const NAME: &'static str = "book";
+impl Saga for Ledger {
+    const NAME: &'static str = "ledger";
     type Key = String;
     fn routes(r: &mut Routes<Self>) {
         r.started_by::<Entry>(|m| m.key.clone());
     }
 }
 
-impl Handle<Entry> for Book {
+impl Handle<Entry> for Ledger {
     async fn handle(&mut self, m: Entry, _: &mut SagaContext) -> Result {
         self.entries.push(m.n);
         Ok(())
     }
 }
 
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) run: Run,
-    place: Place,
+    environment: TestEnvironment,
     /// The test's own handle, to look at what there is.
     watching: OnceCell<Arc<dyn Store>>,
     started: Mutex<Vec<Arc<RunningEndpoint>>>,
 }
 
-impl World {
+impl Fixture {
     pub(crate) fn new(setup: Setup) -> Self {
-        Self { run: Run::next(), place: Place::new(setup), watching: OnceCell::new(), started: Mutex::default() }
+        Self {
+            run: Run::next(),
+            environment: TestEnvironment::new(setup),
+            watching: OnceCell::new(),
+            started: Mutex::default(),
+        }
+    }
+
+    /// Runs one case.
+    pub(crate) fn run(setup: Setup, case: impl AsyncFnOnce(&Self)) {
+        setup.runtime().block_on(async {
+            let fixture = Self::new(setup);
+            case(&fixture).await;
+            fixture.end().await;
+        });
     }
 
     /// A new handle on the one store, as another process has it.
     pub(crate) async fn store(&self) -> Arc<dyn Store> {
-        self.place.store().await
+        self.environment.store().await
     }
 
     /// The same; a handler may hold its transaction for so long only.
     pub(crate) async fn impatient_store(&self, limit: Duration) -> Arc<dyn Store> {
-        self.place.impatient_store(limit).await
+        self.environment.impatient_store(limit).await
     }
 
     /// A new handle on what carries the messages.
     pub(crate) async fn transport(&self) -> Arc<dyn Transport> {
-        self.place.transport().await
+        self.environment.transport().await
     }
 
     /// A connection of one's own to the store's database.
     pub(crate) async fn connect(&self) -> Connection {
-        self.place.connect().await
+        own_database::connect(&self.environment.database_url()).await
     }
 
     /// An endpoint on this set-up, which retries once at once and once a little later.
@@ -85,7 +102,16 @@ impl World {
 
     pub(crate) async fn endpoint_on(&self, name: &str, store: Arc<dyn Store>) -> EndpointBuilder {
         let builder = Endpoint::builder(name).recoverability(policy(1, &[30])).store(store);
-        if self.place.is_joined() { builder } else { builder.transport(self.transport().await) }
+        if self.environment.setup.is_joined() { builder } else { builder.transport(self.transport().await) }
+    }
+
+    /// An endpoint as a program builds it.
+    pub(crate) fn by_url(&self, name: &str) -> EndpointBuilder {
+        let builder = Endpoint::builder(name).store(self.environment.store_url());
+        match self.environment.setup.is_joined() {
+            true => builder,
+            false => builder.transport(self.environment.transport_url()),
+        }
     }
 
     pub(crate) async fn start(&self, builder: EndpointBuilder) -> Arc<RunningEndpoint> {
@@ -98,10 +124,10 @@ impl World {
         self.watching.get_or_init(|| self.store()).await.admin()
     }
 
-    /// What has taken effect in a [`Book`].
-    pub(crate) async fn book(&self, endpoint: &str, key: &str) -> Vec<u64> {
-        let row = self.admin().await.saga(&format!("{endpoint}/book"), key).await.unwrap();
-        row.map_or_else(Vec::new, |row| serde_json::from_slice::<Book>(&row.state).unwrap().entries)
+    /// What has taken effect in a [`Ledger`].
+    pub(crate) async fn ledger(&self, endpoint: &str, key: &str) -> Vec<u64> {
+        let row = self.admin().await.saga(&format!("{endpoint}/ledger"), key).await.unwrap();
+        row.map_or_else(Vec::new, |row| serde_json::from_slice::<Ledger>(&row.state).unwrap().entries)
     }
 
     /// Puts a message into a queue as it is, past everything that a sender would refuse.
@@ -130,6 +156,22 @@ impl World {
         }
     }
 
+    /// How many messages wait in a queue.
+    pub(crate) async fn waiting(&self, queue: &str) -> u64 {
+        self.environment.waiting(queue).await
+    }
+
+    /// Waits until an endpoint has nothing left to do: no message in its queue, none in its hands, none to be sent or
+    /// tried again.
+    pub(crate) async fn settled(&self, endpoint: &RunningEndpoint, queue: &str) {
+        self.eventually("everything is settled", || async {
+            let counts = self.admin().await.counts().await.unwrap();
+            let idle = endpoint.health().await.in_flight == 0;
+            idle && ["outbox", "retry"].iter().all(|table| counts[*table] == 0) && self.waiting(queue).await == 0
+        })
+        .await;
+    }
+
     pub(crate) async fn noted(&self, what: &str, times: usize) {
         self.eventually(what, || async { self.run.count(what) >= times }).await;
         assert_eq!(self.run.count(what), times, "{what}: {:?}", self.run.notes());
@@ -152,7 +194,7 @@ impl World {
         if let Some(store) = self.watching.get() {
             store.close().await;
         }
-        self.place.remove().await;
+        self.environment.remove().await;
     }
 }
 
