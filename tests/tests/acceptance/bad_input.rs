@@ -116,7 +116,9 @@ pub(crate) async fn what_is_over_the_limits_is_dead_lettered(f: &Fixture) {
     .await;
     f.eventually("the second", || async { shop.stats().dead == 2 }).await;
     let letters = f.admin().await.dead_letters("shop", letter.id, 10).await.unwrap();
-    assert!(letters[0].detail[0].contains("64 are allowed"), "{letters:?}");
+    // a broker's transport counts the headers while it decodes them, and the endpoint is not asked
+    let limit = if f.environment.setup.is_broker() { "more than 64" } else { "64 are allowed" };
+    assert!(letters[0].detail[0].contains(limit), "{letters:?}");
 
     // the endpoint itself refuses to send such a message; one with other limits does not
     let long = Good::new(f.run, &"x".repeat(2000), 1);

@@ -50,7 +50,7 @@ impl Handle<Entry> for Ledger {
 
 pub(crate) struct Fixture {
     pub(crate) run: Run,
-    environment: TestEnvironment,
+    pub(crate) environment: TestEnvironment,
     /// The test's own handle, to look at what there is.
     watching: OnceCell<Arc<dyn Store>>,
     started: Mutex<Vec<Arc<RunningEndpoint>>>,

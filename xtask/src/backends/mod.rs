@@ -111,7 +111,6 @@ const POSTGRES: &[Suite] = &[
     Suite::new("own SQL, shared", "postgres_sharing"),
     Suite::new("roles and partitions", "postgres_upkeep"),
     Suite::new("acceptance", "acceptance_postgres"),
-    Suite::new("endpoints", "endpoint_postgres"),
     Suite {
         needs: &[
             Need::Program("pgbouncer", "pgbouncer"),

@@ -76,11 +76,16 @@ impl Setup {
         self.transport == TransportKind::Joined
     }
 
-    /// Joined set-ups run on one thread, so that every interleaving is the scheduler's; the others on two.
+    /// Whether a broker carries the messages.
+    pub(crate) fn is_broker(self) -> bool {
+        matches!(self.transport, TransportKind::RabbitMq | TransportKind::Kafka)
+    }
+
+    /// Set-ups behind a broker run on two threads; the others on one, so that every interleaving is the scheduler's.
     pub(crate) fn runtime(self) -> tokio::runtime::Runtime {
-        let mut builder = match self.is_joined() {
-            true => tokio::runtime::Builder::new_current_thread(),
-            false => tokio::runtime::Builder::new_multi_thread(),
+        let mut builder = match self.is_broker() {
+            true => tokio::runtime::Builder::new_multi_thread(),
+            false => tokio::runtime::Builder::new_current_thread(),
         };
         builder.worker_threads(2).enable_all().build().unwrap()
     }

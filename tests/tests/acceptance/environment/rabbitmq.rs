@@ -5,7 +5,7 @@ use lapin::{Channel, Connection, ConnectionProperties, options::QueueDeclareOpti
 use sagabus::{
     Runtime,
     ports::Transport,
-    transport::rabbitmq::{RabbitOptions, RabbitTransport},
+    transport::rabbitmq::{RabbitMqOptions, RabbitMqTransport},
 };
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ impl TestEnvironment {
     }
 
     pub(super) async fn rabbitmq(&self) -> Arc<dyn Transport> {
-        let options = RabbitOptions::new(Runtime::system());
-        Arc::new(RabbitTransport::connect(&self.rabbitmq_url(), options).await.unwrap())
+        let options = RabbitMqOptions::new(Runtime::system());
+        Arc::new(RabbitMqTransport::connect(&self.rabbitmq_url(), options).await.unwrap())
     }
 
     async fn channel(&self) -> Channel {

@@ -33,7 +33,7 @@ const fn store(test: &'static str, cases: &'static str) -> Suite {
 }
 
 const fn endpoint(cases: &'static str) -> Suite {
-    Suite::Test("sagabus-tests", "endpoint", cases)
+    Suite::Test("sagabus-tests", "acceptance", cases)
 }
 
 /// The table.
@@ -41,7 +41,7 @@ pub const ALL: &[Plant] = &[
     Plant { bug: "settle-before-commit", suites: &[Suite::Test("sagabus-tests", "simulation", "memory_split")] },
     Plant { bug: "skip-inbox-check", suites: &[store(MEMORY, ""), store(SQLITE, "gates")] },
     Plant { bug: "inbox-apart", suites: &[store(MEMORY, ""), Suite::Crash("split", "commit-returned", 1)] },
-    Plant { bug: "dispatch-before-commit", suites: &[endpoint("sqlite_split::nothing_leaves_before")] },
+    Plant { bug: "dispatch-before-commit", suites: &[endpoint("sqlite_split::own_sql::nothing_leaves_before")] },
     Plant { bug: "outbox-delete-early", suites: &[Suite::Crash("split", "confirmed", 1)] },
     Plant { bug: "no-version-check", suites: &[store(MEMORY, ""), store(SQLITE, "sagas")] },
     Plant { bug: "no-instance-check", suites: &[store(MEMORY, ""), store(SQLITE, "sagas")] },
@@ -50,9 +50,12 @@ pub const ALL: &[Plant] = &[
         bug: "commit-error-is-success",
         suites: &[store("memory_faults", ""), store("lib", "sqlite::tests::own::a_commit_that_fails")],
     },
-    Plant { bug: "attempts-in-memory", suites: &[store(MEMORY, ""), endpoint("sqlite_joined::attempts_survive")] },
-    Plant { bug: "stop-drops-work", suites: &[endpoint("sqlite_joined::a_stop_under_load")] },
-    Plant { bug: "second-saga-duplicate", suites: &[endpoint("sqlite_joined::one_event_reaches")] },
+    Plant {
+        bug: "attempts-in-memory",
+        suites: &[store(MEMORY, ""), endpoint("sqlite_joined::retries::attempts_survive")],
+    },
+    Plant { bug: "stop-drops-work", suites: &[endpoint("sqlite_joined::lifecycle::a_stop_under_load")] },
+    Plant { bug: "second-saga-duplicate", suites: &[endpoint("sqlite_joined::fanout::each_handler")] },
 ];
 
 /// Fails unless the table has exactly the product's bugs.
