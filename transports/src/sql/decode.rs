@@ -1,6 +1,6 @@
 //! A row becomes a delivery.
 
-use super::handing::Taken;
+use super::in_flight::Taken;
 use sagabus_core::{
     Delivery, Envelope, Error, Fence, Headers, Intent, Limits, QueueRow, RowGate, RowTable, Runtime, UserHeader,
 };

@@ -4,23 +4,25 @@
 //! by cursor without writing anything; the delete of the row, alone or as the gate of a commit, is the only write per
 //! message. What a lost lease lets through is caught by that gate.
 //!
-//! - `desk`: which rows are read ahead, handed out, paused: pure bookkeeping
-//! - `handing`: its other half, handing out and settling
-//! - `tenure`: one shard while it is held
-//! - `pump`: the task that reads ahead
-//! - `receiver`: the port's face
-//! - `deletes`: settled rows, removed in batches
+//! - `read_ahead`: the rows that are read ahead, handed out, paused: pure bookkeeping
+//! - `in_flight`: its other half, handing out and settling
+//! - `shard_lease`: one shard while it is held
+//! - `prefetcher`: the task that reads ahead
+//! - `receiver`: the receiving end of the port; `shared` is its state
+//! - `batched_deletes`: settled rows, removed in batches
 //! - `decode`: a row becomes a delivery
 
+mod batched_deletes;
 mod decode;
-mod deletes;
-mod desk;
-mod handing;
+mod in_flight;
 #[cfg(test)]
 mod model;
-mod pump;
+mod prefetcher;
+mod read_ahead;
 mod receiver;
-mod tenure;
+mod shard_lease;
+mod shared;
+mod token;
 mod transport;
 
 pub use transport::{SqlOptions, SqlTransport};

@@ -1,6 +1,6 @@
-//! The desk against a table that is as simple as can be, at random.
+//! The read-ahead buffer against a table that is as simple as can be, at random.
 
-use super::{desk::Desk, handing::Taken};
+use super::{in_flight::Taken, read_ahead::ReadAhead};
 use bytes::Bytes;
 use sagabus_core::{LeaseView, MessageId, QueueRow, Runtime, Settle, Settlement, Token};
 use std::{
@@ -14,7 +14,7 @@ const PAGE: usize = 5;
 
 struct Model {
     runtime: Runtime,
-    desk: Desk,
+    read_ahead: ReadAhead,
     ordered: bool,
     now: Duration,
     /// Rows of the table: id to shard. Some are not visible yet.
@@ -23,7 +23,7 @@ struct Model {
     ids: i64,
     view: LeaseView,
     epochs: i64,
-    /// Handed out under tenures that still run, and those whose tenure is over.
+    /// Handed out under shard leases that still run, and those whose shard lease is over.
     out: HashMap<Token, i64>,
     stale: Vec<Token>,
     /// Ordered: the highest id handed out of a shard, unless something of it came back since.
@@ -40,7 +40,7 @@ impl Model {
     fn new(seed: u64, ordered: bool) -> Self {
         Self {
             runtime: Runtime::manual(seed),
-            desk: Desk::new(WINDOW, ordered),
+            read_ahead: ReadAhead::new(WINDOW, ordered),
             ordered,
             now: Duration::ZERO,
             table: BTreeMap::new(),
@@ -76,7 +76,7 @@ impl Model {
             9 | 10 => self.settle(),
             _ => {
                 self.now += Duration::from_millis(self.dice(30));
-                self.desk.resume(self.now);
+                self.read_ahead.resume(self.now);
             }
         }
         assert!(self.out.len() + self.stale.len() <= WINDOW, "more out than the window");
@@ -91,15 +91,15 @@ impl Model {
                 self.invisible.insert(self.ids);
             }
         }
-        self.desk.hint();
+        self.read_ahead.hint();
     }
 
-    /// A transaction commits late, or the pump looks from the start.
+    /// A transaction commits late, or the prefetcher looks from the start.
     fn appear(&mut self) {
         if let Some(id) = self.invisible.pop_first() {
             self.late.insert(id, self.ids);
         }
-        self.desk.rescan();
+        self.read_ahead.rescan();
     }
 
     fn lease(&mut self) {
@@ -129,7 +129,7 @@ impl Model {
             view.generation != self.view.generation || !view.shards.contains(&(*shard, *epoch))
         };
         let lost: BTreeSet<u16> = self.view.shards.iter().filter(|s| lost(s)).map(|(s, _)| *s).collect();
-        let released = self.desk.follow(&view);
+        let released = self.read_ahead.follow(&view);
         self.void(&lost);
         self.highest.clear();
         self.back.clear();
@@ -145,7 +145,7 @@ impl Model {
         view.shards.retain(|s| !released.contains(s));
         view.surplus.retain(|s| view.shards.iter().any(|(v, _)| v == s));
         self.view = view.clone();
-        self.desk.follow(&view);
+        self.read_ahead.follow(&view);
     }
 
     fn void(&mut self, lost: &BTreeSet<u16>) {
@@ -163,9 +163,9 @@ impl Model {
     }
 
     fn read(&mut self) {
-        let Some(plan) = self.desk.plan() else { return };
+        let Some(plan) = self.read_ahead.plan() else { return };
         if self.dice(10) == 0 {
-            return self.desk.give_up();
+            return self.read_ahead.give_up();
         }
         let visible = |id: &i64| !self.invisible.contains(id) && plan.shards.contains(&self.table[id]);
         let after = plan.after.saturating_add(1);
@@ -180,12 +180,12 @@ impl Model {
             self.lease();
         }
         let end = rows.len() < PAGE + plan.extra;
-        self.desk.take_in(&plan, rows, end, self.now);
+        self.read_ahead.take_in(&plan, rows, end, self.now);
     }
 
     fn take(&mut self) {
         let max = usize::try_from(1 + self.dice(4)).unwrap();
-        for Taken { row, token, epoch, .. } in self.desk.take(max) {
+        for Taken { row, token, epoch, .. } in self.read_ahead.take(max) {
             self.taken += 1;
             assert_eq!(self.view.epoch(row.shard), Some(epoch), "of a shard that is not held");
             assert!(!self.view.surplus.contains(&row.shard), "of a shard that is only finished");
@@ -224,7 +224,7 @@ impl Model {
             let id = self.out.remove(&token).unwrap();
             self.table.remove(&id);
         }
-        let settled = self.desk.settle(&[Settlement { token, settle }], self.now, due);
+        let settled = self.read_ahead.settle(&[Settlement { token, settle }], self.now, due);
         if stale {
             assert!(settled.done.is_empty(), "a stale token settled something");
             self.stale.retain(|s| *s != token);
@@ -235,7 +235,7 @@ impl Model {
                     self.deleted += 1;
                     let id = self.out.remove(&token).unwrap();
                     self.table.remove(&id);
-                    self.desk.finish(&settled.done);
+                    self.read_ahead.finish(&settled.done);
                 }
                 Settle::Committed => {}
                 Settle::Requeue | Settle::Return => {
@@ -245,7 +245,7 @@ impl Model {
                 }
             }
         }
-        let released = [settled.release, self.desk.drained()].concat();
+        let released = [settled.release, self.read_ahead.drained()].concat();
         if !released.is_empty() {
             let mut view = self.view.clone();
             view.shards.retain(|s| !released.contains(s));
@@ -262,29 +262,29 @@ impl Model {
         let generation = self.view.generation;
         self.follow(LeaseView { shards, generation, ..LeaseView::default() });
         for token in std::mem::take(&mut self.stale) {
-            self.desk.settle(&[Settlement { token, settle: Settle::Return }], self.now, self.now);
+            self.read_ahead.settle(&[Settlement { token, settle: Settle::Return }], self.now, self.now);
         }
-        self.desk.rescan();
+        self.read_ahead.rescan();
         for _ in 0..10_000 {
             if self.table.is_empty() {
                 return;
             }
             self.now += Duration::from_millis(25);
-            self.desk.resume(self.now);
-            if let Some(plan) = self.desk.plan() {
+            self.read_ahead.resume(self.now);
+            if let Some(plan) = self.read_ahead.plan() {
                 let mine = |id: &i64| plan.shards.contains(&self.table[id]);
                 let after = plan.after.saturating_add(1);
                 let rows: Vec<i64> =
                     self.table.range(after..).map(|(id, _)| *id).filter(mine).take(PAGE + plan.extra).collect();
                 let rows: Vec<QueueRow> = rows.into_iter().map(|id| self.row(id)).collect();
                 let end = rows.len() < PAGE + plan.extra;
-                self.desk.take_in(&plan, rows, end, self.now);
+                self.read_ahead.take_in(&plan, rows, end, self.now);
             }
             self.take();
             for (token, id) in std::mem::take(&mut self.out) {
-                let settled = self.desk.settle(&[Settlement { token, settle: Settle::Done }], self.now, self.now);
+                let settled = self.read_ahead.settle(&[Settlement { token, settle: Settle::Done }], self.now, self.now);
                 self.table.remove(&id);
-                self.desk.finish(&settled.done);
+                self.read_ahead.finish(&settled.done);
             }
         }
         panic!("{} rows are never handed out: {:?}", self.table.len(), self.table);

@@ -1,11 +1,11 @@
 //! The receiving end of a queue.
 
-use super::{decode, deletes::Deletes, desk::Desk, pump::Pump};
+use super::{batched_deletes::BatchedDeletes, prefetcher::Prefetcher, read_ahead::ReadAhead, shared::ReceiverState};
 use crate::{lock, receive};
 use async_trait::async_trait;
 use sagabus_core::{
-    Delivery, Error, LeaseKeeper, LeaseKeeperOptions, LeaseView, Queues, ReceiveOptions, Receiver, Result, Settle,
-    Settlement, Task,
+    Delivery, LeaseKeeper, LeaseKeeperOptions, LeaseView, Queues, ReceiveOptions, Receiver, Result, Settle, Settlement,
+    Task,
 };
 use std::{
     sync::{
@@ -22,25 +22,9 @@ const REQUEUE_PAUSE: Duration = Duration::from_millis(40);
 /// Dropping it without a [`close`](Receiver::close) is a crash: the lease lapses, and the shards' next owner takes what
 /// was handed out for suspect.
 pub(super) struct SqlReceiver {
-    shared: Arc<Shared>,
-    pump: Mutex<Option<Task<()>>>,
-}
-
-pub(super) struct Shared {
-    pub(super) queues: Arc<dyn Queues>,
-    pub(super) options: ReceiveOptions,
-    pub(super) poll: Duration,
-    pub(super) keeper: LeaseKeeper,
-    pub(super) desk: Mutex<Desk>,
-    /// Rows became ready, or the window opened: for `next`.
-    pub(super) arrived: Notify,
-    /// Rows were taken: for the pump.
-    pub(super) demand: Notify,
-    pub(super) closing: Notify,
-    group: Option<Arc<str>>,
-    deletes: Deletes,
-    error: Mutex<Option<Error>>,
-    closed: AtomicBool,
+    shared: Arc<ReceiverState>,
+    deletes: BatchedDeletes,
+    prefetcher: Mutex<Option<Task<()>>>,
 }
 
 impl SqlReceiver {
@@ -55,94 +39,33 @@ impl SqlReceiver {
             runtime: options.runtime.clone(),
         })
         .await?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ReceiverState {
             queues,
             poll,
             keeper,
-            desk: Mutex::new(Desk::new(options.window, options.ordered)),
+            read_ahead: Mutex::new(ReadAhead::new(options.window, options.ordered)),
             arrived: Notify::new(),
             demand: Notify::new(),
             closing: Notify::new(),
             group: options.ordered.then_some(group),
-            deletes: Deletes::default(),
             error: Mutex::default(),
             closed: AtomicBool::new(false),
             options,
         });
-        let pump = shared.options.runtime.spawn(Pump::new(Arc::clone(&shared)).run());
-        Ok(Self { shared, pump: Mutex::new(Some(pump)) })
+        let prefetcher = shared.options.runtime.spawn(Prefetcher::new(Arc::clone(&shared)).run());
+        Ok(Self { shared, deletes: BatchedDeletes::default(), prefetcher: Mutex::new(Some(prefetcher)) })
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<ReceiverState> {
         &self.shared
     }
 }
 
 impl Drop for SqlReceiver {
     fn drop(&mut self) {
-        if let Some(pump) = lock(&self.pump).take() {
-            pump.abort();
+        if let Some(prefetcher) = lock(&self.prefetcher).take() {
+            prefetcher.abort();
         }
-    }
-}
-
-impl Shared {
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Follows the lease.
-    pub(super) fn follow(&self, view: &LeaseView) {
-        let release = lock(&self.desk).follow(view);
-        self.release(release);
-        if view.shards.is_empty()
-            && let Some(error) = self.keeper.error()
-        {
-            self.report(error);
-        }
-    }
-
-    fn release(&self, shards: Vec<(u16, i64)>) {
-        for (shard, epoch) in shards {
-            self.keeper.release(shard, epoch);
-        }
-    }
-
-    /// Lets the next `next` fail.
-    pub(super) fn report(&self, error: Error) {
-        *lock(&self.error) = Some(error);
-        self.arrived.notify_waiters();
-    }
-
-    /// What was reported and not yet asked for no longer holds.
-    pub(super) fn recovered(&self) {
-        lock(&self.error).take();
-    }
-
-    /// Why it cannot work right now, if so.
-    pub(super) fn trouble(&self) -> Option<Error> {
-        self.keeper.error().or_else(|| lock(&self.error).clone())
-    }
-
-    fn take(&self, max: usize) -> Result<Vec<Delivery>> {
-        let (taken, hungry) = {
-            let mut desk = lock(&self.desk);
-            if desk.stopped {
-                return Err(Error::closed(format!("the receiver of queue {} is stopped", self.options.queue)));
-            }
-            (desk.take(max), desk.hungry())
-        };
-        if hungry {
-            self.demand.notify_one();
-        }
-        if taken.is_empty()
-            && let Some(error) = lock(&self.error).take()
-        {
-            return Err(error);
-        }
-        let group = self.group.as_ref();
-        let runtime = &self.options.runtime;
-        Ok(taken.into_iter().map(|row| decode::delivery(row, group, runtime)).collect())
     }
 }
 
@@ -159,7 +82,7 @@ impl Receiver for SqlReceiver {
         let shared = &self.shared;
         let now = shared.options.runtime.elapsed();
         let due = now + REQUEUE_PAUSE + shared.options.runtime.jitter(REQUEUE_PAUSE);
-        let settled = lock(&shared.desk).settle(&settlements, now, due);
+        let settled = lock(&shared.read_ahead).settle(&settlements, now, due);
         shared.release(settled.release);
         shared.arrived.notify_waiters();
         if settlements.iter().any(|s| s.settle == Settle::Requeue) {
@@ -168,29 +91,29 @@ impl Receiver for SqlReceiver {
         if settled.done.is_empty() {
             return Ok(());
         }
-        shared.deletes.add(settled.done);
-        shared.deletes.flush(shared).await?;
-        let release = lock(&shared.desk).drained();
+        self.deletes.add(settled.done);
+        self.deletes.flush(shared).await?;
+        let release = lock(&shared.read_ahead).drained();
         shared.release(release);
         Ok(())
     }
 
     async fn stop(&self) {
-        lock(&self.shared.desk).stop();
+        lock(&self.shared.read_ahead).stop();
         self.shared.arrived.notify_waiters();
     }
 
     async fn close(&self) {
         self.stop().await;
         let shared = &self.shared;
-        if let Err(error) = shared.deletes.flush(shared).await {
+        if let Err(error) = self.deletes.flush(shared).await {
             tracing::warn!(queue = %shared.options.queue, %error, "settled messages will come again");
         }
         shared.closed.store(true, Ordering::Release);
         shared.closing.notify_one();
-        let pump = lock(&self.pump).take();
-        if let Some(pump) = pump {
-            pump.join().await;
+        let prefetcher = lock(&self.prefetcher).take();
+        if let Some(prefetcher) = prefetcher {
+            prefetcher.join().await;
         }
         if let Err(error) = shared.keeper.close().await {
             tracing::warn!(queue = %shared.options.queue, %error, "could not leave: the lease will lapse");

@@ -1,4 +1,4 @@
-use super::receiver::{Shared, SqlReceiver};
+use super::{receiver::SqlReceiver, shared::ReceiverState};
 use crate::lock;
 use async_trait::async_trait;
 use sagabus_core::{
@@ -23,7 +23,7 @@ use std::{
 pub struct SqlTransport {
     queues: Arc<dyn Queues>,
     options: SqlOptions,
-    receivers: Mutex<Vec<Weak<Shared>>>,
+    receivers: Mutex<Vec<Weak<ReceiverState>>>,
     temporary: Mutex<Vec<String>>,
     closed: AtomicBool,
 }
@@ -120,7 +120,7 @@ impl Transport for SqlTransport {
 
     async fn health(&self) -> Result<()> {
         self.open()?;
-        let receivers: Vec<Arc<Shared>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
+        let receivers: Vec<Arc<ReceiverState>> = lock(&self.receivers).iter().filter_map(Weak::upgrade).collect();
         for receiver in &receivers {
             if let Some(error) = receiver.trouble() {
                 return Err(error);

@@ -53,11 +53,6 @@ pub(super) const REASONS: &[Reason] = &[
         reason: "handle types of one broker",
     },
     Reason {
-        source: "transports/src",
-        files: &["kafka/options.rs", "kafka/url.rs"],
-        reason: "a URL is read into options, and the options are made from a URL",
-    },
-    Reason {
         source: "testkit/src",
         files: &["diff/draw.rs", "diff/units.rs"],
         reason: "one struct in two files: what it draws, and the units among that",

@@ -1,6 +1,9 @@
-//! The other half of the desk: handing rows out and settling them.
+//! The rows that are handed out: taking them from the read-ahead buffer, and settling them.
 
-use super::desk::{Desk, Out};
+use super::{
+    read_ahead::{Out, ReadAhead},
+    token::{row_id, shard, token},
+};
 use sagabus_core::{QueueRow, Settle, Settlement, Token};
 use std::time::Duration;
 
@@ -15,29 +18,16 @@ pub(super) struct Taken {
 /// What settling leaves to do.
 #[derive(Default)]
 pub(super) struct Settled {
-    /// To be deleted, then [finished](Desk::finish).
+    /// To be deleted, then [finished](ReadAhead::finish).
     pub(super) done: Vec<Token>,
     /// Shards to be released, with their epochs.
     pub(super) release: Vec<(u16, i64)>,
 }
 
-/// The epoch is the tenure's number and the shard, the position is the row's id.
-pub(super) fn token(tenure: u64, shard: u16, id: i64) -> Token {
-    Token { epoch: (tenure << 16) | u64::from(shard), position: id.cast_unsigned() }
-}
-
-pub(super) fn row_id(token: Token) -> i64 {
-    token.position.cast_signed()
-}
-
-fn shard(token: Token) -> u16 {
-    u16::try_from(token.epoch & 0xffff).unwrap_or(u16::MAX)
-}
-
-impl Desk {
+impl ReadAhead {
     /// How many more rows the window allows.
     fn room(&self) -> usize {
-        self.window.saturating_sub(self.out.len() + self.void.len())
+        self.window.saturating_sub(self.out.len() + self.stale_tokens.len())
     }
 
     /// Hands out rows.
@@ -47,15 +37,15 @@ impl Desk {
         while taken.len() < count
             && let Some((id, row)) = self.ready.pop_first()
         {
-            let Some(tenure) = self.tenure_mut(row.shard) else {
+            let Some(shard_lease) = self.shard_lease_mut(row.shard) else {
                 self.known.remove(&id);
                 continue;
             };
-            tenure.out += 1;
+            shard_lease.out += 1;
             taken.push(Taken {
-                token: token(tenure.number, row.shard, id),
-                epoch: tenure.epoch,
-                suspect: tenure.suspects(id),
+                token: token(shard_lease.number, row.shard, id),
+                epoch: shard_lease.epoch,
+                suspect: shard_lease.suspects(id),
                 row: row.clone(),
             });
             self.out.insert(id, Out { row, done: false });
@@ -63,10 +53,10 @@ impl Desk {
         taken
     }
 
-    /// Whether the token names a row that is handed out under the tenure that still runs.
+    /// Whether the token names a row that is handed out under the shard lease that still runs.
     fn holds(&self, token: Token) -> bool {
         self.out.contains_key(&row_id(token))
-            && self.tenure(shard(token)).is_some_and(|t| t.number == token.epoch >> 16)
+            && self.shard_lease(shard(token)).is_some_and(|t| t.number == token.epoch >> 16)
     }
 
     /// Settles. Rows that are requeued wait until `due`.
@@ -75,7 +65,7 @@ impl Desk {
         let mut put_back = false;
         for Settlement { token, settle } in settlements {
             if !self.holds(*token) {
-                self.void.remove(token);
+                self.stale_tokens.remove(token);
                 continue;
             }
             let waits = self.out.get(&row_id(*token)).is_some_and(|out| out.done);
@@ -110,17 +100,17 @@ impl Desk {
     pub(super) fn finish(&mut self, tokens: &[Token]) {
         for token in tokens {
             if !self.holds(*token) {
-                self.void.remove(token);
+                self.stale_tokens.remove(token);
                 continue;
             }
             let id = row_id(*token);
             self.out.remove(&id);
             self.known.remove(&id);
-            if let Some(gone) = &mut self.gone {
-                gone.insert(id);
+            if let Some(deleted_during_read) = &mut self.deleted_during_read {
+                deleted_during_read.insert(id);
             }
-            if let Some(tenure) = self.tenure_mut(shard(*token)) {
-                tenure.out -= 1;
+            if let Some(shard_lease) = self.shard_lease_mut(shard(*token)) {
+                shard_lease.out -= 1;
             }
         }
     }
@@ -131,11 +121,11 @@ impl Desk {
         let Some(Out { row, .. }) = self.out.remove(&row_id(token)) else {
             return;
         };
-        let Some(tenure) = self.tenure_mut(row.shard) else {
+        let Some(shard_lease) = self.shard_lease_mut(row.shard) else {
             return;
         };
-        tenure.out -= 1;
-        if stopped || !tenure.active() {
+        shard_lease.out -= 1;
+        if stopped || !shard_lease.active() {
             // the next owner reads it
             self.known.remove(&row.id);
             return;
@@ -143,7 +133,7 @@ impl Desk {
         match due {
             Some(due) => {
                 if ordered {
-                    tenure.blocked = tenure.blocked.max(due);
+                    shard_lease.blocked = shard_lease.blocked.max(due);
                 }
                 self.paused.insert((due, row.id), row);
             }
@@ -155,10 +145,10 @@ impl Desk {
 
     /// Ordered: nothing of a blocked shard overtakes the row that blocks it.
     fn hold_back(&mut self, now: Duration) {
-        let Self { tenures, ready, paused, .. } = self;
+        let Self { shard_leases, ready, paused, .. } = self;
         let until = |row: &QueueRow| {
-            let tenure = tenures.get(usize::from(row.shard)).and_then(Option::as_ref);
-            tenure.map_or(Duration::ZERO, |t| t.blocked)
+            let shard_lease = shard_leases.get(usize::from(row.shard)).and_then(Option::as_ref);
+            shard_lease.map_or(Duration::ZERO, |t| t.blocked)
         };
         let mut rows: Vec<QueueRow> = Vec::new();
         rows.extend(ready.extract_if(.., |_, row| until(row) > now).map(|(_, row)| row));

@@ -3,9 +3,9 @@
 use sagabus_core::QueueRow;
 use std::time::Duration;
 
-/// From taking a shard to losing it. Its number is in the tokens, so that a token of an earlier tenure is recognised
+/// From taking a shard to losing it. Its number is in the tokens, so that a token of an earlier shard lease is recognised
 /// even where the lease came back with the same epoch.
-pub(super) struct Tenure {
+pub(super) struct ShardLease {
     pub(super) number: u64,
     pub(super) epoch: i64,
     /// More than a fair share: nothing new is started.
@@ -30,7 +30,7 @@ enum Suspects {
     UpTo(i64),
 }
 
-impl Tenure {
+impl ShardLease {
     pub(super) fn new(number: u64, epoch: i64, surplus: bool, inherited: bool, window: usize) -> Self {
         Self {
             number,

@@ -1,6 +1,6 @@
 //! The task that reads ahead.
 
-use super::{desk::Plan, receiver::Shared};
+use super::{read_ahead::NextRead, shared::ReceiverState};
 use crate::lock;
 use futures::{FutureExt as _, future::BoxFuture};
 use sagabus_core::{Error, LeaseView, QueueRow};
@@ -8,19 +8,19 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Most rows of one read.
-const PAGE: usize = 500;
+const MAX_ROWS_PER_READ: usize = 500;
 
 /// About so many bytes are read at once, judged by the rows read before.
-const PAGE_BYTES: usize = 8 << 20;
+const MAX_BYTES_PER_READ: usize = 8 << 20;
 
 /// How often rows behind the cursor are looked for while there is always something ahead of it.
-const RESCAN: Duration = Duration::from_secs(1);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The share of the time that looking behind the cursor may take: one part in this many.
 const RESCAN_SHARE: u32 = 20;
 
-pub(super) struct Pump {
-    shared: Arc<Shared>,
+pub(super) struct Prefetcher {
+    shared: Arc<ReceiverState>,
     view: watch::Receiver<Arc<LeaseView>>,
     /// Fires when something may have been added. Armed before a read, so that nothing added after the read is missed.
     hint: Option<BoxFuture<'static, ()>>,
@@ -31,20 +31,20 @@ pub(super) struct Pump {
 }
 
 enum Step {
-    Read(Plan),
+    Read(NextRead),
     Wait(Option<Duration>),
     Closed,
 }
 
-impl Pump {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+impl Prefetcher {
+    pub(super) fn new(shared: Arc<ReceiverState>) -> Self {
         let view = shared.keeper.watch();
         Self {
             last_rescan: shared.options.runtime.elapsed(),
             shared,
             view,
             hint: None,
-            limit: PAGE,
+            limit: MAX_ROWS_PER_READ,
             failures: 0,
             rescan_cost: Duration::ZERO,
         }
@@ -64,31 +64,31 @@ impl Pump {
 
     fn step(&mut self) -> Step {
         let now = self.shared.options.runtime.elapsed();
-        let mut desk = lock(&self.shared.desk);
+        let mut read_ahead = lock(&self.shared.read_ahead);
         if self.shared.is_closed() {
             return Step::Closed;
         }
-        let (resumed, due) = desk.resume(now);
+        let (resumed, due) = read_ahead.resume(now);
         if resumed {
             self.shared.arrived.notify_waiters();
         }
-        let pause = RESCAN.max(self.rescan_cost * RESCAN_SHARE);
-        if !desk.at_start() && now.saturating_sub(self.last_rescan) >= pause {
-            desk.rescan();
+        let pause = RESCAN_INTERVAL.max(self.rescan_cost * RESCAN_SHARE);
+        if !read_ahead.at_start() && now.saturating_sub(self.last_rescan) >= pause {
+            read_ahead.rescan();
         }
-        if desk.at_start() {
+        if read_ahead.at_start() {
             self.last_rescan = now;
             self.rescan_cost = Duration::ZERO;
         }
-        match desk.plan() {
+        match read_ahead.plan() {
             Some(plan) => Step::Read(plan),
             None => Step::Wait(due),
         }
     }
 
-    async fn read(&mut self, plan: Plan) {
+    async fn read(&mut self, plan: NextRead) {
         self.arm();
-        let Shared { queues, options, .. } = &*self.shared;
+        let ReceiverState { queues, options, .. } = &*self.shared;
         let limit = self.limit + plan.extra;
         let start = options.runtime.elapsed();
         let result = queues.read(&options.queue, &plan.shards, plan.after, limit).await;
@@ -99,7 +99,7 @@ impl Pump {
                 self.shared.recovered();
                 self.limit = page_size(&rows, self.limit);
                 let end = rows.len() < limit;
-                let new = lock(&self.shared.desk).take_in(&plan, rows, end, now);
+                let new = lock(&self.shared.read_ahead).take_in(&plan, rows, end, now);
                 if new {
                     self.shared.arrived.notify_waiters();
                 } else {
@@ -108,7 +108,7 @@ impl Pump {
                 }
             }
             Err(error) => {
-                lock(&self.shared.desk).give_up();
+                lock(&self.shared.read_ahead).give_up();
                 self.fail(error).await;
             }
         }
@@ -134,8 +134,8 @@ impl Pump {
         self.arm();
         let runtime = self.shared.options.runtime.clone();
         let now = runtime.elapsed();
-        let at_end = lock(&self.shared.desk).at_end();
-        let until = until.map_or(RESCAN, |until| until.saturating_sub(now)).min(RESCAN);
+        let at_end = lock(&self.shared.read_ahead).at_end();
+        let until = until.map_or(RESCAN_INTERVAL, |until| until.saturating_sub(now)).min(RESCAN_INTERVAL);
         let hint = async {
             match &mut self.hint {
                 Some(hint) if at_end => hint.await,
@@ -158,7 +158,7 @@ impl Pump {
         };
         if hinted {
             self.hint = None;
-            lock(&self.shared.desk).hint();
+            lock(&self.shared.read_ahead).hint();
         }
     }
 
@@ -183,5 +183,5 @@ fn page_size(rows: &[QueueRow], before: usize) -> usize {
         return before;
     }
     let bytes: usize = rows.iter().map(|row| row.headers.len() + row.body.len()).sum();
-    (PAGE_BYTES / (bytes / rows.len()).max(1)).clamp(8, PAGE)
+    (MAX_BYTES_PER_READ / (bytes / rows.len()).max(1)).clamp(8, MAX_ROWS_PER_READ)
 }

@@ -1,20 +1,20 @@
 //! Which rows are read ahead, handed out and paused. No waiting, no database: only the bookkeeping.
 //!
-//! Here: following the lease, and reading. `handing` has the other half, handing out and settling.
+//! Here: following the lease, and reading. `in_flight` hands out and settles.
 
-use super::tenure::Tenure;
+use super::{shard_lease::ShardLease, token::token};
 use foldhash::{HashMap, HashSet};
 use sagabus_core::{LeaseView, QueueRow, SHARDS, Token};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The rows that this node knows of. A row is in exactly one of `ready`, `paused` and `out`, and in `known`.
-pub(super) struct Desk {
+pub(super) struct ReadAhead {
     pub(super) window: usize,
     pub(super) ordered: bool,
     pub(super) stopped: bool,
     /// By shard.
-    pub(super) tenures: Vec<Option<Tenure>>,
-    numbers: u64,
+    pub(super) shard_leases: Vec<Option<ShardLease>>,
+    next_number: u64,
     generation: u64,
     /// Read ahead, in the order in which it is handed out.
     pub(super) ready: BTreeMap<i64, QueueRow>,
@@ -22,11 +22,11 @@ pub(super) struct Desk {
     pub(super) paused: BTreeMap<(Duration, i64), QueueRow>,
     pub(super) out: HashMap<i64, Out>,
     pub(super) known: HashSet<i64>,
-    /// Handed out under a tenure that is over, and not settled yet: these tokens mean nothing any more, but the work is
+    /// Handed out under a shard lease that is over, and not settled yet: these tokens mean nothing any more, but the work is
     /// under way and counts against the window.
-    pub(super) void: HashSet<Token>,
+    pub(super) stale_tokens: HashSet<Token>,
     /// What was settled while a read was under way: the read may have seen the rows before they went.
-    pub(super) gone: Option<HashSet<i64>>,
+    pub(super) deleted_during_read: Option<HashSet<i64>>,
     /// Every row of the active shards up to here is known or gone.
     cursor: i64,
     at_end: bool,
@@ -41,74 +41,74 @@ pub(super) struct Out {
 }
 
 /// What to read next.
-pub(super) struct Plan {
+pub(super) struct NextRead {
     pub(super) shards: Vec<u16>,
     pub(super) after: i64,
     /// How many rows more than usual, because so many of them are known already.
     pub(super) extra: usize,
-    numbers: u64,
+    next_number: u64,
     resets: u64,
 }
 
 /// With fewer rows than this at hand, more are read.
-const LOW: usize = 500;
+const READ_AHEAD_LOW_WATERMARK: usize = 500;
 
-const START: i64 = i64::MIN;
+const BEFORE_FIRST_ROW: i64 = i64::MIN;
 
-impl Desk {
+impl ReadAhead {
     pub(super) fn new(window: usize, ordered: bool) -> Self {
         Self {
             window: window.max(1),
             ordered,
             stopped: false,
-            tenures: (0..SHARDS).map(|_| None).collect(),
-            numbers: 0,
+            shard_leases: (0..SHARDS).map(|_| None).collect(),
+            next_number: 0,
             generation: 0,
             ready: BTreeMap::new(),
             paused: BTreeMap::new(),
             out: HashMap::default(),
             known: HashSet::default(),
-            void: HashSet::default(),
-            gone: None,
-            cursor: START,
+            stale_tokens: HashSet::default(),
+            deleted_during_read: None,
+            cursor: BEFORE_FIRST_ROW,
             at_end: false,
             resets: 0,
         }
     }
 
-    pub(super) fn tenure(&self, shard: u16) -> Option<&Tenure> {
-        self.tenures.get(usize::from(shard)).and_then(Option::as_ref)
+    pub(super) fn shard_lease(&self, shard: u16) -> Option<&ShardLease> {
+        self.shard_leases.get(usize::from(shard)).and_then(Option::as_ref)
     }
 
-    pub(super) fn tenure_mut(&mut self, shard: u16) -> Option<&mut Tenure> {
-        self.tenures.get_mut(usize::from(shard)).and_then(Option::as_mut)
+    pub(super) fn shard_lease_mut(&mut self, shard: u16) -> Option<&mut ShardLease> {
+        self.shard_leases.get_mut(usize::from(shard)).and_then(Option::as_mut)
     }
 
     /// Follows the lease. Answers which shards can be released.
     pub(super) fn follow(&mut self, view: &LeaseView) -> Vec<(u16, i64)> {
-        let mut lost: Vec<Option<u64>> = Vec::with_capacity(self.tenures.len());
+        let mut lost: Vec<Option<u64>> = Vec::with_capacity(self.shard_leases.len());
         let (mut dropped, mut gained) = (false, false);
-        for (shard, slot) in (0..SHARDS).zip(&mut self.tenures) {
+        for (shard, slot) in (0..SHARDS).zip(&mut self.shard_leases) {
             let (held, surplus) = (view.epoch(shard), view.surplus.contains(&shard));
             lost.push(None);
-            if let Some(tenure) = slot {
-                if held != Some(tenure.epoch) || view.generation != self.generation {
+            if let Some(shard_lease) = slot {
+                if held != Some(shard_lease.epoch) || view.generation != self.generation {
                     lost.pop();
-                    lost.push(Some(tenure.number));
+                    lost.push(Some(shard_lease.number));
                     *slot = None;
                     dropped = true;
                 } else {
-                    dropped |= surplus && !tenure.surplus;
-                    gained |= tenure.surplus && !surplus;
-                    tenure.surplus = surplus;
+                    dropped |= surplus && !shard_lease.surplus;
+                    gained |= shard_lease.surplus && !surplus;
+                    shard_lease.surplus = surplus;
                 }
             }
             if slot.is_none()
                 && let Some(epoch) = held
             {
-                self.numbers += 1;
+                self.next_number += 1;
                 let inherited = view.inherited.contains(&shard);
-                *slot = Some(Tenure::new(self.numbers, epoch, surplus, inherited, self.window));
+                *slot = Some(ShardLease::new(self.next_number, epoch, surplus, inherited, self.window));
                 gained = true;
             }
         }
@@ -122,13 +122,14 @@ impl Desk {
         self.drained()
     }
 
-    /// Drops what was read of shards that are lost (with the tenure's number) or only finished. What is handed out stays
-    /// with its tenure, and becomes void with it.
+    /// Drops what was read of shards that are lost (with the shard lease's number) or only finished. What is handed out stays
+    /// with its shard lease, and becomes void with it.
     fn forget(&mut self, lost: &[Option<u64>]) {
         let lost = |shard: u16| lost.get(usize::from(shard)).copied().flatten();
-        let Self { tenures, known, void, .. } = self;
+        let Self { shard_leases, known, stale_tokens, .. } = self;
         let mut keep = |row: &QueueRow| {
-            let active = tenures.get(usize::from(row.shard)).and_then(Option::as_ref).is_some_and(Tenure::active);
+            let active =
+                shard_leases.get(usize::from(row.shard)).and_then(Option::as_ref).is_some_and(ShardLease::active);
             let keep = active && lost(row.shard).is_none();
             if !keep {
                 known.remove(&row.id);
@@ -140,7 +141,7 @@ impl Desk {
         self.out.retain(|id, out| match lost(out.row.shard) {
             Some(number) => {
                 known.remove(id);
-                void.insert(super::handing::token(number, out.row.shard, *id));
+                stale_tokens.insert(token(number, out.row.shard, *id));
                 false
             }
             None => true,
@@ -150,14 +151,14 @@ impl Desk {
     /// Finished surplus shards, once each.
     pub(super) fn drained(&mut self) -> Vec<(u16, i64)> {
         let mut release = Vec::new();
-        for (shard, tenure) in (0..SHARDS).zip(&mut self.tenures) {
-            if let Some(tenure) = tenure
-                && tenure.surplus
-                && tenure.out == 0
-                && !tenure.releasing
+        for (shard, shard_lease) in (0..SHARDS).zip(&mut self.shard_leases) {
+            if let Some(shard_lease) = shard_lease
+                && shard_lease.surplus
+                && shard_lease.out == 0
+                && !shard_lease.releasing
             {
-                tenure.releasing = true;
-                release.push((shard, tenure.epoch));
+                shard_lease.releasing = true;
+                release.push((shard, shard_lease.epoch));
             }
         }
         release
@@ -165,7 +166,7 @@ impl Desk {
 
     /// Reads from the start again: rows that committed late may lie behind the cursor.
     pub(super) fn rescan(&mut self) {
-        self.cursor = START;
+        self.cursor = BEFORE_FIRST_ROW;
         self.at_end = false;
         self.resets += 1;
     }
@@ -173,7 +174,7 @@ impl Desk {
     /// There may be more rows.
     pub(super) fn hint(&mut self) {
         // with little at hand, reading from the start costs the same and finds the late ones too
-        if self.known.len() <= LOW / 8 {
+        if self.known.len() <= READ_AHEAD_LOW_WATERMARK / 8 {
             self.rescan();
         }
         self.at_end = false;
@@ -181,7 +182,7 @@ impl Desk {
 
     /// Whether reading is at the start.
     pub(super) fn at_start(&self) -> bool {
-        self.cursor == START
+        self.cursor == BEFORE_FIRST_ROW
     }
 
     /// Whether the last read found nothing more.
@@ -190,53 +191,57 @@ impl Desk {
     }
 
     /// Whether rows should be read ahead again, now that some were handed out.
-    pub(super) fn hungry(&self) -> bool {
-        !self.at_end && self.ready.len() < LOW
+    pub(super) fn below_low_watermark(&self) -> bool {
+        !self.at_end && self.ready.len() < READ_AHEAD_LOW_WATERMARK
     }
 
-    /// What to read now, if anything. Every plan must be answered with [`take_in`](Desk::take_in) or
-    /// [`give_up`](Desk::give_up).
-    pub(super) fn plan(&mut self) -> Option<Plan> {
-        let enough = self.ready.len() >= LOW || self.ready.len() + self.paused.len() >= LOW + self.window;
+    /// What to read now, if anything. Every plan must be answered with [`take_in`](ReadAhead::take_in) or
+    /// [`give_up`](ReadAhead::give_up).
+    pub(super) fn plan(&mut self) -> Option<NextRead> {
+        let enough = self.ready.len() >= READ_AHEAD_LOW_WATERMARK
+            || self.ready.len() + self.paused.len() >= READ_AHEAD_LOW_WATERMARK + self.window;
         if self.stopped || self.at_end || enough {
             return None;
         }
-        let shards: Vec<u16> = (0..SHARDS).filter(|s| self.tenure(*s).is_some_and(Tenure::active)).collect();
+        let shards: Vec<u16> = (0..SHARDS).filter(|s| self.shard_lease(*s).is_some_and(ShardLease::active)).collect();
         if shards.is_empty() {
             return None;
         }
-        self.gone = Some(HashSet::default());
+        self.deleted_during_read = Some(HashSet::default());
         // a row may be committed after one with a higher id, and be found behind the cursor only when those that were
         // sent after it are handed out: on an ordered queue every read begins at the start, and sees what a row follows
-        let (after, extra) = if self.ordered { (START, self.known.len()) } else { (self.cursor, 0) };
-        Some(Plan { shards, after, extra, numbers: self.numbers, resets: self.resets })
+        let (after, extra) = if self.ordered { (BEFORE_FIRST_ROW, self.known.len()) } else { (self.cursor, 0) };
+        Some(NextRead { shards, after, extra, next_number: self.next_number, resets: self.resets })
     }
 
     pub(super) fn give_up(&mut self) {
-        self.gone = None;
+        self.deleted_during_read = None;
     }
 
     /// Takes in what was read; `end` says that there was no more. Answers whether any of it was new.
-    pub(super) fn take_in(&mut self, plan: &Plan, rows: Vec<QueueRow>, end: bool, now: Duration) -> bool {
-        let gone = self.gone.take().unwrap_or_default();
+    pub(super) fn take_in(&mut self, plan: &NextRead, rows: Vec<QueueRow>, end: bool, now: Duration) -> bool {
+        let deleted_during_read = self.deleted_during_read.take().unwrap_or_default();
         if self.stopped {
             return false;
         }
         let mut new = false;
         let last = rows.last().map(|row| row.id);
         for row in rows {
-            let Some(tenure) = self.tenures.get_mut(usize::from(row.shard)).and_then(Option::as_mut) else {
+            let Some(shard_lease) = self.shard_leases.get_mut(usize::from(row.shard)).and_then(Option::as_mut) else {
                 continue;
             };
             // a shard that was lost and taken again meanwhile is read again from the start
-            if tenure.number > plan.numbers || !tenure.active() || gone.contains(&row.id) || !self.known.insert(row.id)
+            if shard_lease.number > plan.next_number
+                || !shard_lease.active()
+                || deleted_during_read.contains(&row.id)
+                || !self.known.insert(row.id)
             {
                 continue;
             }
             new = true;
-            tenure.seen(&row);
-            if tenure.blocked > now {
-                self.paused.insert((tenure.blocked, row.id), row);
+            shard_lease.seen(&row);
+            if shard_lease.blocked > now {
+                self.paused.insert((shard_lease.blocked, row.id), row);
             } else {
                 self.ready.insert(row.id, row);
             }
@@ -245,8 +250,8 @@ impl Desk {
             self.cursor = last.unwrap_or(plan.after);
             self.at_end = end;
             if end {
-                for tenure in self.tenures.iter_mut().flatten() {
-                    tenure.seen_all();
+                for shard_lease in self.shard_leases.iter_mut().flatten() {
+                    shard_lease.seen_all();
                 }
             }
         }
@@ -283,18 +288,18 @@ mod tests {
             headers: "{}".into(),
             body: bytes::Bytes::new(),
         };
-        let mut desk = Desk::new(4, true);
-        desk.follow(&LeaseView { shards: vec![(0, 1), (1, 1)], ..LeaseView::default() });
-        let plan = desk.plan().unwrap();
-        desk.take_in(&plan, vec![row(10)], false, Duration::ZERO);
-        let plan = desk.plan().unwrap();
+        let mut read_ahead = ReadAhead::new(4, true);
+        read_ahead.follow(&LeaseView { shards: vec![(0, 1), (1, 1)], ..LeaseView::default() });
+        let plan = read_ahead.plan().unwrap();
+        read_ahead.take_in(&plan, vec![row(10)], false, Duration::ZERO);
+        let plan = read_ahead.plan().unwrap();
         // pages of one row
         let rows = [9, 10, 11].into_iter().filter(|id| *id > plan.after).take(1 + plan.extra).map(row).collect();
-        desk.take_in(&plan, rows, false, Duration::ZERO);
-        let plan = desk.plan().unwrap();
+        read_ahead.take_in(&plan, rows, false, Duration::ZERO);
+        let plan = read_ahead.plan().unwrap();
         let rows = [9, 10, 11].into_iter().filter(|id| *id > plan.after).take(1 + plan.extra).map(row).collect();
-        desk.take_in(&plan, rows, false, Duration::ZERO);
-        let taken: Vec<i64> = desk.take(4).iter().map(|taken| taken.row.id).collect();
+        read_ahead.take_in(&plan, rows, false, Duration::ZERO);
+        let taken: Vec<i64> = read_ahead.take(4).iter().map(|taken| taken.row.id).collect();
         assert_eq!(taken, [9, 10, 11]);
     }
 }

@@ -1,6 +1,6 @@
 //! Settled rows, removed in batches.
 
-use super::{handing::row_id, receiver::Shared};
+use super::{shared::ReceiverState, token::row_id};
 use crate::lock;
 use sagabus_core::{Result, Token};
 use std::sync::Mutex;
@@ -8,33 +8,33 @@ use std::sync::Mutex;
 /// What is settled as done and not yet deleted. One delete runs at a time; what is settled meanwhile goes with the next
 /// one, so that many settlements cost few transactions.
 #[derive(Default)]
-pub(super) struct Deletes {
+pub(super) struct BatchedDeletes {
     pending: Mutex<Vec<Token>>,
-    turn: tokio::sync::Mutex<()>,
+    flushing: tokio::sync::Mutex<()>,
 }
 
 /// Most rows of one delete.
-const BATCH: usize = 2000;
+const MAX_ROWS_PER_DELETE: usize = 2000;
 
-impl Deletes {
+impl BatchedDeletes {
     pub(super) fn add(&self, tokens: Vec<Token>) {
         lock(&self.pending).extend(tokens);
     }
 
     /// Returns when everything added before is deleted. After an error, or when cancelled, it is pending again.
-    pub(super) async fn flush(&self, shared: &Shared) -> Result<()> {
-        let _turn = self.turn.lock().await;
+    pub(super) async fn flush(&self, shared: &ReceiverState) -> Result<()> {
+        let _flushing = self.flushing.lock().await;
         loop {
             let mut batch = Batch { deletes: self, tokens: std::mem::take(&mut *lock(&self.pending)) };
             if batch.tokens.is_empty() {
                 return Ok(());
             }
-            if batch.tokens.len() > BATCH {
-                lock(&self.pending).extend(batch.tokens.drain(BATCH..));
+            if batch.tokens.len() > MAX_ROWS_PER_DELETE {
+                lock(&self.pending).extend(batch.tokens.drain(MAX_ROWS_PER_DELETE..));
             }
             let ids: Vec<i64> = batch.tokens.iter().map(|token| row_id(*token)).collect();
             shared.queues.delete(&shared.options.queue, &ids).await?;
-            lock(&shared.desk).finish(&batch.tokens);
+            lock(&shared.read_ahead).finish(&batch.tokens);
             shared.arrived.notify_waiters();
             batch.tokens.clear();
         }
@@ -43,7 +43,7 @@ impl Deletes {
 
 /// Puts its tokens back when it is dropped before the delete went through.
 struct Batch<'a> {
-    deletes: &'a Deletes,
+    deletes: &'a BatchedDeletes,
     tokens: Vec<Token>,
 }
 
