@@ -5,7 +5,7 @@ use sagabus_core::{
     Delivery, Destination, Envelope, Headers, Intent, MessageId, NodeId, Outgoing, ReceiveOptions, Receiver, Runtime,
     SendOutcome, Settle, Settlement, Topology, Transport,
 };
-use sagabus_transports::memory::{DeliveryFault, MemoryBroker, MemoryFaults, MemoryTransport, SendFault};
+use sagabus_transports::memory::{BrokerFaults, DeliveryFault, MemoryBroker, MemoryTransport, SendFault};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 struct World {
@@ -118,7 +118,7 @@ fn rough_brokers_lose_nothing_and_keep_ordered_keys() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let world = world(seed, true).await;
-            world.broker.set_faults(MemoryFaults::rough());
+            world.broker.set_faults(BrokerFaults::rough());
             let mut trace = Vec::new();
             let mut keys: BTreeMap<String, Vec<u32>> = BTreeMap::new();
             for n in 0..60u32 {

@@ -55,8 +55,7 @@ async fn consume(receiver: Arc<dyn Receiver>, runtime: Runtime, log: Log) {
             let shard = sagabus_core::shard_of(key.as_bytes());
             let settle = match runtime.random() % 20 {
                 _ if failed.contains(&shard) => Settle::Return,
-                0 => Settle::Requeue,
-                1 => Settle::Return,
+                0 | 1 => Settle::Return,
                 _ => Settle::Done,
             };
             if settle == Settle::Done {

@@ -36,12 +36,8 @@ pub enum Defect {
     SettlesEarly,
     /// Nothing is ever settled.
     NeverSettles,
-    /// What is requeued is settled as done.
-    RequeueIsDone,
     /// What is returned is settled as done.
     ReturnIsDone,
-    /// A requeue does not pause.
-    RequeueIsReturn,
     /// The window is twice as wide.
     WideWindow,
     /// More than was asked for.
@@ -87,9 +83,7 @@ impl Defect {
         Defect::LosesEvents,
         Defect::SettlesEarly,
         Defect::NeverSettles,
-        Defect::RequeueIsDone,
         Defect::ReturnIsDone,
-        Defect::RequeueIsReturn,
         Defect::WideWindow,
         Defect::IgnoresMax,
         Defect::Backwards,
@@ -270,9 +264,7 @@ impl Receiver for BrokenReceiver {
     async fn settle(&self, mut settlements: Vec<Settlement>) -> Result<()> {
         for settlement in &mut settlements {
             settlement.settle = match (self.defect, settlement.settle) {
-                (Defect::RequeueIsDone, Settle::Requeue) => Settle::Done,
                 (Defect::ReturnIsDone, Settle::Return) => Settle::Done,
-                (Defect::RequeueIsReturn, Settle::Requeue) => Settle::Return,
                 (_, settle) => settle,
             };
         }

@@ -18,10 +18,9 @@ macro_rules! for_each_transport_case {
                 dropped_subscriptions_end, messages_wait_for_a_consumer, bad_names_are_refused,
                 send_only_needs_no_queue;
             settling:
-                done_removes, unsettled_stays, any_order, a_crash_redelivers_as_suspect, requeue_redelivers,
-                requeue_pauses, requeue_holds_nobody_back, return_redelivers_at_once, mixed_settlements,
+                done_removes, unsettled_stays, any_order, a_crash_redelivers_as_suspect, return_redelivers_at_once, mixed_settlements,
                 random_settlements_lose_nothing, settling_twice_is_harmless, a_made_up_token_is_ignored,
-                a_requeued_token_is_spent, settling_at_once;
+                a_returned_token_is_spent, settling_at_once;
             window:
                 it_bounds_what_is_out, next_hands_out_at_most_max, of_one, settling_opens_it, a_waiting_next_wakes,
                 each_consumer_has_its_own;
@@ -30,7 +29,7 @@ macro_rules! for_each_transport_case {
                 a_survivor_takes_over, a_latecomer_gets_a_share, coming_and_going_loses_nothing;
             order:
                 one_consumer, two_consumers, a_key_is_with_one_consumer, across_a_clean_take_over, across_a_crash,
-                requeue_keeps_it, requeueing_several_keeps_it, a_stuck_key_is_alone, no_key_no_order;
+                return_keeps_it, returning_several_keeps_it, no_key_no_order;
             leases:
                 gates_are_rows_of_the_queue, fences_change_with_the_owner, stale_tokens_are_ignored, a_node_recovers;
             lifecycle:
@@ -54,7 +53,7 @@ macro_rules! for_each_transport_case {
 for_each_transport_case!(suite_cases, []);
 
 /// How many cases there are. Whoever adds or removes one says so here.
-pub const EXPECTED: usize = 98;
+pub const EXPECTED: usize = 94;
 
 /// Expands to a module with one test per case, named `area::case`, for the transport that the
 /// [`TransportHarness`](crate::transport::TransportHarness) brings. The expression is evaluated once per case. The module

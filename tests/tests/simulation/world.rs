@@ -4,7 +4,7 @@ use crate::model::{self, Line, Order, Placed, STEPS, Work};
 use sagabus::{
     Bus, Endpoint, EndpointBuilder, MessageId, Recoverability, RunningEndpoint, Runtime, SendOptions,
     store::memory::{FaultRates, MemoryStore, StoreFaults},
-    transport::memory::{MemoryBroker, MemoryFaults},
+    transport::memory::{BrokerFaults, MemoryBroker},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ impl World {
         };
         let stores = ENDPOINTS.iter().map(|name| (*name, store(name))).collect();
         let broker = MemoryBroker::new(runtime.clone());
-        broker.set_faults(MemoryFaults::rough());
+        broker.set_faults(BrokerFaults::rough());
         let slots = ENDPOINTS.len() * NODES;
         let processes = (0..slots).map(|_| None).collect();
         let mut world = Self { runtime, layout, broker, stores, faults, processes, verdict: Verdict::default() };
@@ -174,7 +174,7 @@ impl World {
     async fn heal(&mut self) {
         self.verdict.faults = self.faults.hits() + self.broker.stats().unknown + self.broker.stats().duplicated;
         self.faults.heal();
-        self.broker.set_faults(MemoryFaults::default());
+        self.broker.set_faults(BrokerFaults::default());
         for slot in 0..self.processes.len() {
             if self.processes[slot].is_none() {
                 self.start(slot).await;

@@ -1,8 +1,8 @@
 //! The shared handle and what a test can do to it.
 
 use super::{
-    DeliveryFault, MemoryFaults, MemoryTransport, SendFault,
-    faults::Faults,
+    BrokerFaults, DeliveryFault, MemoryTransport, SendFault,
+    faults::FaultScript,
     queue::{Entry, Pick, Queue},
 };
 use crate::lock;
@@ -37,7 +37,7 @@ struct Inner {
 pub(super) struct State {
     pub(super) queues: BTreeMap<String, Queue>,
     pub(super) topics: BTreeMap<String, BTreeSet<String>>,
-    faults: Faults,
+    faults: FaultScript,
     down: bool,
     numbers: u64,
     stats: MemoryStats,
@@ -82,7 +82,7 @@ impl MemoryBroker {
     }
 
     /// Sets how often it misbehaves from now on.
-    pub fn set_faults(&self, faults: MemoryFaults) {
+    pub fn set_faults(&self, faults: BrokerFaults) {
         lock(&self.0.state).faults.chance = faults;
     }
 

@@ -6,37 +6,84 @@ use std::{collections::VecDeque, time::Duration};
 /// How often a broker misbehaves, in thousandths of all messages. Every choice comes from the runtime's seed.
 ///
 /// All of it is what real brokers do. Messages with an order key are never reordered or delayed; a duplicate of one
-/// follows it at once.
+/// follows it at once. The default is no fault at all.
+///
+/// ```
+/// # use sagabus_core::Runtime;
+/// # use sagabus_transports::memory::{BrokerFaults, MemoryBroker};
+/// # use std::time::Duration;
+/// let broker = MemoryBroker::new(Runtime::simulated(1));
+/// broker.set_faults(BrokerFaults::new().duplicate(30).delay(50, Duration::from_millis(200)));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryFaults {
-    /// The send is refused: nothing was done, the outcome is Retry.
-    pub refuse: u16,
-    /// The message is lost before it arrives: the outcome is Unknown.
-    pub lose: u16,
-    /// The message arrives, the confirm is lost: the outcome is Unknown.
-    pub lose_confirm: u16,
-    /// The message arrives twice.
-    pub duplicate: u16,
-    /// The message arrives late, by up to `max_delay`; later ones overtake it.
-    pub delay: u16,
-    /// See `delay`.
-    pub max_delay: Duration,
-    /// The message is handed out a second time while the first is still being handled.
-    pub redeliver: u16,
+pub struct BrokerFaults {
+    refuse: u16,
+    lose: u16,
+    lose_confirm: u16,
+    duplicate: u16,
+    delay: u16,
+    max_delay: Duration,
+    redeliver: u16,
 }
 
-impl MemoryFaults {
+impl BrokerFaults {
+    /// No faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Some of everything.
     pub fn rough() -> Self {
-        Self {
-            refuse: 20,
-            lose: 10,
-            lose_confirm: 20,
-            duplicate: 30,
-            delay: 50,
-            max_delay: Duration::from_millis(200),
-            redeliver: 30,
-        }
+        Self::new()
+            .refuse(20)
+            .lose(10)
+            .lose_confirm(20)
+            .duplicate(30)
+            .delay(50, Duration::from_millis(200))
+            .redeliver(30)
+    }
+
+    /// So many sends are refused: nothing is done, the outcome is Retry.
+    #[must_use]
+    pub fn refuse(mut self, thousandths: u16) -> Self {
+        self.refuse = thousandths;
+        self
+    }
+
+    /// So many messages are lost before they arrive: the outcome is Unknown.
+    #[must_use]
+    pub fn lose(mut self, thousandths: u16) -> Self {
+        self.lose = thousandths;
+        self
+    }
+
+    /// So many messages arrive, and their confirm is lost: the outcome is Unknown.
+    #[must_use]
+    pub fn lose_confirm(mut self, thousandths: u16) -> Self {
+        self.lose_confirm = thousandths;
+        self
+    }
+
+    /// So many messages arrive twice.
+    #[must_use]
+    pub fn duplicate(mut self, thousandths: u16) -> Self {
+        self.duplicate = thousandths;
+        self
+    }
+
+    /// So many messages arrive late, by up to `max_delay`; later ones overtake them.
+    #[must_use]
+    pub fn delay(mut self, thousandths: u16, max_delay: Duration) -> Self {
+        self.delay = thousandths;
+        self.max_delay = max_delay;
+        self
+    }
+
+    /// So many messages are handed out a second time while the first is still being handled.
+    #[must_use]
+    pub fn redeliver(mut self, thousandths: u16) -> Self {
+        self.redeliver = thousandths;
+        self
     }
 }
 
@@ -64,13 +111,13 @@ pub enum DeliveryFault {
 
 /// The faults to come: scripted ones first, then by chance.
 #[derive(Default)]
-pub(super) struct Faults {
-    pub(super) chance: MemoryFaults,
+pub(super) struct FaultScript {
+    pub(super) chance: BrokerFaults,
     pub(super) sends: VecDeque<Option<SendFault>>,
     pub(super) deliveries: VecDeque<Option<DeliveryFault>>,
 }
 
-impl Faults {
+impl FaultScript {
     pub(super) fn send(&mut self, runtime: &Runtime, ordered: bool) -> Option<SendFault> {
         if let Some(scripted) = self.sends.pop_front() {
             return scripted;

@@ -16,5 +16,5 @@ mod receiver;
 mod transport;
 
 pub use broker::{MemoryBroker, MemoryStats};
-pub use faults::{DeliveryFault, MemoryFaults, SendFault};
+pub use faults::{BrokerFaults, DeliveryFault, SendFault};
 pub use transport::MemoryTransport;

@@ -8,8 +8,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// One for each shard of the order keys, and one for messages without a key, which know no order.
-const FREE: usize = SHARDS as usize;
+/// The index of the shard for messages without a key, which know no order. Those before it are the order keys' shards.
+const UNORDERED_SHARD: usize = SHARDS as usize;
 
 pub(super) struct Queue {
     pub(super) notify: Arc<Notify>,
@@ -27,7 +27,6 @@ struct Shard {
     ready: BTreeMap<u64, Entry>,
     /// The consumer that has messages of this shard in flight, and how many. Others wait until it has settled them.
     holder: (u64, usize),
-    blocked: Duration,
 }
 
 #[derive(Clone)]
@@ -72,7 +71,7 @@ impl Queue {
         Self {
             notify: Arc::new(Notify::new()),
             temporary,
-            shards: (0..=FREE).map(|_| Shard::default()).collect(),
+            shards: (0..=UNORDERED_SHARD).map(|_| Shard::default()).collect(),
             delayed: BTreeMap::new(),
             out: HashMap::new(),
             consumers: HashMap::new(),
@@ -84,7 +83,12 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, sequence: u64, entry: Entry, until: Option<Duration>) {
-        let shard = entry.message.headers.order_key.as_ref().map_or(FREE, |key| usize::from(shard_of(key.as_bytes())));
+        let shard = entry
+            .message
+            .headers
+            .order_key
+            .as_ref()
+            .map_or(UNORDERED_SHARD, |key| usize::from(shard_of(key.as_bytes())));
         self.put(shard, sequence, entry, until);
     }
 
@@ -156,16 +160,12 @@ impl Queue {
         if consumer.out >= consumer.window {
             return Pick::Nothing(None);
         }
-        let mut until = self.delayed.first_key_value().map(|((until, _), _)| *until);
+        let until = self.delayed.first_key_value().map(|((until, _), _)| *until);
         let mut best: Option<(u64, usize)> = None;
         for (index, shard) in self.shards.iter().enumerate() {
             let Some(sequence) = shard.ready.keys().next() else { continue };
-            let kept = consumer.ordered && index != FREE;
+            let kept = consumer.ordered && index != UNORDERED_SHARD;
             if kept && shard.holder.1 > 0 && shard.holder.0 != id {
-                continue;
-            }
-            if kept && shard.blocked > now {
-                until = Some(until.map_or(shard.blocked, |u| u.min(shard.blocked)));
                 continue;
             }
             if best.is_none_or(|(p, _)| *sequence < p) {
@@ -199,28 +199,20 @@ impl Queue {
         self.put(shard, sequence, entry, None);
     }
 
-    /// Settles; an unknown token is ignored. `due` is for what is requeued.
-    pub(super) fn settle(&mut self, id: u64, token: Token, settle: Settle, due: Duration) {
+    /// Settles; an unknown token is ignored.
+    pub(super) fn settle(&mut self, id: u64, token: Token, settle: Settle) {
         let known = |out: &Out| out.consumer == id && out.epoch == token.epoch;
         if !self.out.get(&token.position).is_some_and(known) {
             return;
         }
         let Some(Out { shard, sequence, entry, .. }) = self.out.remove(&token.position) else { return };
         self.unhold(shard);
-        let ordered = self.consumers.get_mut(&id).is_some_and(|consumer| {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
             consumer.out = consumer.out.saturating_sub(1);
-            consumer.ordered
-        });
+        }
         match settle {
             Settle::Done | Settle::Committed => {}
-            Settle::Return => self.put(shard, sequence, entry, None),
-            Settle::Requeue if ordered && shard != FREE => {
-                if let Some(shard) = self.shards.get_mut(shard) {
-                    shard.blocked = shard.blocked.max(due);
-                }
-                self.put(shard, sequence, entry, None);
-            }
-            Settle::Requeue => self.put(shard, sequence, entry, Some(due)),
+            Settle::Return | Settle::Requeue => self.put(shard, sequence, entry, None),
         }
         self.notify.notify_waiters();
     }

@@ -3,18 +3,12 @@
 use super::MemoryBroker;
 use crate::receive;
 use async_trait::async_trait;
-use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settlement};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::Notify;
-
-/// A requeued message waits for so long, and up to as much again.
-const REQUEUE_PAUSE: Duration = Duration::from_millis(40);
 
 /// Dropping it without a [`close`](Receiver::close) is a crash: what it had in flight comes again as suspect.
 pub(super) struct MemoryReceiver {
@@ -72,14 +66,10 @@ impl Receiver for MemoryReceiver {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<()> {
         self.broker.check()?;
-        let runtime = self.broker.runtime();
-        let now = runtime.elapsed();
-        let requeued = settlements.iter().any(|s| s.settle == Settle::Requeue);
-        let due = now + REQUEUE_PAUSE + if requeued { runtime.jitter(REQUEUE_PAUSE) } else { Duration::ZERO };
         self.broker.with(|state| {
             if let Some(queue) = state.queues.get_mut(&self.queue) {
                 for Settlement { token, settle } in settlements {
-                    queue.settle(self.consumer, token, settle, due);
+                    queue.settle(self.consumer, token, settle);
                 }
             }
         });

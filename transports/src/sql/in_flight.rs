@@ -5,7 +5,6 @@ use super::{
     token::{row_id, shard, token},
 };
 use sagabus_core::{QueueRow, Settle, Settlement, Token};
-use std::time::Duration;
 
 /// A row on its way out.
 pub(super) struct Taken {
@@ -59,16 +58,15 @@ impl ReadAhead {
             && self.shard_lease(shard(token)).is_some_and(|t| t.number == token.epoch >> 16)
     }
 
-    /// Settles. Rows that are requeued wait until `due`.
-    pub(super) fn settle(&mut self, settlements: &[Settlement], now: Duration, due: Duration) -> Settled {
+    /// Settles.
+    pub(super) fn settle(&mut self, settlements: &[Settlement]) -> Settled {
         let mut settled = Settled::default();
-        let mut put_back = false;
         for Settlement { token, settle } in settlements {
             if !self.holds(*token) {
                 self.stale_tokens.remove(token);
                 continue;
             }
-            let waits = self.out.get(&row_id(*token)).is_some_and(|out| out.done);
+            let done = self.out.get(&row_id(*token)).is_some_and(|out| out.done);
             match settle {
                 Settle::Done => {
                     if let Some(out) = self.out.get_mut(&row_id(*token)) {
@@ -78,19 +76,9 @@ impl ReadAhead {
                 }
                 Settle::Committed => self.finish(&[*token]),
                 // said to be done before: nothing can bring it back
-                Settle::Requeue | Settle::Return if waits => {}
-                Settle::Requeue => {
-                    self.put_back(*token, Some(due));
-                    put_back = true;
-                }
-                Settle::Return => {
-                    self.put_back(*token, None);
-                    put_back = true;
-                }
+                Settle::Return | Settle::Requeue if done => {}
+                Settle::Return | Settle::Requeue => self.put_back(*token),
             }
-        }
-        if put_back && self.ordered {
-            self.hold_back(now);
         }
         settled.release = self.drained();
         settled
@@ -115,46 +103,17 @@ impl ReadAhead {
         }
     }
 
-    /// Makes a handed out row available again, now or when it is `due`.
-    fn put_back(&mut self, token: Token, due: Option<Duration>) {
-        let (stopped, ordered) = (self.stopped, self.ordered);
-        let Some(Out { row, .. }) = self.out.remove(&row_id(token)) else {
-            return;
-        };
-        let Some(shard_lease) = self.shard_lease_mut(row.shard) else {
-            return;
-        };
+    /// Makes a handed out row available again.
+    fn put_back(&mut self, token: Token) {
+        let Some(Out { row, .. }) = self.out.remove(&row_id(token)) else { return };
+        let stopped = self.stopped;
+        let Some(shard_lease) = self.shard_lease_mut(row.shard) else { return };
         shard_lease.out -= 1;
         if stopped || !shard_lease.active() {
             // the next owner reads it
             self.known.remove(&row.id);
-            return;
-        }
-        match due {
-            Some(due) => {
-                if ordered {
-                    shard_lease.blocked = shard_lease.blocked.max(due);
-                }
-                self.paused.insert((due, row.id), row);
-            }
-            None => {
-                self.ready.insert(row.id, row);
-            }
-        }
-    }
-
-    /// Ordered: nothing of a blocked shard overtakes the row that blocks it.
-    fn hold_back(&mut self, now: Duration) {
-        let Self { shard_leases, ready, paused, .. } = self;
-        let until = |row: &QueueRow| {
-            let shard_lease = shard_leases.get(usize::from(row.shard)).and_then(Option::as_ref);
-            shard_lease.map_or(Duration::ZERO, |t| t.blocked)
-        };
-        let mut rows: Vec<QueueRow> = Vec::new();
-        rows.extend(ready.extract_if(.., |_, row| until(row) > now).map(|(_, row)| row));
-        rows.extend(paused.extract_if(.., |(due, _), row| *due < until(row)).map(|(_, row)| row));
-        for row in rows {
-            paused.insert((until(&row), row.id), row);
+        } else {
+            self.ready.insert(row.id, row);
         }
     }
 
@@ -162,9 +121,6 @@ impl ReadAhead {
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         for (_, row) in std::mem::take(&mut self.ready) {
-            self.known.remove(&row.id);
-        }
-        for (_, row) in std::mem::take(&mut self.paused) {
             self.known.remove(&row.id);
         }
     }

@@ -3,10 +3,7 @@
 use super::{in_flight::Taken, read_ahead::ReadAhead};
 use bytes::Bytes;
 use sagabus_core::{LeaseView, MessageId, QueueRow, Runtime, Settle, Settlement, Token};
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const SHARDS: u16 = 4;
 const WINDOW: usize = 7;
@@ -16,7 +13,6 @@ struct Model {
     runtime: Runtime,
     read_ahead: ReadAhead,
     ordered: bool,
-    now: Duration,
     /// Rows of the table: id to shard. Some are not visible yet.
     table: BTreeMap<i64, u16>,
     invisible: BTreeSet<i64>,
@@ -42,7 +38,6 @@ impl Model {
             runtime: Runtime::manual(seed),
             read_ahead: ReadAhead::new(WINDOW, ordered),
             ordered,
-            now: Duration::ZERO,
             table: BTreeMap::new(),
             invisible: BTreeSet::new(),
             ids: 0,
@@ -67,17 +62,13 @@ impl Model {
     }
 
     fn step(&mut self) {
-        match self.dice(12) {
+        match self.dice(11) {
             0 | 1 => self.insert(),
             2 => self.appear(),
             3 => self.lease(),
             4..=6 => self.read(),
             7 | 8 => self.take(),
-            9 | 10 => self.settle(),
-            _ => {
-                self.now += Duration::from_millis(self.dice(30));
-                self.read_ahead.resume(self.now);
-            }
+            _ => self.settle(),
         }
         assert!(self.out.len() + self.stale.len() <= WINDOW, "more out than the window");
     }
@@ -180,7 +171,7 @@ impl Model {
             self.lease();
         }
         let end = rows.len() < PAGE + plan.extra;
-        self.read_ahead.take_in(&plan, rows, end, self.now);
+        self.read_ahead.take_in(&plan, rows, end);
     }
 
     fn take(&mut self) {
@@ -215,16 +206,15 @@ impl Model {
         out.sort_unstable_by_key(|token| (token.position, token.epoch));
         let token = if stale { self.stale.get(nth).copied() } else { out.get(nth).copied() };
         let Some(token) = token else { return };
-        let settle = [Settle::Done, Settle::Done, Settle::Committed, Settle::Requeue, Settle::Return];
+        let settle = [Settle::Done, Settle::Done, Settle::Committed, Settle::Return, Settle::Return];
         let settle = settle[usize::try_from(self.dice(5)).unwrap()];
-        let due = self.now + Duration::from_millis(20);
         if let (false, Settle::Committed) = (stale, settle) {
             // the commit came first
             self.deleted += 1;
             let id = self.out.remove(&token).unwrap();
             self.table.remove(&id);
         }
-        let settled = self.read_ahead.settle(&[Settlement { token, settle }], self.now, due);
+        let settled = self.read_ahead.settle(&[Settlement { token, settle }]);
         if stale {
             assert!(settled.done.is_empty(), "a stale token settled something");
             self.stale.retain(|s| *s != token);
@@ -238,7 +228,7 @@ impl Model {
                     self.read_ahead.finish(&settled.done);
                 }
                 Settle::Committed => {}
-                Settle::Requeue | Settle::Return => {
+                Settle::Return | Settle::Requeue => {
                     let id = self.out.remove(&token).unwrap();
                     self.late.insert(id, self.ids);
                     self.back.insert((self.table[&id], id));
@@ -262,15 +252,13 @@ impl Model {
         let generation = self.view.generation;
         self.follow(LeaseView { shards, generation, ..LeaseView::default() });
         for token in std::mem::take(&mut self.stale) {
-            self.read_ahead.settle(&[Settlement { token, settle: Settle::Return }], self.now, self.now);
+            self.read_ahead.settle(&[Settlement { token, settle: Settle::Return }]);
         }
         self.read_ahead.rescan();
         for _ in 0..10_000 {
             if self.table.is_empty() {
                 return;
             }
-            self.now += Duration::from_millis(25);
-            self.read_ahead.resume(self.now);
             if let Some(plan) = self.read_ahead.plan() {
                 let mine = |id: &i64| plan.shards.contains(&self.table[id]);
                 let after = plan.after.saturating_add(1);
@@ -278,11 +266,11 @@ impl Model {
                     self.table.range(after..).map(|(id, _)| *id).filter(mine).take(PAGE + plan.extra).collect();
                 let rows: Vec<QueueRow> = rows.into_iter().map(|id| self.row(id)).collect();
                 let end = rows.len() < PAGE + plan.extra;
-                self.read_ahead.take_in(&plan, rows, end, self.now);
+                self.read_ahead.take_in(&plan, rows, end);
             }
             self.take();
             for (token, id) in std::mem::take(&mut self.out) {
-                let settled = self.read_ahead.settle(&[Settlement { token, settle: Settle::Done }], self.now, self.now);
+                let settled = self.read_ahead.settle(&[Settlement { token, settle: Settle::Done }]);
                 self.table.remove(&id);
                 self.read_ahead.finish(&settled.done);
             }

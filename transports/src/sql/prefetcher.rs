@@ -32,7 +32,7 @@ pub(super) struct Prefetcher {
 
 enum Step {
     Read(NextRead),
-    Wait(Option<Duration>),
+    Wait,
     Closed,
 }
 
@@ -57,7 +57,7 @@ impl Prefetcher {
             match self.step() {
                 Step::Closed => return,
                 Step::Read(plan) => self.read(plan).await,
-                Step::Wait(until) => self.wait(until).await,
+                Step::Wait => self.wait().await,
             }
         }
     }
@@ -67,10 +67,6 @@ impl Prefetcher {
         let mut read_ahead = lock(&self.shared.read_ahead);
         if self.shared.is_closed() {
             return Step::Closed;
-        }
-        let (resumed, due) = read_ahead.resume(now);
-        if resumed {
-            self.shared.arrived.notify_waiters();
         }
         let pause = RESCAN_INTERVAL.max(self.rescan_cost * RESCAN_SHARE);
         if !read_ahead.at_start() && now.saturating_sub(self.last_rescan) >= pause {
@@ -82,7 +78,7 @@ impl Prefetcher {
         }
         match read_ahead.plan() {
             Some(plan) => Step::Read(plan),
-            None => Step::Wait(due),
+            None => Step::Wait,
         }
     }
 
@@ -99,7 +95,7 @@ impl Prefetcher {
                 self.shared.recovered();
                 self.limit = page_size(&rows, self.limit);
                 let end = rows.len() < limit;
-                let new = lock(&self.shared.read_ahead).take_in(&plan, rows, end, now);
+                let new = lock(&self.shared.read_ahead).take_in(&plan, rows, end);
                 if new {
                     self.shared.arrived.notify_waiters();
                 } else {
@@ -130,12 +126,10 @@ impl Prefetcher {
     }
 
     /// Waits until there may be something to do.
-    async fn wait(&mut self, until: Option<Duration>) {
+    async fn wait(&mut self) {
         self.arm();
         let runtime = self.shared.options.runtime.clone();
-        let now = runtime.elapsed();
         let at_end = lock(&self.shared.read_ahead).at_end();
-        let until = until.map_or(RESCAN_INTERVAL, |until| until.saturating_sub(now)).min(RESCAN_INTERVAL);
         let hint = async {
             match &mut self.hint {
                 Some(hint) if at_end => hint.await,
@@ -154,7 +148,7 @@ impl Prefetcher {
                 false
             }
             () = self.shared.closing.notified() => false,
-            () = runtime.sleep(until) => false,
+            () = runtime.sleep(RESCAN_INTERVAL) => false,
         };
         if hinted {
             self.hint = None;

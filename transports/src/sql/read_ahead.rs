@@ -1,13 +1,13 @@
-//! Which rows are read ahead, handed out and paused. No waiting, no database: only the bookkeeping.
+//! Which rows are read ahead and handed out. No waiting, no database: only the bookkeeping.
 //!
 //! Here: following the lease, and reading. `in_flight` hands out and settles.
 
 use super::{shard_lease::ShardLease, token::token};
 use foldhash::{HashMap, HashSet};
 use sagabus_core::{LeaseView, QueueRow, SHARDS, Token};
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-/// The rows that this node knows of. A row is in exactly one of `ready`, `paused` and `out`, and in `known`.
+/// The rows that this node knows of. A row is in exactly one of `ready` and `out`, and in `known`.
 pub(super) struct ReadAhead {
     pub(super) window: usize,
     pub(super) ordered: bool,
@@ -18,8 +18,6 @@ pub(super) struct ReadAhead {
     generation: u64,
     /// Read ahead, in the order in which it is handed out.
     pub(super) ready: BTreeMap<i64, QueueRow>,
-    /// Requeued, until when; on an ordered queue with all that follows it in its shard.
-    pub(super) paused: BTreeMap<(Duration, i64), QueueRow>,
     pub(super) out: HashMap<i64, Out>,
     pub(super) known: HashSet<i64>,
     /// Handed out under a shard lease that is over, and not settled yet: these tokens mean nothing any more, but the work is
@@ -65,7 +63,6 @@ impl ReadAhead {
             next_number: 0,
             generation: 0,
             ready: BTreeMap::new(),
-            paused: BTreeMap::new(),
             out: HashMap::default(),
             known: HashSet::default(),
             stale_tokens: HashSet::default(),
@@ -127,7 +124,7 @@ impl ReadAhead {
     fn forget(&mut self, lost: &[Option<u64>]) {
         let lost = |shard: u16| lost.get(usize::from(shard)).copied().flatten();
         let Self { shard_leases, known, stale_tokens, .. } = self;
-        let mut keep = |row: &QueueRow| {
+        self.ready.retain(|_, row| {
             let active =
                 shard_leases.get(usize::from(row.shard)).and_then(Option::as_ref).is_some_and(ShardLease::active);
             let keep = active && lost(row.shard).is_none();
@@ -135,9 +132,7 @@ impl ReadAhead {
                 known.remove(&row.id);
             }
             keep
-        };
-        self.ready.retain(|_, row| keep(row));
-        self.paused.retain(|_, row| keep(row));
+        });
         self.out.retain(|id, out| match lost(out.row.shard) {
             Some(number) => {
                 known.remove(id);
@@ -198,9 +193,7 @@ impl ReadAhead {
     /// What to read now, if anything. Every plan must be answered with [`take_in`](ReadAhead::take_in) or
     /// [`give_up`](ReadAhead::give_up).
     pub(super) fn plan(&mut self) -> Option<NextRead> {
-        let enough = self.ready.len() >= READ_AHEAD_LOW_WATERMARK
-            || self.ready.len() + self.paused.len() >= READ_AHEAD_LOW_WATERMARK + self.window;
-        if self.stopped || self.at_end || enough {
+        if self.stopped || !self.below_low_watermark() {
             return None;
         }
         let shards: Vec<u16> = (0..SHARDS).filter(|s| self.shard_lease(*s).is_some_and(ShardLease::active)).collect();
@@ -219,7 +212,7 @@ impl ReadAhead {
     }
 
     /// Takes in what was read; `end` says that there was no more. Answers whether any of it was new.
-    pub(super) fn take_in(&mut self, plan: &NextRead, rows: Vec<QueueRow>, end: bool, now: Duration) -> bool {
+    pub(super) fn take_in(&mut self, plan: &NextRead, rows: Vec<QueueRow>, end: bool) -> bool {
         let deleted_during_read = self.deleted_during_read.take().unwrap_or_default();
         if self.stopped {
             return false;
@@ -240,11 +233,7 @@ impl ReadAhead {
             }
             new = true;
             shard_lease.seen(&row);
-            if shard_lease.blocked > now {
-                self.paused.insert((shard_lease.blocked, row.id), row);
-            } else {
-                self.ready.insert(row.id, row);
-            }
+            self.ready.insert(row.id, row);
         }
         if plan.resets == self.resets {
             self.cursor = last.unwrap_or(plan.after);
@@ -256,20 +245,6 @@ impl ReadAhead {
             }
         }
         new
-    }
-
-    /// Makes what was paused ready again. Answers whether there was any, and when the next is due.
-    pub(super) fn resume(&mut self, now: Duration) -> (bool, Option<Duration>) {
-        let mut resumed = false;
-        while let Some(entry) = self.paused.first_entry() {
-            if entry.key().0 > now {
-                return (resumed, Some(entry.key().0));
-            }
-            let row = entry.remove();
-            self.ready.insert(row.id, row);
-            resumed = true;
-        }
-        (resumed, None)
     }
 }
 
@@ -291,14 +266,14 @@ mod tests {
         let mut read_ahead = ReadAhead::new(4, true);
         read_ahead.follow(&LeaseView { shards: vec![(0, 1), (1, 1)], ..LeaseView::default() });
         let plan = read_ahead.plan().unwrap();
-        read_ahead.take_in(&plan, vec![row(10)], false, Duration::ZERO);
+        read_ahead.take_in(&plan, vec![row(10)], false);
         let plan = read_ahead.plan().unwrap();
         // pages of one row
         let rows = [9, 10, 11].into_iter().filter(|id| *id > plan.after).take(1 + plan.extra).map(row).collect();
-        read_ahead.take_in(&plan, rows, false, Duration::ZERO);
+        read_ahead.take_in(&plan, rows, false);
         let plan = read_ahead.plan().unwrap();
         let rows = [9, 10, 11].into_iter().filter(|id| *id > plan.after).take(1 + plan.extra).map(row).collect();
-        read_ahead.take_in(&plan, rows, false, Duration::ZERO);
+        read_ahead.take_in(&plan, rows, false);
         let taken: Vec<i64> = read_ahead.take(4).iter().map(|taken| taken.row.id).collect();
         assert_eq!(taken, [9, 10, 11]);
     }

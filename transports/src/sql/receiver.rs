@@ -4,8 +4,7 @@ use super::{batched_deletes::BatchedDeletes, prefetcher::Prefetcher, read_ahead:
 use crate::{lock, receive};
 use async_trait::async_trait;
 use sagabus_core::{
-    Delivery, LeaseKeeper, LeaseKeeperOptions, LeaseView, Queues, ReceiveOptions, Receiver, Result, Settle, Settlement,
-    Task,
+    Delivery, LeaseKeeper, LeaseKeeperOptions, LeaseView, Queues, ReceiveOptions, Receiver, Result, Settlement, Task,
 };
 use std::{
     sync::{
@@ -15,9 +14,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
-
-/// A requeued row waits for so long, and up to as much again.
-const REQUEUE_PAUSE: Duration = Duration::from_millis(40);
 
 /// Dropping it without a [`close`](Receiver::close) is a crash: the lease lapses, and the shards' next owner takes what
 /// was handed out for suspect.
@@ -80,14 +76,9 @@ impl Receiver for SqlReceiver {
     /// cancelled, the deletes go with a later call; repeating the settlement does no harm.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<()> {
         let shared = &self.shared;
-        let now = shared.options.runtime.elapsed();
-        let due = now + REQUEUE_PAUSE + shared.options.runtime.jitter(REQUEUE_PAUSE);
-        let settled = lock(&shared.read_ahead).settle(&settlements, now, due);
+        let settled = lock(&shared.read_ahead).settle(&settlements);
         shared.release(settled.release);
         shared.arrived.notify_waiters();
-        if settlements.iter().any(|s| s.settle == Settle::Requeue) {
-            shared.demand.notify_one();
-        }
         if settled.done.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,6 @@
 //! One shard, for as long as this node holds it.
 
 use sagabus_core::QueueRow;
-use std::time::Duration;
 
 /// From taking a shard to losing it. Its number is in the tokens, so that a token of an earlier shard lease is recognised
 /// even where the lease came back with the same epoch.
@@ -14,8 +13,6 @@ pub(super) struct ShardLease {
     pub(super) releasing: bool,
     /// How many rows are handed out.
     pub(super) out: usize,
-    /// Ordered queues: nothing is handed out until then, because an earlier row was requeued.
-    pub(super) blocked: Duration,
     suspects: Suspects,
 }
 
@@ -38,7 +35,6 @@ impl ShardLease {
             surplus,
             releasing: false,
             out: 0,
-            blocked: Duration::ZERO,
             suspects: if inherited { Suspects::Reading { left: window, last: i64::MIN } } else { Suspects::None },
         }
     }

@@ -1,16 +1,15 @@
-use super::{receiver::SqlReceiver, shared::ReceiverState};
+//! The transport over the queues of a database.
+
+use super::{options::SqlOptions, receiver::SqlReceiver, shared::ReceiverState};
 use crate::lock;
 use async_trait::async_trait;
 use sagabus_core::{
     Capabilities, DatabaseId, Error, Outgoing, Queues, ReceiveOptions, Receiver, Result, SendOutcome, Topology,
     Transport, check_name,
 };
-use std::{
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, Ordering},
 };
 
 /// The queues of a database as a transport.
@@ -31,22 +30,6 @@ pub struct SqlTransport {
 impl std::fmt::Debug for SqlTransport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqlTransport").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// How a [`SqlTransport`] works.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct SqlOptions {
-    /// How often an empty queue is looked into although nothing hinted at a new message.
-    pub poll: Duration,
-    /// What it says it can do; for tests of what happens where something is missing.
-    pub capabilities: Capabilities,
-}
-
-impl Default for SqlOptions {
-    fn default() -> Self {
-        Self { poll: Duration::from_millis(100), capabilities: Capabilities::all() }
     }
 }
 

@@ -72,7 +72,7 @@ pub async fn they_are_settled_like_any_other(fixture: Fixture) {
     }
     let receiver = fixture.receiver("q", 10).await;
     let first = fixture.take(&receiver, 1).await;
-    fixture.settle(&receiver, &first, Settle::Requeue).await;
+    fixture.settle(&receiver, &first, Settle::Return).await;
     let second = fixture.take(&receiver, 1).await;
     assert_eq!(ids(&first), ids(&second), "the made-up id is stable");
     fixture.settle(&receiver, &second, Settle::Done).await;

@@ -60,7 +60,7 @@ pub async fn stale_tokens_are_ignored(fixture: Fixture) {
     assert_eq!(sorted(ids(&got)), sorted(sent));
     assert!(got.iter().all(|d| d.suspect));
     first.settle(&stale, &held[..5], Settle::Done).await;
-    first.settle(&stale, &held[5..], Settle::Requeue).await;
+    first.settle(&stale, &held[5..], Settle::Return).await;
     fixture.depth("q", 10).await;
     second.nothing(&receiver).await;
     second.settle(&receiver, &got, Settle::Done).await;

@@ -169,8 +169,8 @@ pub async fn across_a_crash(fixture: Fixture) {
     assert_eq!(repeated, 40 - 13, "what was not settled came again, once");
 }
 
-/// A requeued message comes again before those that follow it.
-pub async fn requeue_keeps_it(fixture: Fixture) {
+/// A returned message comes again before those that follow it.
+pub async fn return_keeps_it(fixture: Fixture) {
     if !fixture.transport.capabilities().ordered {
         return no_order(&fixture).await;
     }
@@ -183,8 +183,7 @@ pub async fn requeue_keeps_it(fixture: Fixture) {
         let got = fixture.take(&receiver, 1).await;
         tries += 1;
         if tries % 3 == 0 {
-            let settle = if tries % 2 == 0 { Settle::Requeue } else { Settle::Return };
-            fixture.settle(&receiver, &got, settle).await;
+            fixture.settle(&receiver, &got, Settle::Return).await;
         } else {
             order.push(text(&got[0]).parse::<u32>().unwrap());
             fixture.settle(&receiver, &got, Settle::Done).await;
@@ -194,8 +193,8 @@ pub async fn requeue_keeps_it(fixture: Fixture) {
     assert!(tries > 20);
 }
 
-/// A requeue of several in flight brings them all back, in order, before the rest.
-pub async fn requeueing_several_keeps_it(fixture: Fixture) {
+/// A return of several in flight brings them all back, in order, before the rest.
+pub async fn returning_several_keeps_it(fixture: Fixture) {
     if !fixture.transport.capabilities().ordered {
         return no_order(&fixture).await;
     }
@@ -204,42 +203,12 @@ pub async fn requeueing_several_keeps_it(fixture: Fixture) {
     let (receiver, _) = fixture.ordered("q", 10).await;
     let mut got = fixture.take(&receiver, 10).await;
     got.reverse();
-    fixture.settle(&receiver, &got, Settle::Requeue).await;
+    fixture.settle(&receiver, &got, Settle::Return).await;
     let again = fixture.take(&receiver, 10).await;
     assert_eq!(again.iter().map(text).collect::<Vec<_>>(), (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
-/// A key that is requeued over and over holds no key of another shard back.
-pub async fn a_stuck_key_is_alone(fixture: Fixture) {
-    if !fixture.transport.capabilities().ordered {
-        return no_order(&fixture).await;
-    }
-    fixture.queue("q", &[]).await;
-    let stuck = sagabus_core::shard_of(b"stuck");
-    let other = (0..).map(|n| format!("key-{n}")).find(|k| sagabus_core::shard_of(k.as_bytes()) != stuck).unwrap();
-    fixture.send("q", fixture.keyed("stuck", 0..1)).await;
-    let (receiver, _) = fixture.ordered("q", 10).await;
-    let got = fixture.take(&receiver, 1).await;
-    fixture.settle(&receiver, &got, Settle::Requeue).await;
-    fixture.send("q", fixture.keyed(&other, 0..50)).await;
-    let mut order = Vec::new();
-    let mut rounds = 0;
-    while order.len() < 50 {
-        rounds += 1;
-        assert!(rounds < 1000, "a requeue does not pause");
-        let got = fixture.take(&receiver, 1).await;
-        if got[0].message.headers.order_key.as_deref() == Some("stuck") {
-            fixture.settle(&receiver, &got, Settle::Requeue).await;
-        } else {
-            order.push(text(&got[0]).parse::<u32>().unwrap());
-            fixture.settle(&receiver, &got, Settle::Done).await;
-        }
-    }
-    assert_eq!(order, (0..50).collect::<Vec<u32>>());
-    fixture.depth("q", 1).await;
-}
-
-/// Messages without a key have no order, and pass a key that is stuck.
+/// Messages without a key have no order, and all arrive.
 pub async fn no_key_no_order(fixture: Fixture) {
     if !fixture.transport.capabilities().ordered {
         return no_order(&fixture).await;

@@ -165,6 +165,6 @@ pub async fn a_redelivery_is_as_sent(fixture: Fixture) {
     let mine = Arc::make_mut(&mut first[0].message);
     mine.headers.user.clear();
     mine.headers.attempts = 9;
-    fixture.settle(&receiver, &first, sagabus_core::Settle::Requeue).await;
+    fixture.settle(&receiver, &first, sagabus_core::Settle::Return).await;
     assert_eq!(*fixture.take(&receiver, 1).await[0].message, message);
 }
