@@ -180,8 +180,6 @@ pub enum Settle {
     Done,
     /// The commit has already removed it, with its gate.
     Committed,
-    /// It failed for reasons of infrastructure: deliver it again.
-    Requeue,
     /// It was not started: deliver it again, to anyone, without counting a delivery.
     Return,
 }

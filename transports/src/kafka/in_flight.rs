@@ -146,7 +146,7 @@ impl InFlight {
             partition.handed_out -= 1;
             match settle {
                 Settle::Done | Settle::Committed => partition.finish(offset),
-                Settle::Return | Settle::Requeue => partition.put_back(offset, record),
+                Settle::Return => partition.put_back(offset, record),
             }
         }
     }

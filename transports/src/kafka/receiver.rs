@@ -13,7 +13,7 @@ use super::{
     subscriptions::{self, Subscriptions},
     topic_partition::TopicPartition,
 };
-use crate::lock;
+use crate::{lock, receive};
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settlement};
@@ -133,16 +133,9 @@ impl Drop for KafkaReceiver {
 #[async_trait]
 impl Receiver for KafkaReceiver {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
-        loop {
-            let arrived = self.state.arrived.notified();
-            tokio::pin!(arrived);
-            arrived.as_mut().enable();
-            let deliveries = self.state.take(max.max(1))?;
-            if !deliveries.is_empty() {
-                return Ok(deliveries);
-            }
-            arrived.await;
-        }
+        let state = &self.state;
+        let runtime = &state.cluster.options.runtime;
+        receive::next(runtime, &state.arrived, || Ok((state.take(max.max(1))?, None))).await
     }
 
     /// Commits what is done within a moment. Should the process die before that, it comes again.

@@ -212,7 +212,7 @@ impl Queue {
         }
         match settle {
             Settle::Done | Settle::Committed => {}
-            Settle::Return | Settle::Requeue => self.put(shard, sequence, entry, None),
+            Settle::Return => self.put(shard, sequence, entry, None),
         }
         self.notify.notify_waiters();
     }

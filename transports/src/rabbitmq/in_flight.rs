@@ -11,19 +11,15 @@ use lapin::{
     options::{BasicAckOptions, BasicNackOptions},
 };
 use sagabus_core::{Delivery, Settle, Settlement, Token};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::collections::VecDeque;
 
 /// With so much at hand the receiver reads no more, until it has come down to few. The broker sends a handful at a time;
 /// read as they come, each handful would wake a task while more lies here than anybody takes.
 const HIGH_WATERMARK: usize = 1024;
 const LOW_WATERMARK: usize = 256;
 
-/// A message that is requeued stays here and is handed out again after a pause. Were it given back to the broker, it
-/// would count towards the delivery limit, and a store that is down for a minute would empty the queue into the dead
-/// letters; and on an ordered endpoint it would come back behind its successors.
+/// The in-flight window of a receiver. A message that is returned stays here and is handed out again: were it given back
+/// to the broker, it would come back behind its successors on an ordered endpoint.
 pub(super) struct InFlight {
     window: usize,
     /// How many are sent ahead.
@@ -38,9 +34,6 @@ pub(super) struct InFlight {
     acks: Acks,
     /// By tag, which is the order of each queue.
     ready: VecDeque<(u64, Received)>,
-    held: BTreeMap<(Duration, u64), Received>,
-    /// Shards of an ordered endpoint with a requeued message, until when.
-    blocked: HashMap<u16, Duration>,
     out: HashMap<u64, (u64, Received)>,
     /// Handed out on a channel that is gone, and not settled: they mean nothing any more, but the work is under way.
     stale_tokens: HashSet<Token>,
@@ -62,8 +55,6 @@ impl InFlight {
             acks: Acks::new(prefetch),
             prefetch,
             ready: VecDeque::new(),
-            held: BTreeMap::new(),
-            blocked: HashMap::default(),
             out: HashMap::default(),
             stale_tokens: HashSet::default(),
             acks_until_raise: None,
@@ -87,8 +78,6 @@ impl InFlight {
         self.reading_paused = false;
         self.acks = Acks::new(self.prefetch);
         self.ready.clear();
-        self.held.clear();
-        self.blocked.clear();
     }
 
     /// Takes in what the broker delivered.
@@ -109,7 +98,7 @@ impl InFlight {
         self.ready.insert(at, (tag, received));
     }
 
-    /// Whether [`take`](Self::take) may find something now; what is held back or blocked has its own time.
+    /// Whether [`take`](Self::take) may find something now.
     pub(super) fn has_deliverable(&self) -> bool {
         !self.ready.is_empty() && self.out.len() + self.stale_tokens.len() < self.window
     }
@@ -129,31 +118,13 @@ impl InFlight {
     }
 
     /// Up to `max` within the window.
-    pub(super) fn take(&mut self, max: usize, now: Duration) -> Vec<Delivery> {
-        while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, tag), received) = entry.remove_entry();
-            self.insert_ready(tag, received);
-        }
+    pub(super) fn take(&mut self, max: usize) -> Vec<Delivery> {
         let count = max.min(self.window.saturating_sub(self.out.len() + self.stale_tokens.len()));
         let mut taken = Vec::with_capacity(count.min(self.ready.len()));
-        if !self.blocked.is_empty() {
-            self.blocked.retain(|_, until| *until > now);
-        }
-        if self.blocked.is_empty() {
-            while taken.len() < count
-                && let Some((tag, received)) = self.ready.pop_front()
-            {
-                taken.push(self.hand_out(tag, received));
-            }
-            return taken;
-        }
-        for (tag, received) in std::mem::take(&mut self.ready) {
-            let blocked = received.shard().is_some_and(|shard| self.blocked.contains_key(&shard));
-            if blocked || taken.len() == count {
-                self.ready.push_back((tag, received));
-            } else {
-                taken.push(self.hand_out(tag, received));
-            }
+        while taken.len() < count
+            && let Some((tag, received)) = self.ready.pop_front()
+        {
+            taken.push(self.hand_out(tag, received));
         }
         taken
     }
@@ -165,14 +136,8 @@ impl InFlight {
         delivery
     }
 
-    /// When something that is held back may be handed out.
-    pub(super) fn due(&self) -> Option<Duration> {
-        let held = self.held.first_key_value().map(|((due, _), _)| *due);
-        self.blocked.values().copied().chain(held).min()
-    }
-
     /// Settles; what is not known is ignored. Answers whether the broker was left waiting for single acks.
-    pub(super) fn settle(&mut self, settlements: &[Settlement], due: Duration) -> bool {
+    pub(super) fn settle(&mut self, settlements: &[Settlement]) -> bool {
         for Settlement { token, settle } in settlements {
             if token.epoch != self.epoch {
                 self.stale_tokens.remove(token);
@@ -186,16 +151,6 @@ impl InFlight {
                     self.acks_until_raise = self.acks_until_raise.map(|count| count.saturating_sub(1));
                 }
                 _ if self.cancelled && !ordered => self.return_to_broker(tag),
-                Settle::Requeue => match received.shard() {
-                    Some(shard) => {
-                        let until = self.blocked.entry(shard).or_default();
-                        *until = due.max(*until);
-                        self.insert_ready(tag, received);
-                    }
-                    None => {
-                        self.held.insert((due, tag), received);
-                    }
-                },
                 Settle::Return => self.insert_ready(tag, received),
             }
         }
@@ -234,9 +189,6 @@ impl InFlight {
     /// until the channel is closed, since the next consumer must not overtake what is still in flight here.
     pub(super) fn cancel(&mut self) {
         self.cancelled = true;
-        for ((_, tag), received) in std::mem::take(&mut self.held) {
-            self.insert_ready(tag, received);
-        }
         for (tag, received) in std::mem::take(&mut self.ready) {
             if received.kind == ConsumerKind::Ordered {
                 self.ready.push_back((tag, received));

@@ -52,7 +52,7 @@
 //!   it, exchanges and bindings are made again, for all endpoints, and it is sent again. The exchanges that are published to
 //!   are connected to those with the queues last, so an event never reaches only those that are bound already. A queue that
 //!   is missing is waited for, until its endpoint declares it or is [retired](RabbitMqTransport::retire).
-//! - What is requeued waits in this process, so that infrastructure failures do not count towards the delivery limit.
+//! - What is returned waits in this process, so that infrastructure failures do not count towards the delivery limit.
 //! - On an ordered endpoint a partition has one consumer, and the next one begins when that one's channel ends. A paused
 //!   process may wake up after it was replaced and still run what it has in flight. That does no harm to order: both run a
 //!   key's messages one after another, a message commits once (the inbox is its gate), and the later copy is found to be

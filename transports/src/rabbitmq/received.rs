@@ -1,4 +1,4 @@
-use sagabus_core::{Delivery, Envelope, Token, shard_of};
+use sagabus_core::{Delivery, Envelope, Token};
 use std::sync::Arc;
 
 /// Which of a receiver's queues a message came from.
@@ -24,14 +24,6 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// The shard of a message in an ordered lane.
-    pub(super) fn shard(&self) -> Option<u16> {
-        if self.kind != ConsumerKind::Ordered {
-            return None;
-        }
-        self.message.headers.order_key.as_ref().map(|key| shard_of(key.as_bytes()))
-    }
-
     pub(super) fn delivery(&self, token: Token) -> Delivery {
         Delivery {
             message: Arc::clone(&self.message),

@@ -8,17 +8,14 @@ use super::{
     shared::{Phase, ReceiverState},
     topology_manager::TopologyManager,
 };
-use crate::lock;
+use crate::{lock, receive};
 use async_trait::async_trait;
-use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settle, Settlement, Task};
+use sagabus_core::{Delivery, Error, ErrorKind, ReceiveOptions, Receiver, Result, Settlement, Task};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::sync::{Notify, oneshot, watch};
-
-/// A requeued message waits for so long, and up to as much again.
-const REQUEUE_PAUSE: Duration = Duration::from_millis(40);
 
 /// No more than this is sent ahead: what is, another process cannot have.
 const MAX_PREFETCH: usize = 4000;
@@ -37,8 +34,7 @@ impl RabbitMqReceiver {
     /// Begins to consume; an error if that does not work at once.
     pub(super) async fn start(manager: Arc<TopologyManager>, options: ReceiveOptions) -> Result<Self> {
         let window = options.window.max(1);
-        // Twice the window is sent ahead, so that what is requeued and waits here does not take its place, nor what is done
-        // behind a gap and waits for its ack. (With a quarter more, a quarter of all acks were single ones.)
+        // Twice the window is sent ahead, so that what is done behind a gap and waits for its ack does not take its place. (With a quarter more, a quarter of all acks were single ones.)
         let ahead = (2 * window).min(MAX_PREFETCH);
         let runtime = manager.options.runtime.clone();
         let decoder = Decoder {
@@ -87,39 +83,18 @@ impl Drop for RabbitMqReceiver {
 #[async_trait]
 impl Receiver for RabbitMqReceiver {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
-        let runtime = &self.state.manager.options.runtime;
-        loop {
-            let arrived = self.state.arrived.notified();
-            tokio::pin!(arrived);
-            arrived.as_mut().enable();
-            let (deliveries, due) = self.state.take(max.max(1))?;
-            if !deliveries.is_empty() {
-                return Ok(deliveries);
-            }
-            match due {
-                Some(pause) => {
-                    tokio::select! {
-                        biased;
-                        () = arrived => {}
-                        // a timer's granularity is a millisecond: without it this would spin through the last one
-                        () = runtime.sleep(pause.max(Duration::from_millis(1))) => {}
-                    }
-                }
-                None => arrived.await,
-            }
-        }
+        let state = &self.state;
+        let runtime = &state.manager.options.runtime;
+        receive::next(runtime, &state.arrived, || Ok((state.take(max.max(1))?, None))).await
     }
 
     /// The acks are on their way when this returns. Those that the broker does not get, because the connection breaks,
     /// mean that the messages come again.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<()> {
         let state = &self.state;
-        let runtime = &state.manager.options.runtime;
-        let requeued = settlements.iter().any(|s| s.settle == Settle::Requeue);
-        let pause = REQUEUE_PAUSE + if requeued { runtime.jitter(REQUEUE_PAUSE) } else { Duration::ZERO };
         let (has_gap_acks, raise_due) = {
             let mut in_flight = lock(&state.in_flight);
-            (in_flight.settle(&settlements, runtime.elapsed() + pause), in_flight.take_raise_due())
+            (in_flight.settle(&settlements), in_flight.take_raise_due())
         };
         if has_gap_acks {
             state.has_gap_acks.notify_one();

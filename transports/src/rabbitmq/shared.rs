@@ -3,10 +3,7 @@
 use super::{decode::Decoder, in_flight::InFlight, topology_manager::TopologyManager};
 use crate::lock;
 use sagabus_core::{Delivery, Error, Result};
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 
 pub(super) struct ReceiverState {
@@ -62,17 +59,14 @@ impl ReceiverState {
         lock(&self.trouble).clone()
     }
 
-    /// What there is, or until when to wait.
-    pub(super) fn take(&self, max: usize) -> Result<(Vec<Delivery>, Option<Duration>)> {
-        let runtime = &self.manager.options.runtime;
-        let (taken, due, below_low_watermark) = {
+    /// Up to `max` deliveries, or the error that was reported if there are none.
+    pub(super) fn take(&self, max: usize) -> Result<Vec<Delivery>> {
+        let (taken, below_low_watermark) = {
             let mut in_flight = lock(&self.in_flight);
             if in_flight.stopped {
                 return Err(Error::closed(format!("the receiver of queue {} is stopped", self.queue)));
             }
-            let now = runtime.elapsed();
-            let taken = in_flight.take(max, now);
-            (taken, in_flight.due().map(|due| due.saturating_sub(now)), in_flight.take_below_low_watermark())
+            (in_flight.take(max), in_flight.take_below_low_watermark())
         };
         if below_low_watermark {
             self.below_low_watermark.notify_one();
@@ -82,6 +76,6 @@ impl ReceiverState {
         {
             return Err(error);
         }
-        Ok((taken, due))
+        Ok(taken)
     }
 }

@@ -76,8 +76,8 @@ impl ReadAhead {
                 }
                 Settle::Committed => self.finish(&[*token]),
                 // said to be done before: nothing can bring it back
-                Settle::Return | Settle::Requeue if done => {}
-                Settle::Return | Settle::Requeue => self.put_back(*token),
+                Settle::Return if done => {}
+                Settle::Return => self.put_back(*token),
             }
         }
         settled.release = self.drained();

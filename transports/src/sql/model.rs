@@ -228,7 +228,7 @@ impl Model {
                     self.read_ahead.finish(&settled.done);
                 }
                 Settle::Committed => {}
-                Settle::Return | Settle::Requeue => {
+                Settle::Return => {
                     let id = self.out.remove(&token).unwrap();
                     self.late.insert(id, self.ids);
                     self.back.insert((self.table[&id], id));
